@@ -1,0 +1,44 @@
+//! A Kubernetes Service as the data plane sees it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::RouteTable;
+use crate::types::{ClusterName, Hostname, Protocol};
+
+/// A name with addresses and ports.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// `NAME.NAMESPACE.svc.CLUSTER-DOMAIN`.
+    pub hostname: Hostname,
+    /// `metadata.name`.
+    pub name: Arc<str>,
+    /// `metadata.namespace`.
+    pub namespace: Arc<str>,
+    /// `spec.clusterIPs`; empty for a headless Service.
+    pub vips: Vec<IpAddr>,
+    /// In the order of the manifest.
+    pub ports: Vec<ServicePort>,
+}
+
+impl Service {
+    /// The port with this number.
+    pub fn port(&self, number: u16) -> Option<&ServicePort> {
+        self.ports.iter().find(|port| port.number == number)
+    }
+}
+
+/// One port of a [`Service`].
+#[derive(Clone, Debug)]
+pub struct ServicePort {
+    /// `port`: what callers dial.
+    pub number: u16,
+    /// `name`; empty where there is one port without a name.
+    pub name: Arc<str>,
+    /// What it declares to carry.
+    pub protocol: Protocol,
+    /// The cluster of the whole service at this port.
+    pub cluster: ClusterName,
+    /// What becomes of HTTP requests to it.
+    pub routes: Arc<RouteTable>,
+}

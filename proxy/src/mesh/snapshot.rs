@@ -1,0 +1,82 @@
+//! The mesh at one moment. Immutable: a change makes a new one.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{Cluster, RouteTable, Service, ServicePort, Workload};
+use crate::types::{ClusterName, Hostname};
+
+/// Everything the data plane may ask about the mesh.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Counts up with each snapshot; 0 is the empty one before the first configuration.
+    pub version: u64,
+    /// What Service names end with, `cluster.local` as a rule.
+    pub cluster_domain: Arc<str>,
+    /// Every Service, by its full name.
+    pub services: HashMap<Hostname, Arc<Service>>,
+    /// Who owns an address.
+    pub addresses: HashMap<IpAddr, Owner>,
+    /// Every cluster, by its name.
+    pub clusters: HashMap<ClusterName, Arc<Cluster>>,
+    /// Every pod, sorted by namespace and name.
+    pub workloads: Vec<Arc<Workload>>,
+}
+
+/// Who owns an address.
+#[derive(Clone, Debug)]
+pub enum Owner {
+    /// A ClusterIP.
+    Service(Arc<Service>),
+    /// A pod's address, and the services that select the pod (sorted by name).
+    Workload(Arc<Workload>, Arc<[Arc<Service>]>),
+}
+
+impl Snapshot {
+    /// The service and port that `authority` names for a caller in `namespace` which dialled
+    /// `port`: full name, `name.ns.svc`, `name.ns`, `name` (in the caller's own namespace) or a
+    /// ClusterIP; in any case, with or without a trailing dot and a port, which is ignored
+    /// (routing by the port dialled is Istio's rule).
+    pub fn host(
+        &self,
+        authority: &str,
+        namespace: &str,
+        port: u16,
+    ) -> Option<(&Arc<Service>, &ServicePort)> {
+        let service = self.service_named(authority, namespace)?;
+        Some((service, service.port(port)?))
+    }
+
+    fn service_named(&self, authority: &str, namespace: &str) -> Option<&Arc<Service>> {
+        let host = crate::types::name::without_port(authority);
+        if let Some(address) = crate::types::name::ip_literal(host) {
+            return match self.addresses.get(&address)? {
+                Owner::Service(service) => Some(service),
+                Owner::Workload(..) => None,
+            };
+        }
+        let mut name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        if let Some(service) = self.services.get(name.as_str()) {
+            return Some(service);
+        }
+        match name.split('.').count() {
+            1 => name.extend([".", namespace, ".svc.", &self.cluster_domain]),
+            2 => name.extend([".svc.", &self.cluster_domain]),
+            3 if name.ends_with(".svc") => name.extend([".", &self.cluster_domain]),
+            _ => return None,
+        }
+        self.services.get(name.as_str())
+    }
+
+    /// The cluster of this name.
+    pub fn cluster(&self, name: &ClusterName) -> Option<&Arc<Cluster>> {
+        self.clusters.get(name)
+    }
+
+    /// The route table of `service` at `port` for a caller in `namespace`. (Which rules a caller
+    /// sees depends on its namespace once `exportTo` is read; ask here and not the service.)
+    pub fn routes<'a>(&self, port: &'a ServicePort, _namespace: &str) -> &'a Arc<RouteTable> {
+        &port.routes
+    }
+}

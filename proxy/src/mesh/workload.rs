@@ -1,0 +1,57 @@
+//! A pod: who sends and who answers.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+/// A pod of the mesh or beside it, local or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// `metadata.name`.
+    pub name: Arc<str>,
+    /// `metadata.namespace`.
+    pub namespace: Arc<str>,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// `spec.serviceAccountName`, `default` where absent.
+    pub service_account: Arc<str>,
+    /// `status.podIPs` (or `podIP`). Never empty for an enrolled pod.
+    pub addresses: Vec<IpAddr>,
+    /// `spec.nodeName`.
+    pub node: Option<Arc<str>>,
+    /// Shares the host's network namespace: never enrolled.
+    pub host_network: bool,
+    /// Set where the namespace and the pod's own labels enrol it, on whichever node it runs.
+    pub enrolled: bool,
+    /// Set where this node proxy captures it: enrolled, on this node, with a namespace to be found.
+    pub local: Option<Enrolment>,
+}
+
+/// How a local pod is captured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enrolment {
+    /// Where its network namespace is.
+    pub netns: PathBuf,
+    /// What a dead proxy means for it.
+    pub failure_mode: FailureMode,
+    /// Destination ports of its connections that are not captured.
+    pub exclude_outbound_ports: Vec<u16>,
+    /// Its own ports to which connections are not captured.
+    pub exclude_inbound_ports: Vec<u16>,
+    /// Destinations that are not captured.
+    pub exclude_outbound_ranges: Vec<IpNet>,
+}
+
+/// What the kernel does with an enrolled pod's connections when no proxy is there to take them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FailureMode {
+    /// Refuses them.
+    #[default]
+    Closed,
+    /// Lets them go as if the pod were not enrolled.
+    Open,
+}
