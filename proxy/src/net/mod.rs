@@ -1,1 +1,12 @@
-//! net
+//! Sockets and network namespaces: how connections are made and taken inside a pod.
+//!
+//! Knows options of sockets and the kernel's name spaces; knows no map of the kernel side and no
+//! protocol. `dataplane` connects and relays, `control::enrol` opens and closes.
+
+pub mod listener;
+pub mod netns;
+pub mod pod;
+pub mod socket;
+
+pub use netns::Namespace;
+pub use pod::{Change, Listeners, Pod};

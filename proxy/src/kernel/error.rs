@@ -1,0 +1,72 @@
+//! What can go wrong between the proxy and the kernel side, each with the way out.
+
+use std::io;
+use std::path::PathBuf;
+
+/// One line that names the thing and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Pins are missing.
+    #[error("no maps are pinned under {0}: no proxy has run with this --bpffs on this machine")]
+    NoPins(PathBuf),
+    /// Pins of another version.
+    #[error(
+        "the maps under {path} have layout {found} and this binary reads {expected}: use the \
+         `aquifer` of the proxy that made them"
+    )]
+    Layout {
+        /// The folder.
+        path: PathBuf,
+        /// What the pins say.
+        found: u32,
+        /// What this binary knows.
+        expected: u32,
+    },
+    /// The folder of the pins.
+    #[error("{path}: {problem}: {source}")]
+    Folder {
+        /// The folder or file.
+        path: PathBuf,
+        /// What was tried.
+        problem: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A map could not be opened.
+    #[error("map {name} at {path}: {source}; `aquifer cleanup --bpffs` removes all pins")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// Where it is pinned.
+        path: PathBuf,
+        /// Why it failed.
+        source: aya::maps::MapError,
+    },
+    /// A map could not be written.
+    #[error("map {name}: {source}")]
+    Write {
+        /// Its name.
+        name: &'static str,
+        /// Why it failed.
+        source: aya::maps::MapError,
+    },
+    /// The object did not load.
+    #[error("the kernel refuses the program {name}: {source}")]
+    Program {
+        /// Its name.
+        name: &'static str,
+        /// Why it failed.
+        source: Box<aya::programs::ProgramError>,
+    },
+    /// The object did not load.
+    #[error("loading the kernel object: {0}; `aquifer preflight` tells what is missing")]
+    Object(#[from] Box<aya::EbpfError>),
+    /// A link could not be pinned.
+    #[error("pinning {path}: {source}")]
+    Pin {
+        /// Where.
+        path: PathBuf,
+        /// Why it failed.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}

@@ -1,0 +1,110 @@
+//! A pod's listeners: on the loopback of its own namespace, one socket a worker, all of one port.
+//!
+//! Does not know who takes the connections, nor how the kernel brings them here.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that wait to be accepted, a socket. The kernel caps it at `net.core.somaxconn` of
+/// the namespace.
+const BACKLOG: i32 = 4096;
+
+/// The sockets of one port.
+#[derive(Debug)]
+pub struct Group {
+    /// The address they share.
+    pub address: SocketAddr,
+    /// One a worker, nonblocking, listening.
+    pub sockets: Vec<TcpListener>,
+}
+
+/// Listens with `workers` sockets on the first free port of `ports`, in the calling thread's
+/// namespace. `None` where the namespace has no such address (IPv6 is off).
+///
+/// The first socket is bound *without* SO_REUSEPORT, so that it conflicts with every other
+/// process's group: two proxies that shared a port would share its connections too.
+pub fn bind(
+    loopback: IpAddr,
+    ports: RangeInclusive<u16>,
+    workers: usize,
+) -> io::Result<Option<Group>> {
+    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+    for port in ports {
+        match group(SocketAddr::new(loopback, port), workers) {
+            Ok(group) => return Ok(Some(group)),
+            Err(error) => match error.raw_os_error() {
+                Some(nix::libc::EADDRINUSE) => last = error,
+                Some(nix::libc::EADDRNOTAVAIL | nix::libc::EAFNOSUPPORT) => return Ok(None),
+                _ => return Err(error),
+            },
+        }
+    }
+    Err(last)
+}
+
+/// The loopback addresses on which a pod's listeners are, IPv4 first.
+pub const LOOPBACK: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::LOCALHOST),
+    IpAddr::V6(Ipv6Addr::LOCALHOST),
+];
+
+fn group(address: SocketAddr, workers: usize) -> io::Result<Group> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let open = || -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        Ok(socket)
+    };
+    let mut sockets = Vec::with_capacity(workers);
+    for index in 0..workers.max(1) {
+        let socket = open()?;
+        if index == 0 {
+            socket.bind(&address.into())?;
+            socket.set_reuse_port(true)?;
+        } else {
+            socket.set_reuse_port(true)?;
+            socket.bind(&address.into())?;
+        }
+        // Accepted connections inherit it. They bear the application's own port, and without it
+        // they would keep an application that restarts from binding that port again.
+        socket.set_reuse_address(true)?;
+        sockets.push(socket);
+    }
+    for socket in &sockets {
+        socket.listen(BACKLOG)?;
+    }
+    Ok(Group {
+        address,
+        sockets: sockets.into_iter().map(TcpListener::from).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_groups_never_share_a_port() {
+        let ports = 25100..=25120;
+        let one = bind(LOOPBACK[0], ports.clone(), 2).unwrap().unwrap();
+        let other = bind(LOOPBACK[0], ports, 2).unwrap().unwrap();
+        assert_eq!(one.sockets.len(), 2);
+        assert_ne!(one.address.port(), other.address.port());
+        for socket in &one.sockets {
+            assert_eq!(socket.local_addr().unwrap(), one.address);
+        }
+    }
+
+    #[test]
+    fn no_free_port_is_an_error() {
+        let port = 25130;
+        let _one = bind(LOOPBACK[0], port..=port, 1).unwrap().unwrap();
+        let error = bind(LOOPBACK[0], port..=port, 1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+}

@@ -1,0 +1,100 @@
+//! Sockets of a pod's connections, made inside its network namespace and not yet connected.
+//!
+//! Whoever dials connects them, and first has them adopted by the kernel side: marks serve routing
+//! and tell nobody who we are.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use aquifer_common::{MARK_DIAL, MARK_TRANSPARENT};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::Pod;
+
+/// How often a random source port is drawn before [`transparent_from`] gives up. At 2,000 open
+/// connections of one caller a draw fails once in thirty; 64 in a row do not.
+const DRAWS: u32 = 64;
+
+/// A socket with which the proxy calls `to` on behalf of the pod: in the pod's namespace,
+/// nonblocking, marked 0x539, without Nagle's delay.
+pub fn outbound(pod: &Pod, to: SocketAddr) -> io::Result<Socket> {
+    let socket = pod.netns.run(|| stream(to))??;
+    socket.set_mark(MARK_DIAL)?;
+    Ok(socket)
+}
+
+/// A socket with which the proxy calls the application of the pod at `to`, and which the
+/// application sees as `from`: transparent, marked 0x53a, bound to `lo` and to `from`.
+///
+/// Bound to the device because a connection to the pod's own address counts as coming from eth0
+/// otherwise and would be given to the proxy again. `from`'s port must be one with which that caller
+/// has no connection to `to` (`transparent_from` chooses it).
+pub fn transparent(pod: &Pod, from: SocketAddr, to: SocketAddr) -> io::Result<Socket> {
+    let socket = pod.netns.run(|| stream(to))??;
+    socket.set_mark(MARK_TRANSPARENT)?;
+    match to {
+        SocketAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
+        SocketAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
+    }
+    // The application may bind the same port for itself: only the whole path must be our own.
+    socket.set_reuse_address(true)?;
+    socket.bind_device(Some(b"lo"))?;
+    socket.bind(&from.into())?;
+    Ok(socket)
+}
+
+/// [`transparent`] from a port of the caller's that is free: drawn at random from the ports that
+/// applications use for clients, asking `taken` (caller, local) and the pod's connections from
+/// before its enrolment. Returns the socket and the address it is bound to.
+///
+/// `connect` may still answer `EADDRNOTAVAIL` (a dial of our own to the same `to` has that port, or
+/// had it a moment ago): call again.
+pub fn transparent_from(
+    pod: &Pod,
+    caller: IpAddr,
+    to: SocketAddr,
+    mut taken: impl FnMut(SocketAddr, SocketAddr) -> bool,
+) -> io::Result<(Socket, SocketAddr)> {
+    let mut refused = io::Error::from(io::ErrorKind::AddrInUse);
+    for _ in 0..DRAWS {
+        let from = SocketAddr::new(caller, rand::random_range(1024..=u16::MAX));
+        if pod.older.contains(&(from, to)) || taken(from, to) {
+            continue;
+        }
+        match transparent(pod, from, to) {
+            Ok(socket) => return Ok((socket, from)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => refused = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(refused)
+}
+
+/// Closes a connection with a reset instead of a FIN, whatever was left unread or unsent.
+pub fn reset<S: AsFd>(socket: S) {
+    // An error means that the peer has reset it already.
+    let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+    drop(socket);
+}
+
+/// An address without the IPv4-mapped form: what an IPv6 socket accepted from an IPv4 peer.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// The wildcard of `to`'s family.
+pub fn unspecified(to: SocketAddr) -> SocketAddr {
+    match to {
+        SocketAddr::V4(_) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
+        SocketAddr::V6(_) => SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0).into(),
+    }
+}
+
+fn stream(to: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket)
+}
