@@ -1,1 +1,35 @@
-//! Harness of the end-to-end tests.
+//! Harness of the end-to-end tests, and the floor under `cargo xtask demo` and `bench`: pods that
+//! are network namespaces, a proxy that is the real binary, peers that speak to it.
+//!
+//! Everything made here is undone when its owner is dropped; what a killed test leaves behind is
+//! undone by the next one that starts (see [`slot`]). It knows nothing of the proxy's insides:
+//! only its command line, its admin address and what it prints.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`slot`] | a number of one's own: names, addresses, clean-up after the dead |
+//! | [`netns`] | a network namespace; sockets and processes made inside it |
+//! | [`lab`] | a small network: pods on one bridge |
+//! | [`manifest`] | the Kubernetes objects that tell the proxy about the lab |
+//! | [`process`] | a child process, its end and its lines as events |
+//! | [`proxy`] | the `aquifer` binary: start, readiness, admin, end |
+//! | [`client`], [`echo`], [`raw`] | HTTP from a pod, an HTTP server that tells what it saw, bytes by script |
+
+pub mod client;
+pub mod clock;
+pub mod echo;
+pub mod lab;
+pub mod manifest;
+pub mod netns;
+pub mod process;
+pub mod proxy;
+pub mod raw;
+pub mod slot;
+
+pub use lab::{Lab, Pod};
+pub use manifest::Manifests;
+pub use proxy::{Config, Proxy};
+
+/// How long anything in a test may take before it counts as hanging. Generous, since a machine
+/// that builds something else at the same time is slow; nothing waits for it to pass.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);

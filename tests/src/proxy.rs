@@ -1,0 +1,318 @@
+//! The proxy under test: the real binary, started on a lab's node, told by a directory of YAML,
+//! asked through its own commands and addresses.
+
+use std::{
+    fs, io,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::{
+    PATIENCE,
+    client::{Http, Reply},
+    clock::Deadline,
+    lab::Lab,
+    manifest::Manifests,
+    netns::Netns,
+    process::{self, Child},
+    slot,
+};
+
+/// Admin, metrics and readiness of a proxy in a lab. Its node has a network namespace of its own,
+/// so the usual numbers serve everybody.
+const ADMIN: u16 = 15000;
+const METRICS: u16 = 15020;
+const READINESS: u16 = 15021;
+
+/// A configuration directory that the proxy watches.
+#[derive(Debug)]
+pub struct Config {
+    folder: tempfile::TempDir,
+}
+
+impl Config {
+    /// A directory with `manifests` in `mesh.yaml`.
+    pub fn new(manifests: &Manifests) -> Result<Self> {
+        let config = Self {
+            folder: tempfile::Builder::new().prefix("aqh-config-").tempdir()?,
+        };
+        config.put("mesh.yaml", manifests.text())?;
+        Ok(config)
+    }
+
+    /// Writes a file as a careful author does: in full under another name, then renamed.
+    pub fn put(&self, file: &str, content: impl AsRef<[u8]>) -> Result<()> {
+        let hidden = self.folder.path().join(format!(".{file}.new"));
+        fs::write(&hidden, content)?;
+        fs::rename(&hidden, self.folder.path().join(file))?;
+        Ok(())
+    }
+
+    /// Removes a file.
+    pub fn remove(&self, file: &str) -> Result<()> {
+        Ok(fs::remove_file(self.folder.path().join(file))?)
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// How to start a proxy.
+#[derive(Debug)]
+pub struct Start<'a> {
+    lab: &'a Lab,
+    config: &'a Config,
+    arguments: Vec<String>,
+    descriptors: Option<u32>,
+}
+
+impl Start<'_> {
+    /// Adds arguments of `aquifer run`.
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments
+            .extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
+    /// Limits how many descriptors the proxy may have open.
+    pub fn descriptors(mut self, limit: u32) -> Self {
+        self.descriptors = Some(limit);
+        self
+    }
+
+    /// Starts it and waits until it is ready: configuration loaded, all local pods enrolled.
+    pub async fn ready(self) -> Result<Proxy> {
+        let proxy = self.spawn()?;
+        proxy.wait_ready().await?;
+        Ok(proxy)
+    }
+
+    /// Starts it and does not wait.
+    pub fn spawn(self) -> Result<Proxy> {
+        let bpffs = self.lab.slot().bpffs();
+        let binary = binary()?;
+        let mut command = match self.descriptors {
+            // `prlimit` sets the limit and becomes the program.
+            Some(limit) => {
+                let mut command = Command::new("prlimit");
+                command
+                    .arg(format!("--nofile={limit}:{limit}"))
+                    .arg(&binary);
+                command
+            }
+            None => Command::new(&binary),
+        };
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(self.config.path())
+            .arg("--bpffs")
+            .arg(&bpffs);
+        command.args(["--node", self.lab.node.name()]);
+        command.args(["--admin", &format!("127.0.0.1:{ADMIN}")]);
+        command.args(["--metrics", &format!("127.0.0.1:{METRICS}")]);
+        command.args(["--readiness", &format!("127.0.0.1:{READINESS}")]);
+        command.args(&self.arguments);
+        let child = Child::start(Some(&self.lab.node), command)?;
+        let node = Netns::open(self.lab.node.name())?;
+        Ok(Proxy { child, node, bpffs })
+    }
+}
+
+/// A running proxy. On drop it is killed, and its pins are removed.
+#[derive(Debug)]
+pub struct Proxy {
+    /// The process; its standard output is the access log.
+    pub child: Child,
+    node: Netns,
+    bpffs: PathBuf,
+}
+
+impl Proxy {
+    /// Prepares to start a proxy on the lab's node.
+    pub fn on<'a>(lab: &'a Lab, config: &'a Config) -> Start<'a> {
+        Start {
+            lab,
+            config,
+            arguments: Vec::new(),
+            descriptors: None,
+        }
+    }
+
+    /// Waits until the readiness address says yes.
+    pub async fn wait_ready(&self) -> Result<()> {
+        let deadline = Deadline::after(PATIENCE);
+        loop {
+            if let Some(status) = self.child.ended() {
+                bail!(
+                    "the proxy ended ({status}) before it was ready:\n{}",
+                    self.complaints()
+                );
+            }
+            let answer = self.get(READINESS, "/healthz/ready").await;
+            match answer {
+                Ok(reply) if reply.status == 200 => return Ok(()),
+                _ if deadline.passed() => {
+                    let last = answer.map(|reply| (reply.status, reply.text()));
+                    bail!("not ready in time, last {last:?}:\n{}", self.complaints());
+                }
+                // Readiness is asked for, as kubelet does; there is nothing to wait on before the
+                // address is bound.
+                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    }
+
+    /// Asks the admin address and gives the JSON it answers.
+    pub async fn admin(&self, path: &str) -> Result<Value> {
+        let reply = self.get(ADMIN, path).await?;
+        ensure!(
+            reply.status == 200,
+            "GET {path}: {} {}",
+            reply.status,
+            reply.text()
+        );
+        serde_json::from_slice(&reply.body).with_context(|| format!("GET {path}: not JSON"))
+    }
+
+    /// Asks the metrics address.
+    pub async fn metrics(&self) -> Result<String> {
+        Ok(self.get(METRICS, "/metrics").await?.text())
+    }
+
+    /// The version of the snapshot in force.
+    pub async fn version(&self) -> Result<u64> {
+        let status = self.admin("/status").await?;
+        status["version"]
+            .as_u64()
+            .context("the status has no `version`")
+    }
+
+    /// Runs `change`, then waits until a later snapshot than the present one is in force.
+    pub async fn after(&self, change: impl FnOnce() -> Result<()>) -> Result<()> {
+        let before = self.version().await?;
+        change()?;
+        let deadline = Deadline::after(PATIENCE);
+        while self.version().await? <= before {
+            ensure!(
+                !deadline.passed(),
+                "no new snapshot in time:\n{}",
+                self.complaints()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until `wanted` accepts what the admin address answers at `path`.
+    pub async fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        let deadline = Deadline::after(PATIENCE);
+        loop {
+            let answer = self.admin(path).await?;
+            if wanted(&answer) {
+                return Ok(answer);
+            }
+            ensure!(
+                !deadline.passed(),
+                "{path} still says {answer:#}\n{}",
+                self.complaints()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits for a line of the access log, from `mark` on.
+    pub fn logged(&self, mark: usize, wanted: impl Fn(&str) -> bool) -> Result<String> {
+        self.child
+            .stdout
+            .wait_for(mark, PATIENCE, wanted)
+            .context("in the access log")
+    }
+
+    /// Runs another subcommand of the binary on the proxy's node, with its pins; gives how it ended
+    /// and its two outputs.
+    pub fn command(&self, arguments: &[&str]) -> Result<(ExitStatus, String, String)> {
+        let mut command = Command::new(binary()?);
+        command.args(arguments);
+        let output = self.node.run(|| command.output())??;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok((output.status, text(&output.stdout), text(&output.stderr)))
+    }
+
+    /// The folder it pins to.
+    pub fn bpffs(&self) -> &Path {
+        &self.bpffs
+    }
+
+    /// What it said on standard error.
+    pub fn complaints(&self) -> String {
+        self.child.stderr.since(0).join("\n")
+    }
+
+    /// A connection to the admin address.
+    pub async fn admin_connection(&self) -> io::Result<tokio::net::TcpStream> {
+        self.node
+            .connect(SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN)))
+            .await
+    }
+
+    async fn get(&self, port: u16, path: &str) -> Result<Reply> {
+        let stream = self
+            .node
+            .connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+            .await?;
+        Http::over1(stream).await?.get("localhost", path).await
+    }
+
+    /// Removes its pins, so that a killed proxy's failure mode ends with it.
+    fn unpin(&self) {
+        if let Ok(binary) = binary() {
+            let bpffs = self.bpffs.to_string_lossy();
+            let _ = process::output(&binary.to_string_lossy(), &["cleanup", "--bpffs", &bpffs]);
+        }
+        slot::remove_pins(&self.bpffs);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprint_all(&self.complaints());
+        }
+        let _ = self.child.kill();
+        self.unpin();
+    }
+}
+
+#[allow(
+    clippy::print_stderr,
+    reason = "a failed test shows what the proxy said"
+)]
+fn eprint_all(text: &str) {
+    eprintln!("--- the proxy said:\n{text}\n---");
+}
+
+/// The binary under test: `AQUIFER_BIN`, or the one that cargo built beside the test.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("AQUIFER_BIN") {
+        return Ok(path.into());
+    }
+    let here = std::env::current_exe()?;
+    // target/debug/deps/test-… or target/debug/xtask
+    let beside = here
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join("aquifer"));
+    beside
+        .into_iter()
+        .find(|path| path.is_file())
+        .context("no binary to test: run `cargo xtask test`, or set AQUIFER_BIN")
+}
