@@ -1,1 +1,4 @@
-//! wire
+//! Bytes to values and back. Pure: no socket, no clock.
+
+pub mod path;
+pub mod sniff;

@@ -1,0 +1,106 @@
+//! Opens connections from a pod's namespace: to upstreams with the pod's address, to the pod's own
+//! application with the caller's.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+use socket2::Socket;
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::balance::Lease;
+use super::error::Error;
+use super::pod::LocalPod;
+use super::worker::Worker;
+use crate::net::socket;
+
+/// Istio's default `connectTimeout` (meshConfig, since 1.8: 10 s).
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often another source port is tried for a dial to the application.
+const SOURCE_PORT_ATTEMPTS: usize = 16;
+
+/// A connection to an upstream, with its place in the balancer's count.
+#[derive(Debug)]
+pub struct Outbound {
+    /// The socket.
+    pub stream: TcpStream,
+    /// `None` where nothing was balanced.
+    pub lease: Option<Lease>,
+}
+
+/// Connects to `to` with the pod's own address.
+pub async fn upstream(worker: &Worker, pod: &LocalPod, to: SocketAddr) -> Result<TcpStream, Error> {
+    worker.counters.upstream_cx.increment();
+    let made = {
+        let pod = pod.pod();
+        socket::outbound(&pod, to)
+    };
+    let made = made.and_then(|socket| {
+        worker.redirects.adopt(socket.as_fd())?;
+        Ok(socket)
+    });
+    let connected = match made {
+        Ok(socket) => connect(socket, to).await,
+        Err(source) => Err(Error::Connect(source)),
+    };
+    if connected.is_err() {
+        worker.counters.upstream_cx_connect_fail.increment();
+    }
+    connected
+}
+
+/// Connects to the pod's application at `to` as if the caller itself did: from its address, by a
+/// port of our choosing.
+pub async fn application(
+    worker: &Worker,
+    pod: &LocalPod,
+    caller: SocketAddr,
+    to: SocketAddr,
+) -> Result<TcpStream, Error> {
+    worker.counters.upstream_cx.increment();
+    let mut last = Error::Connect(io::ErrorKind::AddrNotAvailable.into());
+    for _ in 0..SOURCE_PORT_ATTEMPTS {
+        let made = {
+            let pod = pod.pod();
+            // A port by which this caller has, or is about to have, a connection to the same
+            // address would meet that connection: the kernel knows them by the four values alone.
+            socket::transparent_from(&pod, caller.ip(), to, |from, to| {
+                worker.redirects.inbound_taken(pod.cookie, from, to)
+            })
+        };
+        let attempt = match made.and_then(|(socket, _)| {
+            worker.redirects.adopt(socket.as_fd())?;
+            Ok(socket)
+        }) {
+            Ok(socket) => connect(socket, to).await,
+            Err(source) => Err(Error::Connect(source)),
+        };
+        match attempt {
+            Err(Error::Connect(source)) if is_port_in_use(&source) => last = Error::Connect(source),
+            Err(error) => {
+                worker.counters.upstream_cx_connect_fail.increment();
+                return Err(error);
+            }
+            connected => return connected,
+        }
+    }
+    worker.counters.upstream_cx_connect_fail.increment();
+    Err(last)
+}
+
+fn is_port_in_use(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable
+    )
+}
+
+async fn connect(socket: Socket, to: SocketAddr) -> Result<TcpStream, Error> {
+    let socket = TcpSocket::from_std_stream(socket.into());
+    match tokio::time::timeout(CONNECT_TIMEOUT, socket.connect(to)).await {
+        Ok(connected) => connected.map_err(Error::Connect),
+        Err(_) => Err(Error::ConnectTimeout),
+    }
+}

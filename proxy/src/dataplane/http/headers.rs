@@ -1,0 +1,256 @@
+//! Header fields on their way through: what belongs to one hop is taken off, what a mesh proxy says
+//! is put on. Names and behaviour are Envoy's under Istio's settings.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HeaderName, SERVER, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderValue};
+
+use super::canonical::wants_trailers;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+/// The request's identity in logs and traces.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Who it was sent for.
+pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Control fields that a mesh client's proxy removes unread (seen with istiod's configuration).
+const CONTROL: [HeaderName; 9] = [
+    HeaderName::from_static("x-envoy-max-retries"),
+    HeaderName::from_static("x-envoy-retry-on"),
+    HeaderName::from_static("x-envoy-retry-grpc-on"),
+    HeaderName::from_static("x-envoy-retriable-status-codes"),
+    HeaderName::from_static("x-envoy-retriable-header-names"),
+    HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
+    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response"),
+];
+
+/// The protocol that a request asks to change to, where it does (RFC 9110, section 7.8).
+pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let wanted = headers.get(UPGRADE)?;
+    let named = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|option| option.trim().eq_ignore_ascii_case("upgrade"));
+    // RFC 9113, section 3.1: `h2c` is obsolete, and Envoy ignores it.
+    (named && !wanted.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| wanted.clone())
+}
+
+/// Takes off what belongs to the hop, the fields that `Connection` names included.
+pub(super) fn strip_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|option| HeaderName::try_from(option.trim()).ok())
+            // What routing and authorization rest on is not a client's to take away.
+            .filter(|name| !is_kept(name))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+}
+
+fn is_kept(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    matches!(
+        name,
+        "host" | "authorization" | "cookie" | "te" | "content-length" | "x-request-id"
+    ) || name.starts_with("x-forwarded-")
+        || name.starts_with("x-envoy-")
+}
+
+/// Makes a client's header fields those of the request to the upstream. `upgrade` is put back where
+/// the connection is to change its protocol.
+pub(super) fn to_upstream(
+    headers: &mut HeaderMap,
+    upgrade: Option<&HeaderValue>,
+    request_id: impl FnOnce() -> u128,
+) {
+    let trailers = headers.contains_key(TE) && wants_trailers(headers);
+    strip_hop(headers);
+    headers.remove(TE);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    // The proxy has answered it already: hyper sends 100 when the body is first asked for.
+    headers.remove(EXPECT);
+    headers.remove(HTTP2_SETTINGS);
+    for name in &CONTROL {
+        headers.remove(name);
+    }
+    if let Some(protocol) = upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, protocol.clone());
+    }
+    if !headers.contains_key(FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if !headers.contains_key(REQUEST_ID) {
+        headers.insert(REQUEST_ID, uuid(request_id()));
+    }
+    headers.insert(ATTEMPT_COUNT, HeaderValue::from_static("1"));
+}
+
+/// RFC 9113, section 8.2.3: cookies that HTTP/2 split are one field in HTTP/1.
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// Whether a response has two statements of its length: what follows it can't be told apart.
+pub(super) fn has_two_lengths(headers: &HeaderMap) -> bool {
+    headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH)
+}
+
+/// Makes an upstream's header fields those of the answer to the client.
+pub(super) fn to_downstream(headers: &mut HeaderMap, service_time: u64) {
+    strip_hop(headers);
+    headers.insert(SERVER, HeaderValue::from_static("envoy"));
+    headers.insert(SERVICE_TIME, HeaderValue::from(service_time));
+}
+
+/// A random (version 4) UUID of 128 random bits, RFC 9562.
+fn uuid(random: u128) -> HeaderValue {
+    let bits = random & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
+    let hex = format_args!("{bits:032x}").to_string();
+    let mut text = String::with_capacity(36);
+    let parts = [
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..],
+    ];
+    for (index, part) in parts.into_iter().enumerate() {
+        let _ = write!(text, "{}{part}", if index > 0 { "-" } else { "" });
+    }
+    HeaderValue::from_maybe_shared(Bytes::from(text))
+        .unwrap_or_else(|_| HeaderValue::from_static("00000000-0000-4000-8000-000000000000"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(list: &[(&'static str, &'static str)]) -> HeaderMap {
+        list.iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
+            .fold(HeaderMap::new(), |mut map, (name, value)| {
+                map.append(name, value);
+                map
+            })
+    }
+
+    #[test]
+    fn what_belongs_to_a_hop_ends_there() {
+        let mut headers = fields(&[
+            ("connection", "close, X-Private"),
+            ("connection", "keep-alive, cookie"),
+            ("x-private", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "gzip, trailers"),
+            ("upgrade", "websocket"),
+            ("expect", "100-continue"),
+            ("x-envoy-max-retries", "9"),
+            ("cookie", "kept"),
+        ]);
+        to_upstream(&mut headers, None, || 0);
+        for gone in [
+            "connection",
+            "x-private",
+            "keep-alive",
+            "upgrade",
+            "expect",
+            "x-envoy-max-retries",
+        ] {
+            assert!(!headers.contains_key(gone), "{gone}");
+        }
+        assert_eq!(headers["te"], "trailers");
+        assert_eq!(headers["cookie"], "kept");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+        assert_eq!(headers["x-envoy-attempt-count"], "1");
+        assert_eq!(
+            headers["x-request-id"],
+            "00000000-0000-4000-8000-000000000000"
+        );
+    }
+
+    #[test]
+    fn an_upgrade_is_asked_for_by_two_fields() {
+        for (list, expected) in [
+            (
+                &[("connection", "Upgrade"), ("upgrade", "websocket")][..],
+                Some("websocket"),
+            ),
+            (
+                &[("connection", "keep-alive, upgrade"), ("upgrade", "x")],
+                Some("x"),
+            ),
+            (&[("upgrade", "websocket")], None),
+            (&[("connection", "upgrade")], None),
+            (
+                &[
+                    ("connection", "upgrade, http2-settings"),
+                    ("upgrade", "h2c"),
+                ],
+                None,
+            ),
+        ] {
+            let found = upgrade(&fields(list));
+            assert_eq!(
+                found.as_ref().map(|v| v.to_str().expect("text")),
+                expected,
+                "{list:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn cookies_become_one_field() {
+        let mut headers = fields(&[("cookie", "a=1"), ("cookie", "b=2")]);
+        join_cookies(&mut headers);
+        assert_eq!(
+            headers.get_all("cookie").iter().collect::<Vec<_>>(),
+            ["a=1; b=2"]
+        );
+    }
+
+    #[test]
+    fn request_ids_are_version_4() {
+        assert_eq!(uuid(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+    }
+}

@@ -1,0 +1,147 @@
+//! The HTTP engine: reads requests of one downstream connection and answers each, in reading
+//! order: [`canonical`] (one unambiguous request) → [`route`] → [`forward`] → [`body`].
+//!
+//! hyper reads and writes HTTP; this module decides everything it leaves open.
+
+pub(super) mod body;
+mod canonical;
+mod forward;
+mod headers;
+mod reply;
+mod route;
+mod upgrade;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::task::spawn_local;
+
+use super::origin::Captured;
+use super::pod::LocalPod;
+use super::protocol::Version;
+use super::relay::IDLE;
+use super::resolve::Target;
+use super::worker::Worker;
+
+/// Envoy's default bound of a header section, 60 KiB.
+pub(super) const LIST_LIMIT: u32 = 60 * 1024;
+/// A request's head must fit into this (hyper's bound lies on the buffer).
+const READ_BUFFER: usize = 64 * 1024;
+/// Streams that one HTTP/2 client may have open.
+const STREAMS: u32 = 1024;
+/// Bytes that a client may send ahead of the upstream, by stream and by connection. The h2 crate
+/// also bounds the number of small unread DATA frames by a share of the latter.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Bytes that may wait to be sent to a client, by stream.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// What every request of one downstream connection shares.
+pub(super) struct Downstream {
+    worker: Rc<Worker>,
+    pod: Rc<LocalPod>,
+    source: SocketAddr,
+    destination: SocketAddr,
+    target: Target,
+    version: Version,
+}
+
+/// Runs hyper's tasks on the worker's own thread.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LocalExecutor;
+
+impl<F> Executor<F> for LocalExecutor
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    fn execute(&self, future: F) {
+        spawn_local(future);
+    }
+}
+
+/// Serves the requests of a connection until it ends.
+pub async fn proxy(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    captured: Captured,
+    target: Target,
+    version: Version,
+) {
+    let Captured {
+        stream,
+        source,
+        destination,
+        permit,
+    } = captured;
+    let downstream = Rc::new(Downstream {
+        worker: Rc::clone(worker),
+        pod: Rc::clone(pod),
+        source,
+        destination,
+        target,
+        version,
+    });
+    let service = {
+        let downstream = Rc::clone(&downstream);
+        service_fn(move |request| {
+            let downstream = Rc::clone(&downstream);
+            async move { Ok::<_, Infallible>(forward::answer(&downstream, request).await) }
+        })
+    };
+    let io = TokioIo::new(stream);
+    let ended = match version {
+        Version::Http1 => {
+            let mut builder = http1::Builder::new();
+            builder
+                .half_close(false)
+                .pipeline_flush(true)
+                .max_buf_size(READ_BUFFER)
+                .timer(TokioTimer::new())
+                // Also ends a connection that is idle between requests, so it is Envoy's idle
+                // timeout and not a bound on one request's head.
+                .header_read_timeout(IDLE);
+            let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = pod.draining() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        }
+        Version::Http2 => {
+            let mut builder = http2::Builder::new(LocalExecutor);
+            builder
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(STREAMS)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_header_list_size(LIST_LIMIT)
+                .max_send_buf_size(SEND_BUFFER);
+            let mut connection = pin!(builder.serve_connection(io, service));
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = pod.draining() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        }
+    };
+    if let Err(error) = ended {
+        if error.is_parse() {
+            // hyper has answered 400, 414 or 431 by itself.
+            worker.counters.downstream_rq_malformed.increment();
+            reply::log_malformed(&downstream, &error);
+        }
+        tracing::debug!(%source, %destination, %error, "an HTTP connection ended");
+    }
+    drop(permit);
+}

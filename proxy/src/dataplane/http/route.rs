@@ -1,0 +1,104 @@
+//! Where a request goes: the authority names the service, its rules the destination.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, LazyLock};
+
+use super::Downstream;
+use super::canonical::Canonical;
+use crate::dataplane::error::Error;
+use crate::mesh::{Action, Cluster, Snapshot};
+use crate::policy::matcher::Request;
+use crate::types::ClusterName;
+
+/// Istio's name of the route to where the client was going anyway.
+static ALLOW_ANY: LazyLock<Arc<str>> = LazyLock::new(|| "allow_any".into());
+static PASSTHROUGH: LazyLock<ClusterName> = LazyLock::new(ClusterName::passthrough);
+
+/// The rule's choice for one request. Retries stay with it.
+#[derive(Debug)]
+pub struct Route {
+    /// The rule's name.
+    pub name: Arc<str>,
+    /// The cluster's name, for the log.
+    pub cluster: ClusterName,
+    /// Where it leads.
+    pub destination: Destination,
+}
+
+/// Where a route leads.
+#[derive(Debug)]
+pub enum Destination {
+    /// To one of a cluster's endpoints.
+    Cluster(Arc<Cluster>),
+    /// To where the client was going.
+    Original(SocketAddr),
+    /// To a cluster that does not exist.
+    Missing,
+}
+
+/// Chooses. `draw` is uniformly random.
+pub(super) fn choose(
+    snapshot: &Rc<Arc<Snapshot>>,
+    downstream: &Downstream,
+    canonical: &Canonical,
+    draw: u64,
+) -> Result<Route, Error> {
+    let pod = downstream.pod.pod();
+    let namespace = &pod.workload.namespace;
+    let authority = canonical.authority();
+    let port = downstream.destination.port();
+    let Some((_, port)) = snapshot.host(authority, namespace, port) else {
+        return Ok(allow_any(snapshot, downstream));
+    };
+    let uri = &canonical.parts.uri;
+    let request = Request {
+        method: &canonical.parts.method,
+        path: uri.path(),
+        query: uri.query(),
+        authority,
+        headers: &canonical.parts.headers,
+    };
+    let rule = snapshot
+        .routes(port, namespace)
+        .choose(&request)
+        .ok_or(Error::NoRoute)?;
+    match &rule.action {
+        Action::Forward {
+            destinations,
+            weights,
+        } => {
+            // One of them: a table whose weights and destinations differ in number is not made.
+            let chosen = destinations
+                .get(weights.pick(draw))
+                .ok_or(Error::NoCluster)?;
+            let destination = match snapshot.cluster(&chosen.cluster) {
+                Some(cluster) => Destination::Cluster(Arc::clone(cluster)),
+                None => Destination::Missing,
+            };
+            Ok(Route {
+                name: Arc::clone(&rule.name),
+                cluster: chosen.cluster.clone(),
+                destination,
+            })
+        }
+    }
+}
+
+/// An authority that names nothing in the mesh goes to where the client was going
+/// (`outboundTrafficPolicy` ALLOW_ANY). Where that is a service's address, an endpoint is chosen
+/// here, as the kernel's service load balancing would.
+fn allow_any(snapshot: &Rc<Arc<Snapshot>>, downstream: &Downstream) -> Route {
+    let service = downstream
+        .target
+        .port()
+        .and_then(|port| snapshot.cluster(&port.cluster));
+    Route {
+        name: Arc::clone(&ALLOW_ANY),
+        cluster: PASSTHROUGH.clone(),
+        destination: match service {
+            Some(cluster) => Destination::Cluster(Arc::clone(cluster)),
+            None => Destination::Original(downstream.destination),
+        },
+    }
+}

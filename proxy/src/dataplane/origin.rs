@@ -1,0 +1,79 @@
+//! Recovers what a captured connection was meant for.
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpStream;
+
+use super::accept::Accepted;
+use super::pod::LocalPod;
+use super::worker::Worker;
+use crate::net::descriptors::Permit;
+use crate::net::socket;
+
+/// A connection with its two ends known.
+#[derive(Debug)]
+pub struct Captured {
+    /// The socket.
+    pub stream: TcpStream,
+    /// The client's address. For an outbound connection it is the pod's end on its loopback.
+    pub source: SocketAddr,
+    /// What the client asked for.
+    pub destination: SocketAddr,
+    /// Descriptors of the connection and its upstream.
+    pub permit: Permit,
+}
+
+/// Looks up where an outbound connection was going. `None`: nobody knows (a process of the pod
+/// dialled the listener itself, or the entry was evicted); the client is reset.
+pub fn outbound(worker: &Worker, pod: &LocalPod, accepted: Accepted) -> Option<Captured> {
+    let Accepted {
+        stream,
+        peer,
+        permit,
+    } = accepted;
+    let Some(destination) = worker.redirects.take(pod.cookie(), peer) else {
+        worker.counters.downstream_cx_no_origin.increment();
+        tracing::debug!(%peer, "a connection to the outbound listener has no original destination");
+        socket::reset(stream);
+        return None;
+    };
+    let _ = stream.set_nodelay(true);
+    Some(Captured {
+        stream,
+        source: unmapped(peer),
+        destination: unmapped(destination),
+        permit,
+    })
+}
+
+/// What an inbound connection dialled is its socket's own local address (`sk_lookup` assigns
+/// connections without rewriting them). `None` where that is the listener itself: a process of the
+/// pod dialled it, and the client is reset.
+pub fn inbound(worker: &Worker, accepted: Accepted) -> Option<Captured> {
+    let Accepted {
+        stream,
+        peer,
+        permit,
+    } = accepted;
+    match stream.local_addr() {
+        Ok(destination) if !destination.ip().to_canonical().is_loopback() => {
+            let _ = stream.set_nodelay(true);
+            Some(Captured {
+                stream,
+                source: unmapped(peer),
+                destination: unmapped(destination),
+                permit,
+            })
+        }
+        _ => {
+            worker.counters.downstream_cx_no_origin.increment();
+            tracing::debug!(%peer, "a connection to the inbound listener was not meant for the pod");
+            socket::reset(stream);
+            None
+        }
+    }
+}
+
+fn unmapped(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

@@ -1,0 +1,205 @@
+//! Which protocol a connection speaks: what its port declares, otherwise what its first bytes say.
+//!
+//! On a port that declares nothing the TCP path is opened while the bytes are waited for, so that
+//! a server which speaks first (SMTP, MySQL) is heard without delay. The bytes are peeked at, not
+//! taken: whoever serves the connection reads them again.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::{Interest, Ready};
+use tokio::net::TcpStream;
+
+use super::connect::Outbound;
+use super::error::Error;
+use super::origin::Captured;
+use super::outcome::Connection;
+use super::pod::LocalPod;
+use super::relay::{IDLE, speaks};
+use super::resolve::Target;
+use super::tcp::{self, Opening};
+use super::worker::Worker;
+use crate::types::{self, ResponseFlags};
+use crate::wire::sniff::{LIMIT, Verdict, sniff};
+
+/// How long first bytes are waited for. It ends the waiting, not the connection, which is relayed
+/// as opaque from then on.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a client may still show that it speaks HTTP (and be answered 503) after the endpoint of
+/// its service has refused; then it is reset.
+const AFTER_FAILURE: Duration = Duration::from_millis(500);
+
+/// The version of HTTP that a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.0 or HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+}
+
+/// What is to be done with a connection.
+pub enum Protocol {
+    /// Requests are read.
+    Http(Captured, Version),
+    /// Bytes are relayed.
+    Opaque(Opening),
+}
+
+/// Decides. `None`: the client is gone or was reset.
+pub async fn detect(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    captured: Captured,
+    target: &Target,
+) -> Option<Protocol> {
+    let declared = target.protocol();
+    if declared.is_http() {
+        // The port says HTTP, the preface says which: clients of an `http` port may speak either.
+        let version = tokio::time::timeout(IDLE, version(&captured.stream))
+            .await
+            .ok()??;
+        return Some(Protocol::Http(captured, version));
+    }
+    let destination = captured.destination;
+    let mut log = Connection::begin(worker, captured.source, destination, tcp::cluster(target));
+    let decision = if declared == types::Protocol::Auto {
+        undeclared(worker, pod, &captured, target).await
+    } else {
+        Decision::Opaque(tcp::dial(worker, pod, destination, target).await)
+    };
+    match decision {
+        Decision::Http(version, early) => {
+            log.discard();
+            if let Some(outbound) = early.filter(|_| version == Version::Http1) {
+                adopt(pod, outbound);
+            }
+            Some(Protocol::Http(captured, version))
+        }
+        Decision::Opaque(upstream) => {
+            log.upstream_host = upstream
+                .as_ref()
+                .ok()
+                .and_then(|up| up.stream.peer_addr().ok());
+            Some(Protocol::Opaque(Opening {
+                captured,
+                upstream,
+                log,
+            }))
+        }
+        Decision::Gone => {
+            log.flags = ResponseFlags::DOWNSTREAM_CLOSED;
+            None
+        }
+    }
+}
+
+/// What is spoken on a port that declares nothing, and what has come of the early dial.
+enum Decision {
+    Http(Version, Option<Outbound>),
+    Opaque(Result<Outbound, Error>),
+    Gone,
+}
+
+async fn undeclared(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    captured: &Captured,
+    target: &Target,
+) -> Decision {
+    let mut verdict = std::pin::pin!(verdict(&captured.stream));
+    let mut early = std::pin::pin!(tcp::dial(worker, pod, captured.destination, target));
+    let dialled = tokio::select! {
+        biased;
+        verdict = &mut verdict => return match verdict {
+            // The early connection is not needed: HTTP is routed by its own rules.
+            Some(Verdict::Http1) => Decision::Http(Version::Http1, None),
+            Some(Verdict::Http2) => Decision::Http(Version::Http2, None),
+            Some(_) => Decision::Opaque(early.await),
+            None => Decision::Gone,
+        },
+        dialled = &mut early => dialled,
+    };
+    let verdict = match (&dialled, target) {
+        (Ok(outbound), _) => tokio::select! {
+            biased;
+            verdict = &mut verdict => verdict,
+            () = speaks(&outbound.stream) => Some(Verdict::Opaque),
+            () = tokio::time::sleep(PATIENCE) => Some(Verdict::Opaque),
+        },
+        // A client that speaks HTTP is answered by the HTTP engine, everyone else is reset.
+        (Err(_), Target::Service(..)) => tokio::time::timeout(AFTER_FAILURE, verdict)
+            .await
+            .unwrap_or(Some(Verdict::Opaque)),
+        (Err(_), Target::Address) => Some(Verdict::Opaque),
+    };
+    match verdict {
+        Some(Verdict::Http1) => Decision::Http(Version::Http1, dialled.ok()),
+        Some(Verdict::Http2) => Decision::Http(Version::Http2, dialled.ok()),
+        Some(_) => Decision::Opaque(dialled),
+        None => Decision::Gone,
+    }
+}
+
+/// Gives an early connection that turned out not to be needed to the pool, where the next HTTP/1.1
+/// request to that endpoint finds it.
+fn adopt(pod: &Rc<LocalPod>, outbound: Outbound) {
+    let address: Option<SocketAddr> = outbound.stream.peer_addr().ok();
+    if let Some(address) = address {
+        pod.pools.adopt(address, outbound.stream);
+    }
+}
+
+/// Which HTTP the first bytes speak. Whatever is not HTTP/2's preface is for the HTTP/1 parser to
+/// judge. `None`: the client closed before it sent a byte.
+async fn version(stream: &TcpStream) -> Option<Version> {
+    let mut seen = [0; 24];
+    loop {
+        stream.readable().await.ok()?;
+        let count = stream
+            .peek(&mut seen)
+            .await
+            .ok()
+            .filter(|count| *count > 0)?;
+        match sniff(&seen[..count]) {
+            Verdict::Http2 => return Some(Version::Http2),
+            Verdict::More if b"PRI ".starts_with(&seen[..count.min(4)]) => {
+                if more(stream).await.ok()?.is_read_closed() {
+                    return Some(Version::Http1);
+                }
+            }
+            _ => return Some(Version::Http1),
+        }
+    }
+}
+
+/// Waits until the first bytes tell what is spoken. `None`: the client was reset without a byte.
+async fn verdict(stream: &TcpStream) -> Option<Verdict> {
+    let mut seen = vec![0; LIMIT];
+    let mut ended = false;
+    loop {
+        stream.readable().await.ok()?;
+        // A client that closed its side may still want to hear the server: opaque.
+        let verdict = match stream.peek(&mut seen).await.ok()? {
+            0 => Verdict::Opaque,
+            count => sniff(&seen[..count]),
+        };
+        match verdict {
+            Verdict::More if ended => return Some(Verdict::Opaque),
+            Verdict::More => ended = more(stream).await.ok()?.is_read_closed(),
+            verdict => return Some(verdict),
+        }
+    }
+}
+
+/// Waits for bytes beyond those already there, or the end: peeking leaves the socket ready, so that
+/// readiness has to be cleared by hand.
+async fn more(stream: &TcpStream) -> io::Result<Ready> {
+    let _ = stream.try_io(Interest::READABLE, || {
+        Err::<(), _>(io::Error::from(io::ErrorKind::WouldBlock))
+    });
+    stream.ready(Interest::READABLE).await
+}

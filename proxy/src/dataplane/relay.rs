@@ -1,0 +1,165 @@
+//! Moves bytes both ways between two sockets: half-closes pass as half-closes, resets as resets.
+//!
+//! Memory is taken only while bytes are under way: an idle connection holds no buffer.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use crate::net::socket;
+
+/// One read's worth.
+const BUFFER: usize = 64 * 1024;
+/// Buffers that a worker keeps for the next connection that has something to say.
+const KEPT: usize = 32;
+/// Envoy's default idle timeout of TCP connections.
+pub const IDLE: Duration = Duration::from_secs(3600);
+
+thread_local! {
+    static BUFFERS: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A buffer on loan from the worker.
+struct Buffer(Box<[u8]>);
+
+impl Buffer {
+    fn take() -> Self {
+        let kept = BUFFERS.with_borrow_mut(Vec::pop);
+        Self(kept.unwrap_or_else(|| vec![0; BUFFER].into_boxed_slice()))
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.0);
+        BUFFERS.with_borrow_mut(|kept| {
+            if kept.len() < KEPT {
+                kept.push(buffer);
+            }
+        });
+    }
+}
+
+/// Bytes moved so far; readable while the relay runs.
+#[derive(Debug, Default)]
+pub struct Meter {
+    /// From the client to the upstream.
+    pub received: Cell<u64>,
+    /// From the upstream to the client.
+    pub sent: Cell<u64>,
+}
+
+/// How a relay ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Both sides closed in order.
+    Closed,
+    /// The client's side failed; the upstream was reset.
+    Downstream,
+    /// The upstream's side failed; the client was reset.
+    Upstream,
+    /// Nothing moved for [`IDLE`].
+    Idle,
+}
+
+/// Relays until both sides have closed or one has failed.
+pub async fn relay(downstream: TcpStream, upstream: TcpStream, meter: &Meter) -> End {
+    let end = {
+        let up = copy(&downstream, &upstream, &meter.received);
+        let down = copy(&upstream, &downstream, &meter.sent);
+        let both = async {
+            tokio::try_join!(
+                async {
+                    up.await
+                        .map_err(|side| side.of(End::Downstream, End::Upstream))
+                },
+                async {
+                    down.await
+                        .map_err(|side| side.of(End::Upstream, End::Downstream))
+                },
+            )
+        };
+        tokio::select! {
+            both = both => both.err().unwrap_or(End::Closed),
+            () = idle(meter) => End::Idle,
+        }
+    };
+    if end != End::Closed {
+        socket::reset(downstream);
+        socket::reset(upstream);
+    }
+    end
+}
+
+/// Resolves when a whole [`IDLE`] has passed without a byte.
+async fn idle(meter: &Meter) {
+    let mut before = None;
+    loop {
+        let now = Some((meter.received.get(), meter.sent.get()));
+        if before == now {
+            return;
+        }
+        before = now;
+        tokio::time::sleep(IDLE).await;
+    }
+}
+
+/// Which end of a copy failed.
+enum Side {
+    From,
+    To,
+}
+
+impl Side {
+    fn of(self, from: End, to: End) -> End {
+        match self {
+            Self::From => from,
+            Self::To => to,
+        }
+    }
+}
+
+async fn copy(from: &TcpStream, to: &TcpStream, moved: &Cell<u64>) -> Result<(), Side> {
+    loop {
+        from.readable().await.map_err(|_| Side::From)?;
+        let mut buffer = Buffer::take();
+        let read = match from.try_read(&mut buffer.0) {
+            Ok(0) => {
+                return shut_down_write(to).map_err(|_| Side::To);
+            }
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(_) => return Err(Side::From),
+        };
+        let mut rest = &buffer.0[..read];
+        while !rest.is_empty() {
+            match to.try_write(rest) {
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    to.writable().await.map_err(|_| Side::To)?;
+                }
+                Err(_) => return Err(Side::To),
+            }
+        }
+        moved.set(moved.get() + read as u64);
+        // A pair that always has bytes ready must not keep the worker from everybody else.
+        tokio::task::coop::consume_budget().await;
+    }
+}
+
+fn shut_down_write(stream: &TcpStream) -> io::Result<()> {
+    match socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write) {
+        // The peer was faster.
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+        done => done,
+    }
+}
+
+/// Resolves when `stream` has something to read, an end or an error included.
+pub async fn speaks(stream: &TcpStream) {
+    // An error is found again by whoever reads.
+    let _ = stream.ready(Interest::READABLE).await;
+}

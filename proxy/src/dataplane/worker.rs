@@ -1,0 +1,282 @@
+//! A data-plane worker: one thread with a runtime, pools and counters of its own. Workers share
+//! listeners by SO_REUSEPORT and otherwise only what is atomic.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use rand::rngs::SmallRng;
+use rand::{RngCore as _, SeedableRng as _};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+
+use super::accept::accept;
+use super::balance::Registry;
+use super::pod::{LocalPod, Phase};
+use super::{inbound, outbound};
+use crate::kernel::Redirects;
+use crate::mesh::{Snapshot, Store};
+use crate::net::descriptors::Descriptors;
+use crate::net::pod::{Change, Listeners};
+use crate::telemetry::access_log::{AccessLog, MAX_AGE, Record, Written};
+use crate::telemetry::counters::Counters;
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where snapshots come from.
+    pub store: Arc<Store>,
+    /// The kernel's redirect maps.
+    pub redirects: Redirects,
+    /// The process's budget of descriptors.
+    pub descriptors: Descriptors,
+    /// Balancer state, shared by the workers.
+    pub balancers: Arc<Registry>,
+    /// This worker's counters.
+    pub counters: Arc<Counters>,
+    /// This worker's end of the access log.
+    pub log: AccessLog,
+}
+
+/// One worker, on its own thread.
+pub struct Worker {
+    pub(super) store: Arc<Store>,
+    pub(super) redirects: Redirects,
+    pub(super) descriptors: Descriptors,
+    pub(super) balancers: Arc<Registry>,
+    pub(super) counters: Arc<Counters>,
+    log: AccessLog,
+    /// The snapshot last seen: shared within the thread, so that taking it for a request touches no
+    /// counter that other threads write.
+    snapshot: RefCell<Rc<Arc<Snapshot>>>,
+    random: RefCell<SmallRng>,
+}
+
+struct Enrolled {
+    pod: Rc<LocalPod>,
+    listeners: Vec<JoinHandle<()>>,
+}
+
+/// Runs a worker on the calling thread until `changes` ends and its connections are done, or
+/// `deadline` (which begins then) is over.
+pub fn run(
+    parts: Parts,
+    mut changes: mpsc::UnboundedReceiver<Change>,
+    mut stop: watch::Receiver<bool>,
+    deadline: std::time::Duration,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let local = LocalSet::new();
+    runtime.block_on(local.run_until(async move {
+        let worker = Rc::new(Worker::new(parts));
+        let mut pods: HashMap<u64, Enrolled> = HashMap::new();
+        loop {
+            tokio::select! {
+                change = changes.recv() => match change {
+                    Some(change) => apply(&worker, &mut pods, change),
+                    None => break,
+                },
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+        }
+        let draining: Vec<_> = pods
+            .into_values()
+            .map(|enrolled| {
+                enrolled.listeners.iter().for_each(JoinHandle::abort);
+                enrolled.pod.enter(Phase::Draining);
+                enrolled.pod
+            })
+            .collect();
+        let idle = async {
+            for pod in &draining {
+                pod.idle().await;
+            }
+        };
+        let _ = tokio::time::timeout(deadline, idle).await;
+        worker.log.flush();
+    }));
+    Ok(())
+}
+
+fn apply(worker: &Rc<Worker>, pods: &mut HashMap<u64, Enrolled>, change: Change) {
+    match change {
+        Change::Join { pod, listeners } => {
+            let known = pods.remove(&pod.cookie);
+            let local = match known {
+                // Enrolled anew (its listeners were replaced): pools and connections go on.
+                Some(known) => {
+                    known.listeners.iter().for_each(JoinHandle::abort);
+                    known.pod.update(pod);
+                    known.pod
+                }
+                None => Rc::new(LocalPod::new(pod)),
+            };
+            let listeners = listen(worker, &local, listeners);
+            pods.insert(
+                local.cookie(),
+                Enrolled {
+                    pod: local,
+                    listeners,
+                },
+            );
+        }
+        Change::Update { pod } => {
+            if let Some(enrolled) = pods.get(&pod.cookie) {
+                enrolled.pod.update(pod);
+            }
+        }
+        Change::Leave { cookie, now, done } => {
+            let Some(enrolled) = pods.remove(&cookie) else {
+                let _ = done.send(());
+                return;
+            };
+            enrolled
+                .pod
+                .enter(if now { Phase::Gone } else { Phase::Draining });
+            worker.balancers.forget(cookie);
+            spawn_local(async move {
+                for listener in enrolled.listeners {
+                    listener.abort();
+                    let _ = listener.await;
+                }
+                enrolled.pod.pools.clear();
+                if now {
+                    enrolled.pod.idle().await;
+                }
+                let _ = done.send(());
+            });
+        }
+    }
+}
+
+fn listen(worker: &Rc<Worker>, pod: &Rc<LocalPod>, listeners: Listeners) -> Vec<JoinHandle<()>> {
+    let mut tasks = Vec::new();
+    for listener in listeners.outbound {
+        let serve = {
+            let (worker, pod) = (Rc::clone(worker), Rc::clone(pod));
+            move |accepted| {
+                worker.counters.downstream_cx_outbound.increment();
+                let (serving, own) = (Rc::clone(&worker), Rc::clone(&pod));
+                spawn(&worker, &pod, async move {
+                    outbound::serve(&serving, &own, accepted).await
+                });
+            }
+        };
+        tasks.extend(start(worker, listener, serve));
+    }
+    for listener in listeners.inbound {
+        let serve = {
+            let (worker, pod) = (Rc::clone(worker), Rc::clone(pod));
+            move |accepted| {
+                worker.counters.downstream_cx_inbound.increment();
+                let (serving, own) = (Rc::clone(&worker), Rc::clone(&pod));
+                spawn(&worker, &pod, async move {
+                    inbound::serve(&serving, &own, accepted).await
+                });
+            }
+        };
+        tasks.extend(start(worker, listener, serve));
+    }
+    tasks
+}
+
+fn start(
+    worker: &Rc<Worker>,
+    listener: TcpListener,
+    serve: impl Fn(super::accept::Accepted) + 'static,
+) -> Option<JoinHandle<()>> {
+    match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => Some(spawn_local(accept(Rc::clone(worker), listener, serve))),
+        Err(error) => {
+            tracing::error!(%error, "a pod's listener can't be used");
+            None
+        }
+    }
+}
+
+/// Runs something of a pod's until it is done or the pod is gone. A panic in it ends it alone.
+pub(super) fn spawn(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    task: impl Future<Output = ()> + 'static,
+) {
+    let (worker, pod) = (Rc::clone(worker), Rc::clone(pod));
+    let running = pod.running();
+    spawn_local(async move {
+        let _running = running;
+        let guarded = std::panic::AssertUnwindSafe(task).catch_unwind();
+        tokio::select! {
+            biased;
+            outcome = guarded => if outcome.is_err() {
+                worker.counters.downstream_cx_panicked.increment();
+            },
+            () = pod.gone() => {}
+        }
+    });
+}
+
+impl Worker {
+    fn new(parts: Parts) -> Self {
+        let snapshot = RefCell::new(Rc::new(parts.store.load_full()));
+        Self {
+            store: parts.store,
+            redirects: parts.redirects,
+            descriptors: parts.descriptors,
+            balancers: parts.balancers,
+            counters: parts.counters,
+            log: parts.log,
+            snapshot,
+            random: RefCell::new(SmallRng::from_os_rng()),
+        }
+    }
+
+    /// The snapshot in force. Its holder keeps it, whatever comes next.
+    pub(super) fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+        let newest = self.store.load();
+        let mut seen = self.snapshot.borrow_mut();
+        if !Arc::ptr_eq(&newest, &seen) {
+            *seen = Rc::new(Arc::clone(&newest));
+        }
+        Rc::clone(&seen)
+    }
+
+    /// A uniformly random number.
+    pub(super) fn draw(&self) -> u64 {
+        self.random.borrow_mut().next_u64()
+    }
+
+    /// Whether access log lines are wanted.
+    pub(super) fn logs(&self) -> bool {
+        self.log.enabled()
+    }
+
+    /// Writes an access log line.
+    pub(super) fn log(self: &Rc<Self>, record: &Record<'_>) {
+        match self.log.write(record) {
+            Written::Queued => {}
+            Written::First => {
+                let worker = Rc::clone(self);
+                spawn_local(async move {
+                    tokio::time::sleep(MAX_AGE).await;
+                    worker.lost(worker.log.flush());
+                });
+            }
+            dropped @ Written::Dropped(_) => self.lost(dropped),
+        }
+    }
+
+    fn lost(&self, written: Written) {
+        if let Written::Dropped(bytes) = written {
+            // Lines are about 300 bytes; what matters is that the number moves.
+            self.counters
+                .access_log_dropped
+                .add((bytes as u64).div_ceil(300));
+        }
+    }
+}

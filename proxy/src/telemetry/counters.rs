@@ -1,0 +1,108 @@
+//! Counters of the data plane, one set a worker, added up when somebody asks.
+//!
+//! A worker is the only writer of its set, so a relaxed addition never contends.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[doc = $help:literal])+ $name:ident),+ $(,)?) => {
+        /// One worker's counters.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $($(#[doc = $help])+ pub $name: Counter,)+
+        }
+
+        impl Counters {
+            /// Every counter: its name, what it counts, its value.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+                [$((stringify!($name), concat!($($help),+).trim_ascii(), self.$name.value()),)+]
+                    .into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections taken over from local pods.
+    downstream_cx_outbound,
+    /// Connections taken over on their way into local pods.
+    downstream_cx_inbound,
+    /// Connections reset at once because the proxy had no descriptor left for them.
+    downstream_cx_overflow,
+    /// Connections reset because their original destination was not known.
+    downstream_cx_no_origin,
+    /// Connections that ended by a defect of the proxy (a panic); each is logged.
+    downstream_cx_panicked,
+    /// Requests that reached the HTTP engine.
+    downstream_rq,
+    /// Requests that could not be read as HTTP.
+    downstream_rq_malformed,
+    /// Connections made to upstreams.
+    upstream_cx,
+    /// Connections to upstreams that failed.
+    upstream_cx_connect_fail,
+    /// Requests sent again because a reused connection turned out to be closed.
+    upstream_rq_stale_retry,
+    /// Responses that the proxy made itself.
+    local_replies,
+    /// Access log lines dropped because nobody read them fast enough.
+    access_log_dropped,
+}
+
+/// One number that only goes up.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// Adds `count`.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Its value now.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The sums over all workers in Prometheus' text format, names prefixed with `aquifer_`.
+pub fn prometheus<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> String {
+    use std::fmt::Write as _;
+    let mut sums: Vec<(&str, &str, u64)> = Counters::default().iter().collect();
+    for worker in workers {
+        for (sum, (_, _, value)) in sums.iter_mut().zip(worker.iter()) {
+            sum.2 += value;
+        }
+    }
+    let mut text = String::new();
+    for (name, help, value) in sums {
+        let _ = writeln!(
+            text,
+            "# HELP aquifer_{name}_total {help}\n# TYPE aquifer_{name}_total counter\naquifer_{name}_total {value}"
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_add_up() {
+        let (one, two) = (Counters::default(), Counters::default());
+        one.downstream_rq.add(3);
+        two.downstream_rq.increment();
+        let text = prometheus([&one, &two]);
+        assert!(text.contains("\naquifer_downstream_rq_total 4\n"), "{text}");
+        assert!(
+            text.contains("# HELP aquifer_downstream_rq_total Requests that reached"),
+            "{text}"
+        );
+    }
+}

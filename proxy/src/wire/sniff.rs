@@ -1,0 +1,180 @@
+//! What protocol a connection's first bytes speak.
+//!
+//! Pure: it is shown the bytes received so far and says what they are or that it needs more. When
+//! to stop waiting is the caller's decision (`dataplane::protocol`).
+
+/// No request line is waited for beyond this many bytes: a longer one that looks like HTTP so far
+/// is taken for HTTP, and the parser answers it.
+pub const LIMIT: usize = 4096;
+
+/// RFC 9113, section 3.4.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The longest method that is looked for (`UPDATEREDIRECTREF` has 17 characters).
+const LONGEST_METHOD: usize = 24;
+
+/// What the bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A request line of HTTP/1.x.
+    Http1,
+    /// The preface of HTTP/2 with prior knowledge.
+    Http2,
+    /// A TLS handshake record.
+    Tls,
+    /// Anything else.
+    Opaque,
+    /// Too few bytes to tell.
+    More,
+}
+
+/// Looks at the first bytes of a connection.
+pub fn sniff(bytes: &[u8]) -> Verdict {
+    if bytes.is_empty() {
+        return Verdict::More;
+    }
+    if HTTP2_PREFACE.starts_with(bytes) {
+        return Verdict::More.or_http2(bytes.len());
+    }
+    if bytes.starts_with(HTTP2_PREFACE) {
+        return Verdict::Http2;
+    }
+    match bytes {
+        // RFC 8446, section 5.1: type 22, legacy version 3.x.
+        [22] => Verdict::More,
+        [22, 3, ..] => Verdict::Tls,
+        _ => request_line(bytes),
+    }
+}
+
+impl Verdict {
+    fn or_http2(self, len: usize) -> Self {
+        if len == HTTP2_PREFACE.len() {
+            Self::Http2
+        } else {
+            self
+        }
+    }
+}
+
+/// `METHOD SP target SP HTTP/1.x`: the version is what tells it from the many line protocols whose
+/// first word looks like a method (`HELO example.org`).
+fn request_line(bytes: &[u8]) -> Verdict {
+    // RFC 9112, section 2.2: a server should ignore an empty line before the request line.
+    let start = bytes
+        .iter()
+        .position(|byte| !matches!(byte, b'\r' | b'\n'))
+        .unwrap_or(bytes.len());
+    if start > 4 {
+        return Verdict::Opaque;
+    }
+    let line = &bytes[start..];
+    let method = line
+        .iter()
+        .take_while(|byte| is_method_byte(**byte))
+        .count();
+    if method == line.len() && method <= LONGEST_METHOD {
+        return Verdict::More;
+    }
+    if method == 0 || method > LONGEST_METHOD || line[method] != b' ' {
+        return Verdict::Opaque;
+    }
+    let rest = &line[method + 1..];
+    match rest.iter().position(|byte| *byte == b'\n') {
+        Some(end) => {
+            let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
+            if has_version(line) {
+                Verdict::Http1
+            } else {
+                Verdict::Opaque
+            }
+        }
+        None if bytes.len() >= LIMIT => Verdict::Http1,
+        None if rest
+            .iter()
+            .any(|byte| *byte < b' ' && *byte != b'\r' && *byte != b'\t') =>
+        {
+            Verdict::Opaque
+        }
+        None => Verdict::More,
+    }
+}
+
+fn is_method_byte(byte: u8) -> bool {
+    byte.is_ascii_alphabetic() || byte == b'-' || byte == b'_'
+}
+
+fn has_version(line: &[u8]) -> bool {
+    let trimmed = line.trim_ascii_end();
+    let Some(at) = trimmed.len().checked_sub(8) else {
+        return false;
+    };
+    trimmed[at..].starts_with(b"HTTP/1.") && trimmed[at + 7].is_ascii_digit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_bytes_tell_the_protocol() {
+        for (bytes, expected) in [
+            (&b""[..], Verdict::More),
+            (b"G", Verdict::More),
+            (b"GET /", Verdict::More),
+            (b"GET / HTTP/1.1\r\n", Verdict::Http1),
+            (b"GET / HTTP/1.0\n", Verdict::Http1),
+            (b"\r\nGET / HTTP/1.1\r\n", Verdict::Http1),
+            (b"FOO-BAR /x HTTP/1.1\r\n", Verdict::Http1),
+            (b"GET / HTTP/2\r\n", Verdict::Opaque),
+            (b"HELO example.org\r\n", Verdict::Opaque),
+            (b"QUIT\r\n", Verdict::Opaque),
+            (b"PRI", Verdict::More),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Verdict::Http2),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0", Verdict::Http2),
+            (b"PRI * HTTP/2.0\r\n\r\nXX", Verdict::Opaque),
+            (b"PRIVMSG #c hi\r\n", Verdict::Opaque),
+            (b"\x16", Verdict::More),
+            (b"\x16\x03\x01\x02", Verdict::Tls),
+            (b"\x16\x04", Verdict::Opaque),
+            (b"\0\0\0\x08", Verdict::Opaque),
+            (b"*1\r\n$4\r\nPING\r\n", Verdict::Opaque),
+            (b"SELECTAVERYLONGWORDTHATISNOMETHOD", Verdict::Opaque),
+            (b"GET \0", Verdict::Opaque),
+            (b"\r\n\r\n\r\n", Verdict::Opaque),
+        ] {
+            assert_eq!(
+                sniff(bytes),
+                expected,
+                "{:?}",
+                String::from_utf8_lossy(bytes)
+            );
+        }
+    }
+
+    #[test]
+    fn a_prefix_never_contradicts_the_whole() {
+        for whole in [
+            &b"GET /some/path?and=query HTTP/1.1\r\nHost: a\r\n\r\n"[..],
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01",
+            b"HELO example.org\r\n",
+        ] {
+            let verdict = sniff(whole);
+            for end in 0..whole.len() {
+                let early = sniff(&whole[..end]);
+                assert!(
+                    early == Verdict::More || early == verdict,
+                    "{end} of {whole:?}: {early:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_line_without_an_end_is_http() {
+        let mut line = b"GET /".to_vec();
+        line.resize(LIMIT, b'a');
+        assert_eq!(sniff(&line), Verdict::Http1);
+    }
+}
