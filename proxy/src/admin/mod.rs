@@ -1,1 +1,4 @@
-//! admin
+//! The proxy's HTTP interfaces for people and probes: what is in force, metrics, readiness. Served
+//! by the control runtime, so that traffic never waits for them.
+
+pub mod server;
