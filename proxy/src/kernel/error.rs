@@ -32,6 +32,15 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
+    /// The folder of the pins cannot be one.
+    #[error("{0} is not on a bpffs: choose a --bpffs below /sys/fs/bpf, or mount one there")]
+    NotBpffs(PathBuf),
+    /// The folder of the pins cannot be one.
+    #[error("{0} has a dot in its name, which a bpffs refuses: choose another --bpffs")]
+    DottedFolder(PathBuf),
+    /// The programs' log.
+    #[error("opening the kernel programs' log: {0}; `--kernel-log off` goes without")]
+    Log(String),
     /// A map could not be opened.
     #[error("map {name} at {path}: {source}; `aquifer cleanup --bpffs` removes all pins")]
     Map {

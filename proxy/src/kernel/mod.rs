@@ -5,11 +5,112 @@
 //! (`dataplane`). All maps and links are pinned, so that they outlive the process: what a dead
 //! proxy means is decided in the kernel, by the failure mode that a pod's entry carries.
 
+pub mod bpffs;
+pub mod enrolment;
 pub mod error;
+pub mod load;
+pub mod log;
 pub mod maps;
 pub mod pins;
 pub mod redirects;
 
+pub use enrolment::{Capture, Listener, Rules};
 pub use error::Error;
+pub use load::Options;
 pub use pins::Pins;
 pub use redirects::Redirects;
+
+use std::collections::HashSet;
+
+use aya::maps::{HashMap, MapData};
+
+use enrolment::Entries;
+use load::Loader;
+use maps::names;
+
+/// The kernel side of this proxy. Dropping it leaves everything as it is: attached, pinned, in
+/// force.
+pub struct Kernel {
+    loader: Loader,
+    entries: Entries,
+    probes: HashMap<MapData, u32, u8>,
+    redirects: Redirects,
+    records: Option<log::Records>,
+}
+
+impl Kernel {
+    /// Loads, attaches and pins the programs. Pods that a proxy before this one enrolled stay
+    /// enrolled, with listeners that may be dead: [`Self::cookies`] names them.
+    pub fn load(options: &Options) -> Result<Self, Error> {
+        let (loader, records) = Loader::load(options)?;
+        let pins = loader.pins().clone();
+        Ok(Self {
+            loader,
+            entries: Entries::open(&pins)?,
+            probes: maps::hash(&pins, names::PROBE_PROCESSES)?,
+            redirects: Redirects::open(&pins)?,
+            records,
+        })
+    }
+
+    /// The maps of connections, for the data plane.
+    pub fn redirects(&self) -> Redirects {
+        self.redirects.clone()
+    }
+
+    /// The programs' log lines, to be followed; `None` where none are made, or when taken before.
+    pub fn take_records(&mut self) -> Option<log::Records> {
+        self.records.take()
+    }
+
+    /// The pods that are enrolled, by any proxy that used these pins.
+    pub fn cookies(&self) -> Vec<u64> {
+        self.entries.cookies()
+    }
+
+    /// Captures a pod, or takes over one that is captured: new connections go to these listeners
+    /// from the moment this returns.
+    pub fn enrol(&mut self, capture: &Capture<'_>) -> Result<(), Error> {
+        let pod = self.entries.prepare(capture)?;
+        self.loader.attach_inbound(capture.cookie, capture.netns)?;
+        self.entries.commit(capture.cookie, pod)
+    }
+
+    /// Changes what may change of an enrolled pod. Returns `false` where it is not enrolled.
+    pub fn update(&mut self, cookie: u64, rules: &Rules<'_>) -> Result<bool, Error> {
+        self.entries.update(cookie, rules)
+    }
+
+    /// Stops capturing a pod and forgets it. One that is not enrolled is no error.
+    pub fn expel(&mut self, cookie: u64) -> Result<(), Error> {
+        self.entries.remove(cookie)?;
+        self.loader.detach_inbound(cookie)
+    }
+
+    /// Says which thread groups of the host are probe processes.
+    pub fn set_probes(&mut self, groups: &HashSet<u32>) -> Result<(), Error> {
+        let failed = |source| Error::Write {
+            name: names::PROBE_PROCESSES,
+            source,
+        };
+        for group in groups {
+            self.probes.insert(group, 1, 0).map_err(failed)?;
+        }
+        let known: Vec<u32> = self.probes.keys().filter_map(Result::ok).collect();
+        for group in known.iter().filter(|group| !groups.contains(group)) {
+            match self.probes.remove(group) {
+                Err(error) if !maps::absent(&error) => return Err(failed(error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kernel")
+            .field("pins", self.loader.pins())
+            .finish_non_exhaustive()
+    }
+}

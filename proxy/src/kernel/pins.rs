@@ -41,9 +41,9 @@ impl Pins {
         self.links().join(name)
     }
 
-    /// Where the link of a pod's inbound program is pinned.
-    pub fn inbound(&self, cookie: u64) -> PathBuf {
-        self.links().join(format!("inbound-{cookie}"))
+    /// Name of the link of a pod's inbound program.
+    pub fn inbound_name(cookie: u64) -> String {
+        format!("inbound-{cookie}")
     }
 
     /// Removes every pin: links first, so that nothing is captured into maps that go. Returns how

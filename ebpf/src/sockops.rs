@@ -1,0 +1,108 @@
+//! What becomes known after `connect`: the source port. Files a captured connection's origin where
+//! the proxy finds it by the peer address of what it accepts, and a probe's path where the pod's
+//! inbound program finds it. Ends both when the socket is released.
+
+use aquifer_common::{
+    Cause, Family, MARK_TRANSPARENT, Origin, OriginKey, PathKey, Redirect, Tag, TagKind,
+};
+use aya_ebpf::programs::{SockContext, SockOpsContext};
+use aya_log_ebpf::debug;
+
+use crate::ctx::{Event, Released};
+use crate::maps::{self, ORIGINS, PROBE_FLOWS, REDIRECTS, count};
+
+const BPF_SOCK_OPS_TCP_CONNECT_CB: u32 = 3;
+const BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB: u32 = 5;
+
+/// One event of a TCP socket.
+#[inline(always)]
+pub fn run(ctx: &SockOpsContext) {
+    let event = Event::new(ctx);
+    match event.op() {
+        BPF_SOCK_OPS_TCP_CONNECT_CB => connecting(ctx, event),
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => accepted(event),
+        _ => {}
+    }
+}
+
+#[inline(always)]
+fn connecting(ctx: &SockOpsContext, event: Event) {
+    let Some(tag) = event.tag() else { return };
+    if tag.pending == 0 {
+        return;
+    }
+    tag.pending = 0;
+    // By the rewritten address and not by the socket: an IPv6 socket that dials an IPv4-mapped
+    // address reads as IPv6 here, and is accepted by the IPv4 listener.
+    tag.source = if tag.family == Family::V4 as u8 { event.local_v4() } else { event.local_v6() };
+    tag.source_port = event.local_port();
+    if tag.is(TagKind::Captured) {
+        file(event, tag);
+        debug!(ctx, "filed the origin of source port {}", tag.source_port);
+    } else if tag.is(TagKind::Probe) && PROBE_FLOWS.insert(&path(tag), &1, 0).is_err() {
+        count(Cause::FullProbeFlows);
+    }
+}
+
+#[inline(always)]
+fn file(event: Event, tag: &Tag) {
+    let cookie = event.netns_cookie();
+    let key = OriginKey {
+        cookie,
+        source: tag.source,
+        source_port: tag.source_port,
+        reserved: [0; 6],
+    };
+    let origin = Origin { address: tag.address, port: tag.port, reserved: [0; 6] };
+    if ORIGINS.insert(&key, &origin, 0).is_err() {
+        count(Cause::FullOrigins);
+    }
+    let redirect = Redirect {
+        cookie,
+        address: tag.address,
+        source: tag.source,
+        port: tag.port,
+        source_port: tag.source_port,
+        reserved: [0; 4],
+    };
+    if REDIRECTS.insert(&event.socket_cookie(), &redirect, 0).is_err() {
+        count(Cause::FullRedirects);
+    }
+}
+
+/// The application's end of the proxy's transparent dial (its mark came with the SYN). Bound to
+/// `lo`, it no longer stands in the way of the caller itself, should that choose the same source
+/// port for a connection from outside: the SYN then finds no established socket and goes to the
+/// inbound program as any other.
+#[inline(always)]
+fn accepted(event: Event) {
+    if event.mark() == MARK_TRANSPARENT
+        && maps::pod(event.netns_cookie()).is_some()
+        && !event.bind_to_loopback()
+    {
+        count(Cause::UnboundApplication);
+    }
+}
+
+#[inline(always)]
+fn path(tag: &Tag) -> PathKey {
+    PathKey {
+        source: tag.source,
+        destination: tag.address,
+        source_port: tag.source_port,
+        destination_port: tag.port,
+    }
+}
+
+/// A socket goes. The origin stays for the proxy: a client may write and close before it is
+/// accepted.
+#[inline(always)]
+pub fn release(ctx: &SockContext) {
+    let socket = Released::new(ctx);
+    let Some(tag) = socket.tag() else { return };
+    if tag.is(TagKind::Captured) {
+        let _ = REDIRECTS.remove(&socket.socket_cookie());
+    } else if tag.is(TagKind::Probe) {
+        let _ = PROBE_FLOWS.remove(&path(tag));
+    }
+}
