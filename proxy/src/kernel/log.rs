@@ -60,7 +60,7 @@ impl Records {
 
     /// Carries lines until the future is dropped.
     pub async fn follow(self) -> io::Result<()> {
-        let mut ready = AsyncFd::with_interest(self.logger, Interest::READABLE)?;
+        let mut ready = AsyncFd::register_with_interest(self.logger, Interest::READABLE)?;
         loop {
             let mut guard = ready.readable_mut().await?;
             guard.get_inner_mut().flush();
