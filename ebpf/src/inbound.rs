@@ -28,11 +28,11 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
     }
     let cookie = COOKIE.load();
     let Some(pod) = maps::pod(cookie) else { return PASS };
-    let (family, remote, local) = if lookup.family() == AF_INET {
-        (Family::V4, lookup.remote_v4(), lookup.local_v4())
-    } else {
-        (Family::V6, lookup.remote_v6(), lookup.local_v6())
-    };
+    // All are read before the choice: LLVM would merge the branches' reads into one by a computed
+    // address, which the verifier refuses.
+    let v4 = (Family::V4, lookup.remote_v4(), lookup.local_v4());
+    let v6 = (Family::V6, lookup.remote_v6(), lookup.local_v6());
+    let (family, remote, local) = if lookup.family() == AF_INET { v4 } else { v6 };
     // The pod calls itself at its own address: that shows the device which owns the address.
     if remote == local {
         return PASS;

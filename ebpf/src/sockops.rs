@@ -33,8 +33,11 @@ fn connecting(ctx: &SockOpsContext, event: Event) {
     }
     tag.pending = 0;
     // By the rewritten address and not by the socket: an IPv6 socket that dials an IPv4-mapped
-    // address reads as IPv6 here, and is accepted by the IPv4 listener.
-    tag.source = if tag.family == Family::V4 as u8 { event.local_v4() } else { event.local_v6() };
+    // address reads as IPv6 here, and is accepted by the IPv4 listener. Both are read before the
+    // choice: LLVM would merge the branches' reads into one by a computed address, which the
+    // verifier refuses.
+    let (v4, v6) = (event.local_v4(), event.local_v6());
+    tag.source = if tag.family == Family::V4 as u8 { v4 } else { v6 };
     tag.source_port = event.local_port();
     if tag.is(TagKind::Captured) {
         file(event, tag);

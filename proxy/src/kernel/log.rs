@@ -60,7 +60,12 @@ impl Records {
 
     /// Carries lines until the future is dropped.
     pub async fn follow(self) -> io::Result<()> {
-        let mut ready = AsyncFd::register_with_interest(self.logger, Interest::READABLE)?;
+        #[expect(
+            deprecated,
+            reason = "the other way is `unsafe` for the sake of types that may close their \
+                      descriptor early; aya's ring keeps its own for as long as it lives"
+        )]
+        let mut ready = AsyncFd::with_interest(self.logger, Interest::READABLE)?;
         loop {
             let mut guard = ready.readable_mut().await?;
             guard.get_inner_mut().flush();
