@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::{
     sys::{
-        signal::{Signal, kill},
+        signal::{Signal, kill, killpg},
         wait::{Id, WaitPidFlag, waitid},
     },
     unistd::Pid,
@@ -165,6 +165,8 @@ impl Child {
             // no signal ever goes to a number in its second life.
             let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
             let mut end = ended.0.lock().unwrap_or_else(PoisonError::into_inner);
+            // Children that it leaves behind are of its group, and go with it.
+            let _ = killpg(pid, Signal::SIGKILL);
             *end = child.wait().ok();
             ended.1.notify_all();
         });
@@ -212,7 +214,7 @@ impl Child {
         self.wait(patience).or_else(|_| self.kill())
     }
 
-    /// Ends it at once, as a crash would, and waits until it is gone.
+    /// Ends it at once, as a crash would, with all it has started, and waits until it is gone.
     pub fn kill(&self) -> Result<ExitStatus> {
         self.signal(Signal::SIGKILL);
         self.wait(Duration::from_secs(10))

@@ -69,11 +69,18 @@ impl Config {
 pub struct Start<'a> {
     lab: &'a Lab,
     config: &'a Config,
+    binary: Option<PathBuf>,
     arguments: Vec<String>,
     descriptors: Option<u32>,
 }
 
 impl Start<'_> {
+    /// Runs this binary instead of the one under test.
+    pub fn binary(mut self, path: PathBuf) -> Self {
+        self.binary = Some(path);
+        self
+    }
+
     /// Adds arguments of `aquifer run`.
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
         self.arguments
@@ -97,7 +104,7 @@ impl Start<'_> {
     /// Starts it and does not wait.
     pub fn spawn(self) -> Result<Proxy> {
         let bpffs = self.lab.slot().bpffs();
-        let binary = binary()?;
+        let binary = self.binary.map_or_else(binary, Ok)?;
         let mut command = match self.descriptors {
             // `prlimit` sets the limit and becomes the program.
             Some(limit) => {
@@ -122,7 +129,12 @@ impl Start<'_> {
         command.args(&self.arguments);
         let child = Child::start(Some(&self.lab.node), command)?;
         let node = Netns::open(self.lab.node.name())?;
-        Ok(Proxy { child, node, bpffs })
+        Ok(Proxy {
+            child,
+            node,
+            bpffs,
+            binary,
+        })
     }
 }
 
@@ -133,12 +145,14 @@ pub struct Proxy {
     pub child: Child,
     node: Netns,
     bpffs: PathBuf,
+    binary: PathBuf,
 }
 
 impl Proxy {
     /// Prepares to start a proxy on the lab's node.
     pub fn on<'a>(lab: &'a Lab, config: &'a Config) -> Start<'a> {
         Start {
+            binary: None,
             lab,
             config,
             arguments: Vec::new(),
@@ -239,7 +253,7 @@ impl Proxy {
     /// Runs another subcommand of the binary on the proxy's node, with its pins; gives how it ended
     /// and its two outputs.
     pub fn command(&self, arguments: &[&str]) -> Result<(ExitStatus, String, String)> {
-        let mut command = Command::new(binary()?);
+        let mut command = Command::new(&self.binary);
         command.args(arguments);
         let output = self.node.run(|| command.output())??;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -273,10 +287,8 @@ impl Proxy {
 
     /// Removes its pins, so that a killed proxy's failure mode ends with it.
     fn unpin(&self) {
-        if let Ok(binary) = binary() {
-            let bpffs = self.bpffs.to_string_lossy();
-            let _ = process::output(&binary.to_string_lossy(), &["cleanup", "--bpffs", &bpffs]);
-        }
+        let mut cleanup = Command::new(&self.binary);
+        let _ = process::finish(cleanup.arg("cleanup").arg("--bpffs").arg(&self.bpffs));
         slot::remove_pins(&self.bpffs);
     }
 }

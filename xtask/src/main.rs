@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod backend;
+mod bench;
 mod demo;
 mod floors;
 mod setup;
@@ -27,6 +28,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Run all tests: unit tests, then end-to-end tests (these need root)
     Test(test::Arguments),
+    /// Measure the proxy against Envoy, HAProxy and nginx
+    Bench(bench::Arguments),
     /// Fail on an import that runs up or sideways between the floors of `proxy/src`
     Floors,
     /// Fail on what the style of this repository rules out and no lint can see
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::Floors => floors::run(),
         Task::Tidy => tidy::run(),
         Task::Backend(arguments) => backend::run(arguments),

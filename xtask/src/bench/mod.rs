@@ -1,0 +1,136 @@
+//! `cargo xtask bench`: the proxy against real peers in one run, one core for the proxy, one for
+//! load and backend, rounds interleaved. `proxy/benches/README.md` says how to read it.
+
+use anyhow::{Context, Result, bail};
+use aquifer_tests::clock;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::setup;
+
+mod contender;
+mod cores;
+mod field;
+mod load;
+mod report;
+
+use contender::Contender;
+use field::Field;
+use load::Load;
+use report::{Measured, Run};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// One short round, to see that everything runs; its figures mean nothing
+    #[arg(long)]
+    quick: bool,
+    /// Rounds; the median of each figure is told
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// Seconds of each load in each round
+    #[arg(long, default_value_t = 6)]
+    seconds: u32,
+    /// Only these contenders: envoy, envoy-mesh, haproxy, nginx, aquifer, aquifer-both
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+}
+
+/// Measures and prints the tables.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if !setup::is_root() {
+        bail!("the bench makes network namespaces and loads eBPF: run it as root");
+    }
+    let contenders = contenders(&arguments.only)?;
+    cores::check()?;
+    let field = Field::build(contenders.iter().copied().any(Contender::is_ours))?;
+    let (rounds, seconds) = if arguments.quick {
+        (1, 1)
+    } else {
+        (arguments.rounds.max(1), arguments.seconds.max(1))
+    };
+    // Single-threaded: it waits while others work, on whichever core.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let measured = runtime.block_on(async {
+        tokio::select! {
+            measured = measure(&field, &contenders, rounds, seconds) => measured,
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        }
+    })?;
+    println!(
+        "\n{rounds} rounds of {seconds} s each, medians.\n\n{}",
+        measured.markdown()
+    );
+    Ok(())
+}
+
+fn contenders(names: &[String]) -> Result<Vec<Contender>> {
+    if names.is_empty() {
+        return Ok(Contender::ALL.to_vec());
+    }
+    let find = |name: &String| {
+        let found = Contender::ALL
+            .into_iter()
+            .find(|contender| contender.name() == name);
+        found.with_context(|| format!("`{name}` is no contender; see --help"))
+    };
+    names.iter().map(find).collect()
+}
+
+async fn measure(
+    field: &Field,
+    contenders: &[Contender],
+    rounds: u32,
+    seconds: u32,
+) -> Result<Measured> {
+    let steps = u64::from(rounds) * (contenders.len() * Load::ALL.len()) as u64;
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} (left: {eta})")?;
+    let bar = ProgressBar::new(steps).with_style(style);
+    let mut measured = Measured::default();
+    for round in 0..rounds as usize {
+        // Whoever is first meets a machine in another state than whoever is last.
+        for step in 0..contenders.len() {
+            let contender = contenders[(round + step) % contenders.len()];
+            let running = contender.start(field).await?;
+            let pid = running.pid();
+            // A few requests have gone through: this is the memory of a proxy that has worked.
+            measured.add_idle(contender, cores::resident(pid)? as f64 / 1048576.0);
+            for load in Load::ALL {
+                bar.set_message(format!("{}, {}", contender.name(), load.name()));
+                let target = if load == Load::Http2 {
+                    running.http2
+                } else {
+                    running.http1
+                };
+                let run = once(field, pid, load, target, seconds);
+                measured.add(contender, load, run.with_context(|| contender.name())?);
+                bar.inc(1);
+            }
+        }
+    }
+    bar.finish_and_clear();
+    Ok(measured)
+}
+
+fn once(
+    field: &Field,
+    pid: i32,
+    load: Load,
+    target: std::net::SocketAddr,
+    seconds: u32,
+) -> Result<Run> {
+    let netns = &field.client.netns;
+    // Caches, connection pools and congestion windows fill.
+    load::run(load, netns, target, 1)?;
+    let before = cores::spent(pid)?;
+    let start = clock::now();
+    let outcome = load::run(load, netns, target, seconds)?;
+    let took = start.elapsed().as_secs_f64();
+    let cpu = cores::spent(pid)? - before;
+    let requests = outcome.requests as f64;
+    Ok(Run {
+        cpu: cpu.as_secs_f64() * 100_000.0 / requests,
+        rate: requests / took,
+        p99: outcome.p99_us,
+    })
+}

@@ -1,0 +1,207 @@
+//! Medians over the rounds, ratios to the first contender, as a Markdown table.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use super::{contender::Contender, load::Load};
+
+/// All that was measured.
+#[derive(Debug, Default)]
+pub(super) struct Measured {
+    runs: BTreeMap<(Contender, Load), Vec<Run>>,
+    idle: BTreeMap<Contender, Vec<f64>>,
+}
+
+/// One round of one load.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run {
+    /// CPU seconds for 100,000 requests.
+    pub(super) cpu: f64,
+    /// Requests a second.
+    pub(super) rate: f64,
+    /// Microseconds.
+    pub(super) p99: Option<f64>,
+}
+
+impl Measured {
+    /// Adds one round.
+    pub(super) fn add(&mut self, contender: Contender, load: Load, run: Run) {
+        self.runs.entry((contender, load)).or_default().push(run);
+    }
+
+    /// Adds a reading of idle memory, in MiB.
+    pub(super) fn add_idle(&mut self, contender: Contender, mib: f64) {
+        self.idle.entry(contender).or_default().push(mib);
+    }
+
+    fn cpu(&self, contender: Contender, load: Load) -> Option<f64> {
+        median(self.runs.get(&(contender, load))?.iter().map(|run| run.cpu))
+    }
+
+    fn rate(&self, contender: Contender, load: Load) -> Option<f64> {
+        median(
+            self.runs
+                .get(&(contender, load))?
+                .iter()
+                .map(|run| run.rate),
+        )
+    }
+
+    fn p99(&self, contender: Contender) -> Option<f64> {
+        median(
+            self.runs
+                .get(&(contender, Load::Keepalive))?
+                .iter()
+                .filter_map(|run| run.p99),
+        )
+    }
+
+    /// The tables: CPU with its ratio to Envoy, then rates, then one line a goal.
+    pub(super) fn markdown(&self) -> String {
+        let mut text = String::from(
+            "CPU seconds of the proxy for 100,000 requests, and the ratio to Envoy:\n\n",
+        );
+        let loads: Vec<_> = Load::ALL.iter().map(|load| load.name()).collect();
+        text += &row(["proxy"]
+            .into_iter()
+            .chain(loads.iter().copied())
+            .chain(["p99 µs, 32 keep-alive", "idle MiB"]));
+        text += &row(std::iter::repeat_n("---", loads.len() + 3));
+        for contender in Contender::ALL {
+            let against =
+                |own: Option<f64>, reference: Option<f64>, digits: usize| match (own, reference) {
+                    (Some(own), Some(reference)) if reference > 0.0 => {
+                        format!("{own:.digits$} ({:.2})", own / reference)
+                    }
+                    (Some(own), _) => format!("{own:.digits$}"),
+                    (None, _) => "–".into(),
+                };
+            let reference = Contender::Envoy;
+            let mut cells = vec![contender.name().to_owned()];
+            for load in Load::ALL {
+                cells.push(against(
+                    self.cpu(contender, load),
+                    self.cpu(reference, load),
+                    2,
+                ));
+            }
+            cells.push(against(self.p99(contender), self.p99(reference), 0));
+            cells.push(against(self.idle(contender), self.idle(reference), 1));
+            if cells[1..].iter().any(|cell| cell != "–") {
+                text += &row(cells.iter().map(String::as_str));
+            }
+        }
+        text += "\nRequests a second (one core for the proxy):\n\n";
+        text += &row(["proxy"].into_iter().chain(loads.iter().copied()));
+        text += &row(std::iter::repeat_n("---", loads.len() + 1));
+        for contender in Contender::ALL {
+            let mut cells = vec![contender.name().to_owned()];
+            for load in Load::ALL {
+                cells.push(
+                    self.rate(contender, load)
+                        .map_or("–".into(), |rate| format!("{rate:.0}")),
+                );
+            }
+            if cells[1..].iter().any(|cell| cell != "–") {
+                text += &row(cells.iter().map(String::as_str));
+            }
+        }
+        text += &self.goals();
+        text
+    }
+
+    fn idle(&self, contender: Contender) -> Option<f64> {
+        median(self.idle.get(&contender)?.iter().copied())
+    }
+
+    /// What was to be reached, and whether it was.
+    fn goals(&self) -> String {
+        let ratio =
+            |load| Some(self.cpu(Contender::Aquifer, load)? / self.cpu(Contender::Envoy, load)?);
+        let p99 = || Some(self.p99(Contender::Aquifer)? / self.p99(Contender::Envoy)?);
+        let goals = [
+            (
+                "CPU at 32 keep-alive connections, of Envoy's",
+                0.36,
+                ratio(Load::Keepalive),
+            ),
+            (
+                "CPU of new connections, of Envoy's",
+                0.5,
+                ratio(Load::Fresh),
+            ),
+            (
+                "CPU of 64 KiB responses, of Envoy's",
+                0.5,
+                ratio(Load::Large),
+            ),
+            ("p99 at 32 keep-alive connections, of Envoy's", 0.5, p99()),
+            ("idle memory in MiB", 12.0, self.idle(Contender::Aquifer)),
+        ];
+        let mut text = String::from("\nGoals:\n\n");
+        for (what, most, reached) in goals {
+            let verdict = match reached {
+                Some(value) if value <= most => format!("{value:.2}, reached"),
+                Some(value) => format!("{value:.2}, MISSED"),
+                None => "not measured".into(),
+            };
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "- {what}: at most {most}: {verdict}");
+        }
+        text
+    }
+}
+
+fn row<'a>(cells: impl Iterator<Item = &'a str>) -> String {
+    let mut line = String::from("|");
+    for cell in cells {
+        let _ = write!(line, " {cell} |");
+    }
+    line + "\n"
+}
+
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let (low, high) = (values.len().checked_sub(1)? / 2, values.len() / 2);
+    Some((values[low] + values[high]) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Contender, Load, Measured, Run, median};
+
+    #[test]
+    fn medians() {
+        for (values, expected) in [
+            (vec![], None),
+            (vec![3.0], Some(3.0)),
+            (vec![9.0, 1.0], Some(5.0)),
+            (vec![9.0, 1.0, 2.0], Some(2.0)),
+        ] {
+            assert_eq!(median(values.iter().copied()), expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_table_tells_ratios_and_goals() {
+        let mut measured = Measured::default();
+        let run = |cpu| Run {
+            cpu,
+            rate: 1000.0,
+            p99: Some(cpu * 100.0),
+        };
+        measured.add(Contender::Envoy, Load::Keepalive, run(4.0));
+        measured.add(Contender::Aquifer, Load::Keepalive, run(1.0));
+        let text = measured.markdown();
+        assert!(
+            text.contains("| aquifer | 1.00 (0.25) | – | – | – | 100 (0.25) | – |"),
+            "{text}"
+        );
+        assert!(text.contains("at most 0.36: 0.25, reached"), "{text}");
+        assert!(text.contains("CPU of new connections, of Envoy's: at most 0.5: not measured"));
+        assert!(
+            !text.contains("haproxy"),
+            "what was not measured has no row: {text}"
+        );
+    }
+}
