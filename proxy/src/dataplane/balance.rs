@@ -66,6 +66,14 @@ impl Registry {
         state
     }
 
+    /// Drops what is kept for clusters that are no more.
+    pub fn retain(&self, exists: impl Fn(&ClusterName) -> bool) {
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        for clusters in states.values_mut() {
+            clusters.retain(|name, _| exists(name));
+        }
+    }
+
     /// Drops what is kept for a pod that left.
     pub fn forget(&self, pod: u64) {
         self.states

@@ -7,23 +7,29 @@ use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use rand::rngs::SmallRng;
 use rand::{RngCore as _, SeedableRng as _};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::time::MissedTickBehavior;
 
 use super::accept::accept;
 use super::balance::Registry;
 use super::pod::{LocalPod, Phase};
 use super::{inbound, outbound};
+use crate::clock;
 use crate::kernel::Redirects;
 use crate::mesh::{Snapshot, Store};
 use crate::net::descriptors::Descriptors;
 use crate::net::pod::{Change, Listeners};
 use crate::telemetry::access_log::{AccessLog, MAX_AGE, Record, Written};
 use crate::telemetry::counters::Counters;
+
+/// How often what is idle for too long is looked for.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -67,7 +73,7 @@ pub fn run(
     parts: Parts,
     mut changes: mpsc::UnboundedReceiver<Change>,
     mut stop: watch::Receiver<bool>,
-    deadline: std::time::Duration,
+    deadline: Duration,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -76,8 +82,11 @@ pub fn run(
     runtime.block_on(local.run_until(async move {
         let worker = Rc::new(Worker::new(parts));
         let mut pods: HashMap<u64, Enrolled> = HashMap::new();
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = sweep.tick() => worker.sweep(pods.values().map(|enrolled| &*enrolled.pod)),
                 change = changes.recv() => match change {
                     Some(change) => apply(&worker, &mut pods, change),
                     None => break,
@@ -244,6 +253,19 @@ impl Worker {
             *seen = Rc::new(Arc::clone(&newest));
         }
         Rc::clone(&seen)
+    }
+
+    /// Lets go of connections that were idle for too long and of clusters that are no more.
+    fn sweep<'a>(&self, pods: impl Iterator<Item = &'a LocalPod>) {
+        let (now, snapshot) = (clock::now(), self.snapshot());
+        for pod in pods {
+            pod.pools.sweep(now);
+            pod.clusters
+                .borrow_mut()
+                .retain(|name, _| snapshot.clusters.contains_key(name));
+        }
+        self.balancers
+            .retain(|name| snapshot.clusters.contains_key(name));
     }
 
     /// A uniformly random number.
