@@ -18,7 +18,7 @@ use crate::net::socket;
 
 /// A connection just accepted.
 #[derive(Debug)]
-pub struct Accepted {
+pub(super) struct Accepted {
     /// The socket.
     pub stream: TcpStream,
     /// Who connected.
@@ -31,7 +31,7 @@ pub struct Accepted {
 const PER_CONNECTION: usize = 2;
 
 /// Takes connections until the future is dropped; `serve` gets each of them.
-pub async fn accept(worker: Rc<Worker>, listener: TcpListener, serve: impl Fn(Accepted)) {
+pub(super) async fn accept(worker: Rc<Worker>, listener: TcpListener, serve: impl Fn(Accepted)) {
     let mut spare = spare_descriptor().ok();
     loop {
         match listener.accept().await {

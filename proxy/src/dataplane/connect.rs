@@ -23,7 +23,7 @@ const SOURCE_PORT_ATTEMPTS: usize = 16;
 
 /// A connection to an upstream, with its place in the balancer's count.
 #[derive(Debug)]
-pub struct Outbound {
+pub(super) struct Outbound {
     /// The socket.
     pub stream: TcpStream,
     /// `None` where nothing was balanced.
@@ -31,7 +31,7 @@ pub struct Outbound {
 }
 
 /// Connects to `to` with the pod's own address.
-pub async fn upstream(worker: &Worker, pod: &LocalPod, to: SocketAddr) -> Result<TcpStream, Error> {
+pub(super) async fn upstream(worker: &Worker, pod: &LocalPod, to: SocketAddr) -> Result<TcpStream, Error> {
     worker.counters.upstream_cx.increment();
     let made = {
         let pod = pod.pod();
@@ -53,7 +53,7 @@ pub async fn upstream(worker: &Worker, pod: &LocalPod, to: SocketAddr) -> Result
 
 /// Connects to the pod's application at `to` as if the caller itself did: from its address, by a
 /// port of our choosing.
-pub async fn application(
+pub(super) async fn application(
     worker: &Worker,
     pod: &LocalPod,
     caller: SocketAddr,

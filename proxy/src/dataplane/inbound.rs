@@ -15,7 +15,7 @@ use super::{origin, tcp};
 use crate::types::ClusterName;
 
 /// Carries it to its end.
-pub async fn serve(worker: &Rc<Worker>, pod: &Rc<LocalPod>, accepted: Accepted) {
+pub(super) async fn serve(worker: &Rc<Worker>, pod: &Rc<LocalPod>, accepted: Accepted) {
     let Some(captured) = origin::inbound(worker, accepted) else {
         return;
     };

@@ -12,7 +12,7 @@ use crate::net::socket;
 
 /// A connection with its two ends known.
 #[derive(Debug)]
-pub struct Captured {
+pub(super) struct Captured {
     /// The socket.
     pub stream: TcpStream,
     /// The client's address. For an outbound connection it is the pod's end on its loopback.
@@ -25,7 +25,7 @@ pub struct Captured {
 
 /// Looks up where an outbound connection was going. `None`: nobody knows (a process of the pod
 /// dialled the listener itself, or the entry was evicted); the client is reset.
-pub fn outbound(worker: &Worker, pod: &LocalPod, accepted: Accepted) -> Option<Captured> {
+pub(super) fn outbound(worker: &Worker, pod: &LocalPod, accepted: Accepted) -> Option<Captured> {
     let Accepted {
         stream,
         peer,
@@ -49,7 +49,7 @@ pub fn outbound(worker: &Worker, pod: &LocalPod, accepted: Accepted) -> Option<C
 /// What an inbound connection dialled is its socket's own local address (`sk_lookup` assigns
 /// connections without rewriting them). `None` where that is the listener itself: a process of the
 /// pod dialled it, and the client is reset.
-pub fn inbound(worker: &Worker, accepted: Accepted) -> Option<Captured> {
+pub(super) fn inbound(worker: &Worker, accepted: Accepted) -> Option<Captured> {
     let Accepted {
         stream,
         peer,

@@ -10,7 +10,7 @@ use super::worker::Worker;
 use super::{http, origin, resolve, tcp};
 
 /// Carries it to its end.
-pub async fn serve(worker: &Rc<Worker>, pod: &Rc<LocalPod>, accepted: Accepted) {
+pub(super) async fn serve(worker: &Rc<Worker>, pod: &Rc<LocalPod>, accepted: Accepted) {
     let Some(captured) = origin::outbound(worker, pod, accepted) else {
         return;
     };

@@ -20,7 +20,7 @@ use crate::telemetry::access_log::{Record, Timestamp};
 use crate::types::{ClusterName, ResponseFlags};
 
 /// A connection of opaque bytes. It is logged when it is dropped, however it ends.
-pub struct Connection {
+pub(super) struct Connection {
     worker: Rc<Worker>,
     started: Instant,
     wall: SystemTime,
@@ -115,7 +115,7 @@ fn millis(started: Instant) -> u64 {
 }
 
 /// What the access log wants to know of a request, kept only where there is one.
-pub struct Requested {
+pub(super) struct Requested {
     pub(super) wall: SystemTime,
     pub(super) method: Method,
     pub(super) target: Uri,
@@ -127,7 +127,7 @@ pub struct Requested {
 }
 
 /// One request and its answer. It is finished when it is dropped, however it ends.
-pub struct Exchange {
+pub(super) struct Exchange {
     worker: Rc<Worker>,
     source: SocketAddr,
     destination: SocketAddr,

@@ -15,7 +15,7 @@ use crate::types::ClusterName;
 
 /// How far a pod is on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub(super) enum Phase {
     /// New connections are taken.
     Serving,
     /// No new ones; those that are open may finish.

@@ -38,7 +38,7 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
 /// A connection that carries one request at a time.
-pub struct Http1 {
+pub(super) struct Http1 {
     pub(super) sender: http1::SendRequest<RequestBody>,
     /// Bytes read from the upstream so far.
     pub(super) read: Arc<AtomicU64>,
@@ -49,7 +49,7 @@ pub struct Http1 {
 
 /// A connection that carries many.
 #[derive(Clone)]
-pub struct Http2 {
+pub(super) struct Http2 {
     pub(super) sender: http2::SendRequest<RequestBody>,
     pub(super) local: Option<SocketAddr>,
     _permit: Rc<Option<Permit>>,
@@ -63,7 +63,7 @@ struct Idle {
 
 /// A pod's connections.
 #[derive(Default)]
-pub struct Pools {
+pub(super) struct Pools {
     idle: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
     shared: RefCell<HashMap<SocketAddr, Rc<OnceCell<Http2>>>>,
     /// Connections opened early for a request that went elsewhere.
@@ -72,7 +72,7 @@ pub struct Pools {
 }
 
 /// A connection on its way back to its pool.
-pub struct Returning {
+pub(super) struct Returning {
     pub(super) pod: Rc<LocalPod>,
     pub(super) address: SocketAddr,
     pub(super) connection: Http1,
@@ -176,7 +176,7 @@ impl Pools {
 }
 
 /// Opens an HTTP/1.1 connection to `address`.
-pub async fn open_http1(
+pub(super) async fn open_http1(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
     address: SocketAddr,
@@ -211,7 +211,7 @@ pub async fn open_http1(
 
 /// The HTTP/2 connection to `address`: the one that is open, or a new one that everybody who asks
 /// meanwhile waits for.
-pub async fn http2(
+pub(super) async fn http2(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
     address: SocketAddr,

@@ -34,7 +34,7 @@ const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
 /// The version of HTTP that a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
+pub(super) enum Version {
     /// HTTP/1.0 or HTTP/1.1.
     Http1,
     /// HTTP/2 with prior knowledge.
@@ -42,7 +42,7 @@ pub enum Version {
 }
 
 /// What is to be done with a connection.
-pub enum Protocol {
+pub(super) enum Protocol {
     /// Requests are read.
     Http(Captured, Version),
     /// Bytes are relayed.
@@ -50,7 +50,7 @@ pub enum Protocol {
 }
 
 /// Decides. `None`: the client is gone or was reset.
-pub async fn detect(
+pub(super) async fn detect(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
     captured: Captured,

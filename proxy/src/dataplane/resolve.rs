@@ -9,7 +9,7 @@ use crate::types::Protocol;
 
 /// What an original destination means.
 #[derive(Clone, Debug)]
-pub enum Target {
+pub(super) enum Target {
     /// A service's address at a port that it has; the index of that port.
     Service(Arc<Service>, usize),
     /// A pod's address, or one that nobody in the mesh owns: passed through to where it was going.
@@ -18,7 +18,7 @@ pub enum Target {
 
 impl Target {
     /// The service's port, where it is one.
-    pub fn port(&self) -> Option<&ServicePort> {
+    pub(super) fn port(&self) -> Option<&ServicePort> {
         match self {
             Self::Service(service, index) => service.ports.get(*index),
             Self::Address => None,
@@ -26,19 +26,19 @@ impl Target {
     }
 
     /// What the port declares to carry.
-    pub fn protocol(&self) -> Protocol {
+    pub(super) fn protocol(&self) -> Protocol {
         self.port().map_or(Protocol::Auto, |port| port.protocol)
     }
 
     /// A headless service's address is a pod's own: who dials it means that pod.
-    pub fn is_headless(&self) -> bool {
+    pub(super) fn is_headless(&self) -> bool {
         matches!(self, Self::Service(service, _) if service.vips.is_empty())
     }
 }
 
 /// Resolves `destination`. A pod's own address stands for a headless service that selects the pod
 /// and has the port; a pod of other services is dialled as such.
-pub fn destination(snapshot: &Rc<Arc<Snapshot>>, destination: SocketAddr) -> Target {
+pub(super) fn destination(snapshot: &Rc<Arc<Snapshot>>, destination: SocketAddr) -> Target {
     let at = |service: &Arc<Service>| {
         let index = service
             .ports

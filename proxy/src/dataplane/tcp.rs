@@ -15,14 +15,14 @@ use crate::net::socket;
 use crate::types::{ClusterName, ResponseFlags};
 
 /// A client's connection, and what came of dialling its upstream.
-pub struct Opening {
+pub(super) struct Opening {
     pub(super) captured: Captured,
     pub(super) upstream: Result<Outbound, Error>,
     pub(super) log: Connection,
 }
 
 /// Dials the endpoint that the original destination leads to.
-pub async fn dial(
+pub(super) async fn dial(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
     destination: std::net::SocketAddr,
@@ -49,14 +49,14 @@ pub async fn dial(
 }
 
 /// The cluster's name for the access log.
-pub fn cluster(target: &resolve::Target) -> ClusterName {
+pub(super) fn cluster(target: &resolve::Target) -> ClusterName {
     target
         .port()
         .map_or_else(ClusterName::passthrough, |port| port.cluster.clone())
 }
 
 /// Relays, or resets the client where there is no upstream.
-pub async fn proxy(worker: &Rc<Worker>, opening: Opening) {
+pub(super) async fn proxy(worker: &Rc<Worker>, opening: Opening) {
     let Opening {
         captured,
         upstream,

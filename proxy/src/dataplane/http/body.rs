@@ -14,7 +14,7 @@ use crate::dataplane::outcome::Exchange;
 use crate::types::ResponseFlags;
 
 /// A request's body on its way to the upstream.
-pub enum RequestBody {
+pub(crate) enum RequestBody {
     /// There is none.
     Empty,
     /// The client's, with its bytes counted.
@@ -28,7 +28,7 @@ pub enum RequestBody {
 
 /// How far a request's body has come.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// Bytes so far.
     pub bytes: Cell<u64>,
     /// Whether its end was seen.
@@ -80,7 +80,7 @@ impl Body for RequestBody {
 }
 
 /// A response's body on its way to the client. When it ends, so does the exchange.
-pub struct ResponseBody {
+pub(crate) struct ResponseBody {
     source: Source,
     exchange: Box<Exchange>,
 }

@@ -17,7 +17,7 @@ const MOST_HEADERS: usize = 100;
 /// normalised, exactly one authority (which is the `Host` field too), no field that belongs to the
 /// hop it came by.
 #[derive(Debug)]
-pub struct Canonical {
+pub(super) struct Canonical {
     pub(super) parts: request::Parts,
     /// Also in `parts.headers` as `Host`.
     pub(super) authority: HeaderValue,
@@ -147,7 +147,7 @@ fn target(parts: &request::Parts) -> Result<Option<PathAndQuery>, Error> {
 }
 
 /// Whether the client reads trailers (RFC 9110, section 10.1.4). Kept on the way to the upstream.
-pub fn wants_trailers(headers: &HeaderMap) -> bool {
+pub(super) fn wants_trailers(headers: &HeaderMap) -> bool {
     headers
         .get_all(TE)
         .iter()

@@ -67,7 +67,7 @@ where
 }
 
 /// Serves the requests of a connection until it ends.
-pub async fn proxy(
+pub(super) async fn proxy(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
     captured: Captured,

@@ -17,7 +17,7 @@ static PASSTHROUGH: LazyLock<ClusterName> = LazyLock::new(ClusterName::passthrou
 
 /// The rule's choice for one request. Retries stay with it.
 #[derive(Debug)]
-pub struct Route {
+pub(super) struct Route {
     /// The rule's name.
     pub name: Arc<str>,
     /// The cluster's name, for the log.
@@ -28,7 +28,7 @@ pub struct Route {
 
 /// Where a route leads.
 #[derive(Debug)]
-pub enum Destination {
+pub(super) enum Destination {
     /// To one of a cluster's endpoints.
     Cluster(Arc<Cluster>),
     /// To where the client was going.
