@@ -89,6 +89,12 @@ impl Entries {
         self.pods.keys().filter_map(Result::ok).collect()
     }
 
+    /// What a pod is called.
+    pub(super) fn name(&self, cookie: u64) -> Option<String> {
+        let name = self.names.get(&cookie, 0).ok()?;
+        Some(name.as_str().to_owned())
+    }
+
     /// Writes all that belongs to a pod but its own entry. Returns the latter.
     pub(super) fn prepare(&mut self, capture: &Capture<'_>) -> Result<Pod, Error> {
         let cookie = capture.cookie;

@@ -12,6 +12,7 @@ pub mod load;
 pub mod log;
 pub mod maps;
 pub mod pins;
+pub mod probe;
 pub mod redirects;
 
 pub use enrolment::{Capture, Listener, Rules};
@@ -20,20 +21,14 @@ pub use load::Options;
 pub use pins::Pins;
 pub use redirects::Redirects;
 
-use std::collections::HashSet;
-
-use aya::maps::{HashMap, MapData};
-
 use enrolment::Entries;
 use load::Loader;
-use maps::names;
 
 /// The kernel side of this proxy. Dropping it leaves everything as it is: attached, pinned, in
 /// force.
 pub struct Kernel {
     loader: Loader,
     entries: Entries,
-    probes: HashMap<MapData, u32, u8>,
     redirects: Redirects,
     records: Option<log::Records>,
 }
@@ -47,7 +42,6 @@ impl Kernel {
         Ok(Self {
             loader,
             entries: Entries::open(&pins)?,
-            probes: maps::hash(&pins, names::PROBE_PROCESSES)?,
             redirects: Redirects::open(&pins)?,
             records,
         })
@@ -68,6 +62,16 @@ impl Kernel {
         self.entries.cookies()
     }
 
+    /// What a pod is called, `namespace/name`, where it is enrolled.
+    pub fn name(&self, cookie: u64) -> Option<String> {
+        self.entries.name(cookie)
+    }
+
+    /// Where everything is pinned.
+    pub fn pins(&self) -> &Pins {
+        self.loader.pins()
+    }
+
     /// Captures a pod, or takes over one that is captured: new connections go to these listeners
     /// from the moment this returns.
     pub fn enrol(&mut self, capture: &Capture<'_>) -> Result<(), Error> {
@@ -85,25 +89,6 @@ impl Kernel {
     pub fn expel(&mut self, cookie: u64) -> Result<(), Error> {
         self.entries.remove(cookie)?;
         self.loader.detach_inbound(cookie)
-    }
-
-    /// Says which thread groups of the host are probe processes.
-    pub fn set_probes(&mut self, groups: &HashSet<u32>) -> Result<(), Error> {
-        let failed = |source| Error::Write {
-            name: names::PROBE_PROCESSES,
-            source,
-        };
-        for group in groups {
-            self.probes.insert(group, 1, 0).map_err(failed)?;
-        }
-        let known: Vec<u32> = self.probes.keys().filter_map(Result::ok).collect();
-        for group in known.iter().filter(|group| !groups.contains(group)) {
-            match self.probes.remove(group) {
-                Err(error) if !maps::absent(&error) => return Err(failed(error)),
-                _ => {}
-            }
-        }
-        Ok(())
     }
 }
 

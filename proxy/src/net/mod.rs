@@ -3,10 +3,12 @@
 //! Knows options of sockets and the kernel's name spaces; knows no map of the kernel side and no
 //! protocol. `dataplane` connects and relays, `control::enrol` opens and closes.
 
+pub mod connections;
 pub mod descriptors;
 pub mod listener;
 pub mod netns;
 pub mod pod;
+pub mod routes;
 pub mod socket;
 
 pub use netns::Namespace;
