@@ -1,1 +1,94 @@
-//! api
+//! The resources as users write them: Kubernetes' own objects and Istio's, read out of YAML, with
+//! what can be said about each by itself.
+//!
+//! Knows no file, no other object, and nothing of what is made of the resources. Fields that are
+//! not implemented are reported, never silently dropped.
+
+mod decode;
+pub mod destination_rule;
+mod host;
+pub mod lines;
+mod meta;
+pub mod pod;
+mod scalar;
+mod schema;
+pub mod service;
+pub mod virtual_service;
+pub mod yaml;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer};
+
+pub use decode::{Decoded, decode};
+pub use destination_rule::DestinationRule;
+pub use lines::Lines;
+pub use meta::Metadata;
+pub use pod::{Namespace, Node, Pod};
+pub use service::{EndpointSlice, Service};
+pub use virtual_service::VirtualService;
+
+use crate::types::Finding;
+
+const NOT_YET: &str = "not implemented yet: it has no effect";
+
+/// An object of a kind that is read.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// `v1` Namespace.
+    Namespace(Arc<Namespace>),
+    /// `v1` Node.
+    Node(Arc<Node>),
+    /// `v1` Pod.
+    Pod(Arc<Pod>),
+    /// `v1` Service.
+    Service(Arc<Service>),
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    EndpointSlice(Arc<EndpointSlice>),
+    /// `networking.istio.io` VirtualService.
+    VirtualService(Arc<VirtualService>),
+    /// `networking.istio.io` DestinationRule.
+    DestinationRule(Arc<DestinationRule>),
+}
+
+macro_rules! resource {
+    ($($kind:ty => $validate:expr;)*) => {$(
+        impl decode::Resource for $kind {
+            fn metadata(&mut self) -> &mut Metadata {
+                &mut self.metadata
+            }
+            fn validate(&self, findings: &mut Vec<Finding>) {
+                let validate: fn(&$kind, &mut Vec<Finding>) = $validate;
+                validate(self, findings);
+            }
+        }
+    )*};
+}
+
+resource! {
+    Namespace => |_, _| {};
+    Node => |_, _| {};
+    Pod => Pod::validate;
+    Service => Service::validate;
+    EndpointSlice => EndpointSlice::validate;
+    VirtualService => VirtualService::validate;
+    DestinationRule => DestinationRule::validate;
+}
+
+/// Null is as good as absent (Kubernetes).
+fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+fn check_address(text: &str, field: String, findings: &mut Vec<Finding>) {
+    if text.parse::<IpAddr>().is_err() {
+        findings.push(Finding::error(field, format!("{text:?} is not an IP address")));
+    }
+}
+
+use host::is_label;

@@ -1,9 +1,12 @@
 //! Whether a request meets the conditions of a VirtualService's match block.
 //!
-//! Compiled once; asked once per request and block. Regular expressions are full matches with
-//! RE2's syntax and linear time. Does not know where requests come from.
+//! Compiled once; asked once per request and block, without allocating. Does not know where
+//! requests come from, nor the static conditions (`port`, `gateways`): whoever compiles a table
+//! leaves out the blocks that can't apply there.
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
+
+pub use super::pattern::{Case, Pattern, PatternError};
 
 /// The parts of a request that conditions look at, normalised by whoever parsed it.
 #[derive(Clone, Copy, Debug)]
@@ -20,14 +23,139 @@ pub struct Request<'a> {
     pub headers: &'a HeaderMap,
 }
 
-/// One match block: every condition must hold.
+/// One match block: every condition must hold, and without any it matches everything.
 #[derive(Clone, Debug, Default)]
-pub struct Match {}
+pub struct Match {
+    /// `uri`: the path without the query.
+    pub path: Option<Pattern>,
+    /// `method`, case-sensitive.
+    pub method: Option<Pattern>,
+    /// `authority`, case-sensitive and with the port where the client sent one.
+    pub authority: Option<Pattern>,
+    /// `headers` and `withoutHeaders`.
+    pub headers: Vec<HeaderCondition>,
+    /// `queryParams`.
+    pub query: Vec<QueryCondition>,
+}
+
+/// A condition on one field of the request's head.
+#[derive(Clone, Debug)]
+pub struct HeaderCondition {
+    /// Which field.
+    pub field: Field,
+    /// Whether the condition holds when the test holds, or when it does not.
+    pub sense: Sense,
+    /// `None`: the field is present.
+    pub pattern: Option<Pattern>,
+}
+
+/// A field of the request's head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// A header field.
+    Header(HeaderName),
+    /// `:method`.
+    Method,
+    /// `:authority`.
+    Authority,
+    /// `:path`, with the query.
+    Path,
+}
+
+/// Whether a condition wants its test to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sense {
+    /// `headers`.
+    With,
+    /// `withoutHeaders`.
+    Without,
+}
+
+/// A condition on one parameter of the query.
+#[derive(Clone, Debug)]
+pub struct QueryCondition {
+    /// The parameter's name, compared as sent.
+    pub name: Box<str>,
+    /// `None`: the parameter is present.
+    pub pattern: Option<Pattern>,
+}
 
 impl Match {
     /// Whether every condition holds.
-    pub fn matches(&self, _request: &Request<'_>) -> bool {
-        let _ = self;
-        true
+    pub fn matches(&self, request: &Request<'_>) -> bool {
+        holds(self.path.as_ref(), request.path)
+            && holds(self.method.as_ref(), request.method.as_str())
+            && holds(self.authority.as_ref(), request.authority)
+            && self.headers.iter().all(|one| one.holds(request))
+            && self.query.iter().all(|one| one.holds(request.query))
+    }
+
+    /// Whether it holds for every request.
+    pub fn is_catch_all(&self) -> bool {
+        self.method.is_none()
+            && self.authority.is_none()
+            && self.headers.is_empty()
+            && self.query.is_empty()
+            && self.path.as_ref().is_none_or(Pattern::is_any_path)
     }
 }
+
+fn holds(pattern: Option<&Pattern>, value: &str) -> bool {
+    pattern.is_none_or(|pattern| pattern.matches(value.as_bytes()))
+}
+
+impl HeaderCondition {
+    fn holds(&self, request: &Request<'_>) -> bool {
+        match self.sense {
+            Sense::With => self.test(request),
+            Sense::Without => !self.test(request),
+        }
+    }
+
+    /// Repeated lines are compared one by one, and it is enough that one matches. (Envoy 1.40 was
+    /// seen to do so; in `withoutHeaders` one matching line therefore fails the condition.)
+    fn test(&self, request: &Request<'_>) -> bool {
+        let Some(pattern) = &self.pattern else {
+            return match &self.field {
+                Field::Header(name) => request.headers.contains_key(name),
+                Field::Method | Field::Authority | Field::Path => true,
+            };
+        };
+        match &self.field {
+            Field::Header(name) => {
+                let mut lines = request.headers.get_all(name).iter().peekable();
+                if lines.peek().is_none() {
+                    // Istio sets `treat_missing_header_as_empty` for `withoutHeaders` alone.
+                    return self.sense == Sense::Without && pattern.matches(b"");
+                }
+                lines.any(|line| pattern.matches(line.as_bytes()))
+            }
+            Field::Method => pattern.matches(request.method.as_str().as_bytes()),
+            Field::Authority => pattern.matches(request.authority.as_bytes()),
+            Field::Path => match request.query {
+                None => pattern.matches(request.path.as_bytes()),
+                // Rare enough (a header condition on `:path` and a query) to pay for one string.
+                Some(query) => pattern.matches(format!("{}?{query}", request.path).as_bytes()),
+            },
+        }
+    }
+}
+
+impl QueryCondition {
+    /// Only the first value of a repeated parameter counts, nothing is decoded, and `;` separates
+    /// nothing (Envoy).
+    fn holds(&self, query: Option<&str>) -> bool {
+        let value = query.unwrap_or_default().split('&').find_map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (name == &*self.name && !(name.is_empty() && value.is_empty())).then_some(value)
+        });
+        match (&self.pattern, value) {
+            (_, None) => false,
+            (None, Some(_)) => true,
+            (Some(pattern), Some(value)) => pattern.matches(value.as_bytes()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,4 +3,6 @@
 
 pub mod balance;
 pub mod matcher;
+mod pattern;
+mod re2;
 pub mod split;

@@ -10,5 +10,5 @@ pub mod protocol;
 pub use flags::ResponseFlags;
 pub use name::{ClusterName, Hostname};
 pub use object::{ObjectRef, Position};
-pub use problem::{Problem, Severity};
+pub use problem::{Finding, Problem, Severity};
 pub use protocol::Protocol;

@@ -44,3 +44,46 @@ impl fmt::Display for Problem {
         f.write_str(&self.message)
     }
 }
+
+/// A [`Problem`] as it is found: who finds it knows the field, and neither the object's name nor
+/// the place in a file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// How much it matters.
+    pub severity: Severity,
+    /// As [`Problem::field`].
+    pub field: String,
+    /// As [`Problem::message`].
+    pub message: String,
+}
+
+impl Finding {
+    /// The object can't be used as it is.
+    pub fn error(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Error,
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+
+    /// The object can be used, but a part of it does not do what its author expects.
+    pub fn warning(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+
+    /// The problem that this is for `object`.
+    pub fn of(self, object: &ObjectRef, position: Option<Position>) -> Problem {
+        Problem {
+            severity: self.severity,
+            object: Some(object.clone()),
+            position,
+            field: self.field,
+            message: self.message,
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Documents into objects: which kind it is, its fields, and what is to be said about them.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_ignored::Path;
+use serde_yaml::Value;
+
+use super::host::is_label;
+use super::yaml::Document;
+use super::{Lines, Metadata, NOT_YET, Object, schema};
+use crate::types::{Finding, ObjectRef};
+
+/// What became of one object of a document.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decoded {
+    /// Its name; `None` where it has none.
+    pub reference: Option<ObjectRef>,
+    /// The object; `None` where it is not valid, or of a kind that is not read.
+    pub object: Option<Object>,
+    /// The lines of its fields.
+    pub lines: Lines,
+    /// What there is to say. Where there is no object and nothing to say, the kind is none of ours.
+    pub findings: Vec<Finding>,
+}
+
+/// Reads the objects of a document: one, or the items of a `List`.
+pub fn decode(document: Document) -> Vec<Decoded> {
+    let Document { value, lines } = document;
+    if value.is_null() {
+        return Vec::new();
+    }
+    let is_list = value.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
+    let Value::Mapping(mut mapping) = value else {
+        return vec![refused(None, lines, Finding::error("", NOT_AN_OBJECT))];
+    };
+    if !is_list {
+        return vec![object(&Value::Mapping(mapping), lines)];
+    }
+    match mapping.remove("items") {
+        Some(Value::Sequence(items)) => items
+            .into_iter()
+            .enumerate()
+            .map(|(index, item)| {
+                let lines = lines.item("items", index).cloned().unwrap_or_default();
+                object(&item, lines)
+            })
+            .collect(),
+        None | Some(Value::Null) => Vec::new(),
+        Some(_) => vec![refused(None, lines, Finding::error("items", "must be a list of objects"))],
+    }
+}
+
+const NOT_AN_OBJECT: &str = "not a Kubernetes object: apiVersion, kind and metadata are required";
+
+fn refused(reference: Option<ObjectRef>, lines: Lines, finding: Finding) -> Decoded {
+    Decoded {
+        reference,
+        object: None,
+        lines,
+        findings: vec![finding],
+    }
+}
+
+fn object(value: &Value, lines: Lines) -> Decoded {
+    let text = |name: &str| value.get(name).and_then(Value::as_str);
+    let (Some(version), Some(kind)) = (text("apiVersion"), text("kind")) else {
+        return refused(None, lines, Finding::error("", NOT_AN_OBJECT));
+    };
+    let (group, version) = version.split_once('/').unwrap_or(("", version));
+    let kind: Arc<str> = kind.into();
+    let metadata = value.get("metadata");
+    let named = |field: &str| metadata.and_then(|one| one.get(field)).and_then(Value::as_str);
+    let mut reference = ObjectRef {
+        namespace: named("namespace").filter(|one| !one.is_empty()).unwrap_or("default").into(),
+        name: named("name").unwrap_or_default().into(),
+        kind: Arc::clone(&kind),
+    };
+    let read: fn(&Value, &ObjectRef, &mut Vec<Finding>) -> Option<Object> = match (group, &*kind) {
+        ("", "Namespace") => |value, at, out| typed(value, at, out).map(Object::Namespace),
+        ("", "Node") => |value, at, out| typed(value, at, out).map(Object::Node),
+        ("", "Pod") => |value, at, out| typed(value, at, out).map(Object::Pod),
+        ("", "Service") => |value, at, out| typed(value, at, out).map(Object::Service),
+        ("discovery.k8s.io", "EndpointSlice") => {
+            |value, at, out| typed(value, at, out).map(Object::EndpointSlice)
+        }
+        (schema::ISTIO_NETWORKING, "VirtualService") => {
+            |value, at, out| typed(value, at, out).map(Object::VirtualService)
+        }
+        (schema::ISTIO_NETWORKING, "DestinationRule") => {
+            |value, at, out| typed(value, at, out).map(Object::DestinationRule)
+        }
+        (group, kind) => {
+            let findings = if schema::is_mesh_group(group) {
+                vec![Finding::warning("", format!("{kind} is not implemented yet: it has no effect"))]
+            } else {
+                Vec::new()
+            };
+            return Decoded { reference: Some(reference), object: None, lines, findings };
+        }
+    };
+    if matches!(&*kind, "Namespace" | "Node") {
+        reference.namespace = "".into();
+    }
+    let mut findings = Vec::new();
+    if !schema::is_version(group, version) {
+        let message = format!("version {version} of {kind} is not known; use {}", schema::newest(group));
+        findings.push(Finding::error("apiVersion", message));
+    }
+    let object = match check_name(&reference) {
+        Ok(()) => read(value, &reference, &mut findings),
+        Err(finding) => {
+            findings.push(finding);
+            None
+        }
+    };
+    let valid = !findings.iter().any(|one| one.severity == crate::types::Severity::Error);
+    Decoded {
+        reference: (!reference.name.is_empty()).then_some(reference),
+        object: object.filter(|_| valid),
+        lines,
+        findings,
+    }
+}
+
+fn check_name(reference: &ObjectRef) -> Result<(), Finding> {
+    if reference.name.is_empty() {
+        return Err(Finding::error("metadata.name", "a name is required"));
+    }
+    let name = &*reference.name;
+    let valid = if &*reference.kind == "Service" {
+        is_label(name)
+    } else {
+        name.len() <= 253 && name.split('.').all(is_label)
+    };
+    if !valid {
+        let message = format!("{name:?} is not a name Kubernetes accepts (a-z, 0-9, - and .)");
+        return Err(Finding::error("metadata.name", message));
+    }
+    if !reference.namespace.is_empty() && !is_label(&reference.namespace) {
+        let message = format!("{:?} is not a name Kubernetes accepts", reference.namespace);
+        return Err(Finding::error("metadata.namespace", message));
+    }
+    Ok(())
+}
+
+/// A resource of one kind.
+pub(super) trait Resource: for<'de> Deserialize<'de> {
+    /// Its metadata, for the namespace to be filled in.
+    fn metadata(&mut self) -> &mut Metadata;
+    /// Says what is wrong with it.
+    fn validate(&self, findings: &mut Vec<Finding>);
+}
+
+fn typed<T: Resource>(
+    value: &Value,
+    reference: &ObjectRef,
+    findings: &mut Vec<Finding>,
+) -> Option<Arc<T>> {
+    let mut track = serde_path_to_error::Track::new();
+    let mut ignored: Vec<(String, String)> = Vec::new();
+    let mut note = |path: Path<'_>| {
+        if !is_null(value, &path) {
+            ignored.push((render(&path, Indices::Shown), render(&path, Indices::Hidden)));
+        }
+    };
+    let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
+    let result = T::deserialize(serde_ignored::Deserializer::new(tracked, &mut note));
+    // Kubernetes has many fields that are no business of a proxy's; Istio's all are.
+    if schema::is_mesh_kind(&reference.kind) {
+        for (field, schema_path) in ignored {
+            if let Some(known) = schema::unread(&reference.kind, &schema_path) {
+                let message = if known { NOT_YET } else { "unknown field: it has no effect" };
+                findings.push(Finding::warning(field, message));
+            }
+        }
+    }
+    match result {
+        Ok(mut object) => {
+            object.metadata().namespace = Arc::clone(&reference.namespace);
+            object.validate(findings);
+            Some(Arc::new(object))
+        }
+        Err(error) => {
+            let path = track.path().to_string();
+            let field = if path == "." { String::new() } else { path };
+            findings.push(Finding::error(field, error.to_string()));
+            None
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Indices {
+    Shown,
+    Hidden,
+}
+
+fn render(path: &Path<'_>, indices: Indices) -> String {
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => {
+            let parent = render(parent, indices);
+            match indices {
+                Indices::Shown => format!("{parent}[{index}]"),
+                Indices::Hidden => parent,
+            }
+        }
+        Path::Map { parent, key } => {
+            let parent = render(parent, indices);
+            if parent.is_empty() {
+                key.clone()
+            } else {
+                format!("{parent}.{key}")
+            }
+        }
+        Path::Some { parent }
+        | Path::NewtypeStruct { parent }
+        | Path::NewtypeVariant { parent } => render(parent, indices),
+    }
+}
+
+/// Whether what stands at `path` is null, which is as good as absent.
+fn is_null(value: &Value, path: &Path<'_>) -> bool {
+    fn at<'a>(value: &'a Value, path: &Path<'_>) -> Option<&'a Value> {
+        match path {
+            Path::Root => Some(value),
+            Path::Seq { parent, index } => at(value, parent)?.get(*index),
+            Path::Map { parent, key } => at(value, parent)?.get(key.as_str()),
+            Path::Some { parent }
+            | Path::NewtypeStruct { parent }
+            | Path::NewtypeVariant { parent } => at(value, parent),
+        }
+    }
+    at(value, path).is_some_and(Value::is_null)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,310 @@
+//! Text into documents: values, and the line of each.
+//!
+//! Bounded: a document that is nested too deep, or that grows too large once its aliases are
+//! expanded, is refused before it is built. Knows no kind of object, and no file.
+
+use std::collections::HashMap;
+
+use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput, Tag};
+use serde_yaml::{Mapping, Value};
+
+use super::lines::Lines;
+use super::scalar;
+
+/// The deepest nesting that is read. A Pod's deepest field is at about 15.
+pub const MAX_DEPTH: usize = 64;
+
+/// The most values in a text, each alias counted as large as what it repeats. 16 MiB of ordinary
+/// manifests have about 1,300,000.
+pub const MAX_VALUES: usize = 1_500_000;
+
+/// One document of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document {
+    /// What it says.
+    pub value: Value,
+    /// Where it says so.
+    pub lines: Lines,
+}
+
+/// Why a text is refused, and where (line from 1).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Not YAML (nor JSON).
+    #[error("not valid YAML: {1}")]
+    Syntax(u32, String),
+    /// An alias without its anchor, or inside of it.
+    #[error("alias of an anchor that is not complete before it")]
+    Alias(u32),
+    /// More than [`MAX_DEPTH`].
+    #[error("nested more than {MAX_DEPTH} levels deep")]
+    Depth(u32),
+    /// More than [`MAX_VALUES`].
+    #[error("more than {MAX_VALUES} values once aliases are expanded; split the file")]
+    Size(u32),
+    /// The same key twice in a mapping.
+    #[error("the field {1:?} is given twice in one mapping")]
+    Repeated(u32, String),
+    /// A key that is a list or a mapping.
+    #[error("a key must be text")]
+    Key(u32),
+    /// A merge key (`<<`) whose value is no mapping.
+    #[error("the value of a merge key (<<) must be a mapping or a list of mappings")]
+    Merge(u32),
+}
+
+impl Refused {
+    /// Where in the text.
+    pub fn line(&self) -> u32 {
+        match self {
+            Self::Syntax(line, _)
+            | Self::Alias(line)
+            | Self::Depth(line)
+            | Self::Size(line)
+            | Self::Repeated(line, _)
+            | Self::Key(line)
+            | Self::Merge(line) => *line,
+        }
+    }
+}
+
+/// Reads every document of `text`.
+///
+/// # Errors
+/// The first thing that makes the text unreadable; a text is read as a whole or not at all, since
+/// what follows a mistake may mean anything.
+pub fn read(text: &str) -> Result<Vec<Document>, Refused> {
+    // Windows editors begin a file with it; the parser takes it for content.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if let Some(at) = text.bytes().position(is_control) {
+        let line = text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let code = text.as_bytes()[at];
+        return Err(Refused::Syntax(
+            u32::try_from(line).unwrap_or(0),
+            format!("control character {code:#04x}; is this a text file?"),
+        ));
+    }
+    let mut reader = Reader {
+        parser: Parser::new_from_str(text),
+        anchors: HashMap::new(),
+        values: 0,
+    };
+    let mut documents = Vec::new();
+    while let Some((event, _)) = reader.next()? {
+        match event {
+            Event::DocumentStart(_) => {
+                reader.anchors.clear();
+                let (event, span) = reader.expect()?;
+                let node = reader.node(event, span, 0)?;
+                documents.push(Document {
+                    value: node.value,
+                    lines: node.lines,
+                });
+            }
+            Event::StreamEnd => break,
+            _ => {}
+        }
+    }
+    Ok(documents)
+}
+
+struct Reader<'input> {
+    parser: Parser<'input, StrInput<'input>>,
+    /// Complete anchored values of this document.
+    anchors: HashMap<usize, Node>,
+    /// Values in the text so far.
+    values: usize,
+}
+
+#[derive(Clone)]
+struct Node {
+    value: Value,
+    lines: Lines,
+    /// How many values it is, itself included.
+    weight: usize,
+}
+
+impl<'input> Reader<'input> {
+    fn next(&mut self) -> Result<Option<(Event<'input>, Span)>, Refused> {
+        match self.parser.next_event() {
+            None => Ok(None),
+            Some(Ok(event)) => Ok(Some(event)),
+            Some(Err(error)) => Err(Refused::Syntax(
+                u32::try_from(error.marker().line()).unwrap_or(0),
+                error.info().to_owned(),
+            )),
+        }
+    }
+
+    fn expect(&mut self) -> Result<(Event<'input>, Span), Refused> {
+        self.next()?
+            .ok_or_else(|| Refused::Syntax(0, "unexpected end of the file".to_owned()))
+    }
+
+    fn count(&mut self, weight: usize, line: u32) -> Result<(), Refused> {
+        self.values = self.values.saturating_add(weight);
+        if self.values > MAX_VALUES {
+            return Err(Refused::Size(line));
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, event: Event<'input>, span: Span, depth: usize) -> Result<Node, Refused> {
+        let line = line(span);
+        if depth > MAX_DEPTH {
+            return Err(Refused::Depth(line));
+        }
+        let before = self.values;
+        let (anchor, value, lines) = match event {
+            Event::Alias(id) => {
+                // Counted before it is copied: a bomb is refused by its arithmetic.
+                let weight = self.anchors.get(&id).ok_or(Refused::Alias(line))?.weight;
+                self.count(weight, line)?;
+                let mut node = self.anchors.get(&id).ok_or(Refused::Alias(line))?.clone();
+                node.lines.line = line;
+                return Ok(node);
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                self.count(1, line)?;
+                let plain = style == ScalarStyle::Plain;
+                let tag = tag.as_deref().and_then(schema_tag);
+                (anchor, scalar::resolve(&text, plain, tag), Lines::leaf(line))
+            }
+            Event::SequenceStart(anchor, _) => {
+                self.count(1, line)?;
+                let (value, lines) = self.sequence(line, depth)?;
+                (anchor, value, lines)
+            }
+            Event::MappingStart(anchor, _) => {
+                self.count(1, line)?;
+                let (value, lines) = self.mapping(line, depth)?;
+                (anchor, value, lines)
+            }
+            _ => return Err(Refused::Syntax(line, "unexpected end of a value".to_owned())),
+        };
+        let node = Node {
+            value,
+            lines,
+            weight: self.values - before,
+        };
+        if anchor > 0 {
+            // The copy that is kept for aliases counts as well.
+            self.count(node.weight, line)?;
+            self.anchors.insert(anchor, node.clone());
+        }
+        Ok(node)
+    }
+
+    fn sequence(&mut self, line: u32, depth: usize) -> Result<(Value, Lines), Refused> {
+        let mut values = Vec::new();
+        let mut lines = Vec::new();
+        loop {
+            let (event, span) = self.expect()?;
+            if event == Event::SequenceEnd {
+                return Ok((Value::Sequence(values), Lines::items(line, lines)));
+            }
+            let node = self.node(event, span, depth + 1)?;
+            values.push(node.value);
+            lines.push(node.lines);
+        }
+    }
+
+    fn mapping(&mut self, line: u32, depth: usize) -> Result<(Value, Lines), Refused> {
+        let mut fields = Fields::default();
+        let mut merges = Vec::new();
+        loop {
+            let (event, span) = self.expect()?;
+            if event == Event::MappingEnd {
+                break;
+            }
+            let (key, key_line) = self.key(event, span, depth)?;
+            let (event, span) = self.expect()?;
+            let mut node = self.node(event, span, depth + 1)?;
+            node.lines.line = key_line;
+            if key == "<<" {
+                merges.push(node);
+            } else if !fields.insert(&key, node) {
+                return Err(Refused::Repeated(key_line, key));
+            }
+        }
+        for merge in merges {
+            let at = merge.lines.line;
+            match merge.value {
+                Value::Mapping(mapping) => fields.merge(mapping, at),
+                Value::Sequence(items) => {
+                    for item in items {
+                        let Value::Mapping(mapping) = item else {
+                            return Err(Refused::Merge(at));
+                        };
+                        fields.merge(mapping, at);
+                    }
+                }
+                _ => return Err(Refused::Merge(at)),
+            }
+        }
+        Ok((Value::Mapping(fields.values), Lines::fields(line, fields.lines)))
+    }
+
+    /// A key, as text: `80: web` has the key `80`, as Kubernetes reads it.
+    fn key(&mut self, event: Event<'input>, span: Span, depth: usize) -> Result<(String, u32), Refused> {
+        let line = line(span);
+        match event {
+            Event::Scalar(text, _, 0, _) => {
+                self.count(1, line)?;
+                Ok((text.into_owned(), line))
+            }
+            event => match self.node(event, span, depth + 1)?.value {
+                Value::String(text) => Ok((text, line)),
+                _ => Err(Refused::Key(line)),
+            },
+        }
+    }
+}
+
+#[derive(Default)]
+struct Fields {
+    values: Mapping,
+    lines: Vec<(Box<str>, Lines)>,
+}
+
+impl Fields {
+    /// Whether the key was new.
+    fn insert(&mut self, key: &str, node: Node) -> bool {
+        if self.values.contains_key(key) {
+            return false;
+        }
+        self.values.insert(Value::String(key.to_owned()), node.value);
+        self.lines.push((key.into(), node.lines));
+        true
+    }
+
+    /// What is given directly wins over what is merged.
+    fn merge(&mut self, mapping: Mapping, line: u32) {
+        for (key, value) in mapping {
+            if let Value::String(name) = &key
+                && !self.values.contains_key(name.as_str())
+            {
+                self.lines.push((name.as_str().into(), Lines::leaf(line)));
+                self.values.insert(key, value);
+            }
+        }
+    }
+}
+
+/// What YAML allows nowhere. The parser takes a NUL for the end of the text, so what follows one
+/// would be lost without a word.
+fn is_control(byte: u8) -> bool {
+    byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r') || byte == 0x7f
+}
+
+fn line(span: Span) -> u32 {
+    u32::try_from(span.start.line()).unwrap_or(0)
+}
+
+/// The suffix of a tag of the YAML schema (`!!str` → `str`).
+fn schema_tag(tag: &Tag) -> Option<&str> {
+    tag.is_yaml_core_schema().then_some(&*tag.suffix)
+}
+
+#[cfg(test)]
+mod tests;
