@@ -30,7 +30,10 @@ pub fn decode(document: Document) -> Vec<Decoded> {
     if value.is_null() {
         return Vec::new();
     }
-    let is_list = value.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
+    let is_list = value
+        .get("kind")
+        .and_then(Value::as_str)
+        .is_some_and(|kind| kind.ends_with("List"));
     let Value::Mapping(mut mapping) = value else {
         return vec![refused(None, lines, Finding::error("", NOT_AN_OBJECT))];
     };
@@ -47,7 +50,11 @@ pub fn decode(document: Document) -> Vec<Decoded> {
             })
             .collect(),
         None | Some(Value::Null) => Vec::new(),
-        Some(_) => vec![refused(None, lines, Finding::error("items", "must be a list of objects"))],
+        Some(_) => vec![refused(
+            None,
+            lines,
+            Finding::error("items", "must be a list of objects"),
+        )],
     }
 }
 
@@ -70,9 +77,16 @@ fn object(value: &Value, lines: Lines) -> Decoded {
     let (group, version) = version.split_once('/').unwrap_or(("", version));
     let kind: Arc<str> = kind.into();
     let metadata = value.get("metadata");
-    let named = |field: &str| metadata.and_then(|one| one.get(field)).and_then(Value::as_str);
+    let named = |field: &str| {
+        metadata
+            .and_then(|one| one.get(field))
+            .and_then(Value::as_str)
+    };
     let mut reference = ObjectRef {
-        namespace: named("namespace").filter(|one| !one.is_empty()).unwrap_or("default").into(),
+        namespace: named("namespace")
+            .filter(|one| !one.is_empty())
+            .unwrap_or("default")
+            .into(),
         name: named("name").unwrap_or_default().into(),
         kind: Arc::clone(&kind),
     };
@@ -92,11 +106,19 @@ fn object(value: &Value, lines: Lines) -> Decoded {
         }
         (group, kind) => {
             let findings = if schema::is_mesh_group(group) {
-                vec![Finding::warning("", format!("{kind} is not implemented yet: it has no effect"))]
+                vec![Finding::warning(
+                    "",
+                    format!("{kind} is not implemented yet: it has no effect"),
+                )]
             } else {
                 Vec::new()
             };
-            return Decoded { reference: Some(reference), object: None, lines, findings };
+            return Decoded {
+                reference: Some(reference),
+                object: None,
+                lines,
+                findings,
+            };
         }
     };
     if matches!(&*kind, "Namespace" | "Node") {
@@ -104,7 +126,10 @@ fn object(value: &Value, lines: Lines) -> Decoded {
     }
     let mut findings = Vec::new();
     if !schema::is_version(group, version) {
-        let message = format!("version {version} of {kind} is not known; use {}", schema::newest(group));
+        let message = format!(
+            "version {version} of {kind} is not known; use {}",
+            schema::newest(group)
+        );
         findings.push(Finding::error("apiVersion", message));
     }
     let object = match check_name(&reference) {
@@ -114,7 +139,9 @@ fn object(value: &Value, lines: Lines) -> Decoded {
             None
         }
     };
-    let valid = !findings.iter().any(|one| one.severity == crate::types::Severity::Error);
+    let valid = !findings
+        .iter()
+        .any(|one| one.severity == crate::types::Severity::Error);
     Decoded {
         reference: (!reference.name.is_empty()).then_some(reference),
         object: object.filter(|_| valid),
@@ -161,7 +188,10 @@ fn typed<T: Resource>(
     let mut ignored: Vec<(String, String)> = Vec::new();
     let mut note = |path: Path<'_>| {
         if !is_null(value, &path) {
-            ignored.push((render(&path, Indices::Shown), render(&path, Indices::Hidden)));
+            ignored.push((
+                render(&path, Indices::Shown),
+                render(&path, Indices::Hidden),
+            ));
         }
     };
     let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
@@ -170,7 +200,11 @@ fn typed<T: Resource>(
     if schema::is_mesh_kind(&reference.kind) {
         for (field, schema_path) in ignored {
             if let Some(known) = schema::unread(&reference.kind, &schema_path) {
-                let message = if known { NOT_YET } else { "unknown field: it has no effect" };
+                let message = if known {
+                    NOT_YET
+                } else {
+                    "unknown field: it has no effect"
+                };
                 findings.push(Finding::warning(field, message));
             }
         }

@@ -60,12 +60,23 @@ impl DestinationRule {
             } else if !is_label(&subset.name) {
                 findings.push(Finding::error(
                     field,
-                    format!("{:?} is not a DNS label (a-z, 0-9 and -, at most 63)", subset.name),
+                    format!(
+                        "{:?} is not a DNS label (a-z, 0-9 and -, at most 63)",
+                        subset.name
+                    ),
                 ));
-            } else if spec.subsets.iter().take(index).any(|one| one.name == subset.name) {
+            } else if spec
+                .subsets
+                .iter()
+                .take(index)
+                .any(|one| one.name == subset.name)
+            {
                 findings.push(Finding::warning(
                     field,
-                    format!("subset {} is given twice: the first one counts", subset.name),
+                    format!(
+                        "subset {} is given twice: the first one counts",
+                        subset.name
+                    ),
                 ));
             }
         }

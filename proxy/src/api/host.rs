@@ -27,7 +27,9 @@ pub(super) fn check_host(host: &str, field: &str, findings: &mut Vec<Finding>) {
     if !valid {
         findings.push(Finding::error(
             field,
-            format!("{host:?} is not a host name (a name, a name after \"*.\", \"*\" or an IP address)"),
+            format!(
+                "{host:?} is not a host name (a name, a name after \"*.\", \"*\" or an IP address)"
+            ),
         ));
     }
 }

@@ -102,10 +102,19 @@ mod tests {
             vec![
                 (
                     "a".into(),
-                    Lines::items(2, vec![Lines::leaf(3), Lines::fields(4, vec![("b".into(), Lines::leaf(5))])]),
+                    Lines::items(
+                        2,
+                        vec![
+                            Lines::leaf(3),
+                            Lines::fields(4, vec![("b".into(), Lines::leaf(5))]),
+                        ],
+                    ),
                 ),
                 ("x.y".into(), Lines::leaf(6)),
-                ("x".into(), Lines::fields(7, vec![("z".into(), Lines::leaf(8))])),
+                (
+                    "x".into(),
+                    Lines::fields(7, vec![("z".into(), Lines::leaf(8))]),
+                ),
             ],
         );
         for (path, line) in [

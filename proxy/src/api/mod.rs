@@ -87,7 +87,10 @@ where
 
 fn check_address(text: &str, field: String, findings: &mut Vec<Finding>) {
     if text.parse::<IpAddr>().is_err() {
-        findings.push(Finding::error(field, format!("{text:?} is not an IP address")));
+        findings.push(Finding::error(
+            field,
+            format!("{text:?} is not an IP address"),
+        ));
     }
 }
 

@@ -138,7 +138,11 @@ impl Pod {
     /// Whether it takes traffic: running, not going, and its `Ready` condition is true. A Pod in a
     /// hand-written file often has no conditions; it counts as ready.
     pub fn is_ready(&self) -> bool {
-        let ready = self.status.conditions.iter().find(|one| one.r#type == "Ready");
+        let ready = self
+            .status
+            .conditions
+            .iter()
+            .find(|one| one.r#type == "Ready");
         !self.is_finished()
             && self.metadata.deletion_timestamp.is_none()
             && ready.is_none_or(|one| one.status == "True")

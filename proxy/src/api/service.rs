@@ -81,7 +81,10 @@ impl ServicePort {
 
 /// `targetPort`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged, expecting = "expected a port number or the name of a container's port")]
+#[serde(
+    untagged,
+    expecting = "expected a port number or the name of a container's port"
+)]
 pub enum TargetPort {
     /// A number.
     Number(u16),
@@ -123,7 +126,11 @@ impl Service {
                 super::check_address(text, format!("spec.clusterIPs[{index}]"), findings);
             }
         }
-        if let Some(text) = spec.cluster_ip.as_deref().filter(|text| !matches!(*text, "" | "None")) {
+        if let Some(text) = spec
+            .cluster_ip
+            .as_deref()
+            .filter(|text| !matches!(*text, "" | "None"))
+        {
             super::check_address(text, "spec.clusterIP".to_owned(), findings);
         }
         for (index, port) in spec.ports.iter().enumerate() {
@@ -135,7 +142,10 @@ impl Service {
                 findings.push(Finding::error(format!("{field}.targetPort"), PORT_RANGE));
             }
             let before = spec.ports.get(..index).unwrap_or_default();
-            if before.iter().any(|one| one.port == port.port && one.is_tcp() == port.is_tcp()) {
+            if before
+                .iter()
+                .any(|one| one.port == port.port && one.is_tcp() == port.is_tcp())
+            {
                 findings.push(Finding::error(
                     format!("{field}.port"),
                     format!("port {} is given twice", port.port),
@@ -150,7 +160,11 @@ impl Service {
         }
         for (field, value, harmless) in [
             ("sessionAffinity", &spec.session_affinity, "None"),
-            ("internalTrafficPolicy", &spec.internal_traffic_policy, "Cluster"),
+            (
+                "internalTrafficPolicy",
+                &spec.internal_traffic_policy,
+                "Cluster",
+            ),
             ("trafficDistribution", &spec.traffic_distribution, ""),
         ] {
             if value.as_deref().is_some_and(|value| value != harmless) {
@@ -245,14 +259,21 @@ impl EndpointSlice {
         match self.address_type.as_str() {
             "IPv4" | "IPv6" => {}
             "FQDN" => {
-                findings.push(Finding::warning("addressType", "FQDN is not implemented yet: the slice has no effect"));
+                findings.push(Finding::warning(
+                    "addressType",
+                    "FQDN is not implemented yet: the slice has no effect",
+                ));
                 return;
             }
             _ => findings.push(Finding::error("addressType", "must be IPv4 or IPv6")),
         }
         for (index, endpoint) in self.endpoints.iter().enumerate() {
             for (at, text) in endpoint.addresses.iter().enumerate() {
-                super::check_address(text, format!("endpoints[{index}].addresses[{at}]"), findings);
+                super::check_address(
+                    text,
+                    format!("endpoints[{index}].addresses[{at}]"),
+                    findings,
+                );
             }
         }
     }

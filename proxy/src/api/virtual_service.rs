@@ -125,7 +125,11 @@ impl HttpMatch {
             .headers
             .keys()
             .map(|key| ("headers", key))
-            .chain(self.without_headers.keys().map(|key| ("withoutHeaders", key)))
+            .chain(
+                self.without_headers
+                    .keys()
+                    .map(|key| ("withoutHeaders", key)),
+            )
             .filter(|(_, key)| key.starts_with("@request.auth.claims"))
             .map(|(field, key)| format!("{field}.{key}"));
         fields

@@ -77,7 +77,11 @@ pub fn read(text: &str) -> Result<Vec<Document>, Refused> {
     // Windows editors begin a file with it; the parser takes it for content.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if let Some(at) = text.bytes().position(is_control) {
-        let line = text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = text.as_bytes()[..at]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count()
+            + 1;
         let code = text.as_bytes()[at];
         return Err(Refused::Syntax(
             u32::try_from(line).unwrap_or(0),
@@ -168,7 +172,11 @@ impl<'input> Reader<'input> {
                 self.count(1, line)?;
                 let plain = style == ScalarStyle::Plain;
                 let tag = tag.as_deref().and_then(schema_tag);
-                (anchor, scalar::resolve(&text, plain, tag), Lines::leaf(line))
+                (
+                    anchor,
+                    scalar::resolve(&text, plain, tag),
+                    Lines::leaf(line),
+                )
             }
             Event::SequenceStart(anchor, _) => {
                 self.count(1, line)?;
@@ -180,7 +188,12 @@ impl<'input> Reader<'input> {
                 let (value, lines) = self.mapping(line, depth)?;
                 (anchor, value, lines)
             }
-            _ => return Err(Refused::Syntax(line, "unexpected end of a value".to_owned())),
+            _ => {
+                return Err(Refused::Syntax(
+                    line,
+                    "unexpected end of a value".to_owned(),
+                ));
+            }
         };
         let node = Node {
             value,
@@ -242,11 +255,19 @@ impl<'input> Reader<'input> {
                 _ => return Err(Refused::Merge(at)),
             }
         }
-        Ok((Value::Mapping(fields.values), Lines::fields(line, fields.lines)))
+        Ok((
+            Value::Mapping(fields.values),
+            Lines::fields(line, fields.lines),
+        ))
     }
 
     /// A key, as text: `80: web` has the key `80`, as Kubernetes reads it.
-    fn key(&mut self, event: Event<'input>, span: Span, depth: usize) -> Result<(String, u32), Refused> {
+    fn key(
+        &mut self,
+        event: Event<'input>,
+        span: Span,
+        depth: usize,
+    ) -> Result<(String, u32), Refused> {
         let line = line(span);
         match event {
             Event::Scalar(text, _, 0, _) => {
@@ -273,7 +294,8 @@ impl Fields {
         if self.values.contains_key(key) {
             return false;
         }
-        self.values.insert(Value::String(key.to_owned()), node.value);
+        self.values
+            .insert(Value::String(key.to_owned()), node.value);
         self.lines.push((key.into(), node.lines));
         true
     }

@@ -1,3 +1,10 @@
-//! control
+//! Sources of configuration in, snapshots out; pods enrolled. Meets the data plane only in
+//! [`crate::mesh::Store`].
 
+pub mod compile;
 pub mod enrol;
+pub mod files;
+mod follow;
+pub mod store;
+
+pub use follow::follow;

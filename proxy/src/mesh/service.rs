@@ -1,5 +1,6 @@
 //! A Kubernetes Service as the data plane sees it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -39,6 +40,9 @@ pub struct ServicePort {
     pub protocol: Protocol,
     /// The cluster of the whole service at this port.
     pub cluster: ClusterName,
-    /// What becomes of HTTP requests to it.
+    /// What becomes of HTTP requests to it. Ask [`super::Snapshot::routes`], which knows the
+    /// exceptions.
     pub routes: Arc<RouteTable>,
+    /// The same for callers in namespaces that see other rules (`exportTo`). Empty as a rule.
+    pub private_routes: BTreeMap<Arc<str>, Arc<RouteTable>>,
 }

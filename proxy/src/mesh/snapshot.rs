@@ -20,6 +20,9 @@ pub struct Snapshot {
     pub addresses: HashMap<IpAddr, Owner>,
     /// Every cluster, by its name.
     pub clusters: HashMap<ClusterName, Arc<Cluster>>,
+    /// What callers in a namespace have in the place of [`Self::clusters`] (DestinationRules that
+    /// not everyone sees): `None` where a cluster does not exist for them. Empty as a rule.
+    pub private_clusters: HashMap<Arc<str>, HashMap<ClusterName, Option<Arc<Cluster>>>>,
     /// Every pod, sorted by namespace and name.
     pub workloads: Vec<Arc<Workload>>,
 }
@@ -69,14 +72,23 @@ impl Snapshot {
         self.services.get(name.as_str())
     }
 
-    /// The cluster of this name.
+    /// The cluster of this name for a caller in `namespace`.
+    pub fn cluster_for(&self, name: &ClusterName, namespace: &str) -> Option<&Arc<Cluster>> {
+        let private = self.private_clusters.get(namespace);
+        match private.and_then(|clusters| clusters.get(name)) {
+            Some(cluster) => cluster.as_ref(),
+            None => self.cluster(name),
+        }
+    }
+
+    /// The cluster of this name, for callers whose namespace sees what everyone does.
     pub fn cluster(&self, name: &ClusterName) -> Option<&Arc<Cluster>> {
         self.clusters.get(name)
     }
 
-    /// The route table of `service` at `port` for a caller in `namespace`. (Which rules a caller
-    /// sees depends on its namespace once `exportTo` is read; ask here and not the service.)
-    pub fn routes<'a>(&self, port: &'a ServicePort, _namespace: &str) -> &'a Arc<RouteTable> {
-        &port.routes
+    /// The route table of a service's `port` for a caller in `namespace`: which rules a caller sees
+    /// depends on their `exportTo`.
+    pub fn routes<'a>(&self, port: &'a ServicePort, namespace: &str) -> &'a Arc<RouteTable> {
+        port.private_routes.get(namespace).unwrap_or(&port.routes)
     }
 }

@@ -184,8 +184,18 @@ mod tests {
     #[test]
     fn what_re2_refuses_is_refused() {
         for expression in [
-            "(", "a)(b", "a)|(b", "[", "*a", r"(?=a)", r"(?!a)", r"(a)\1", r"\C", "(?x)a # b",
-            "a{2000}{2000}", r"a\",
+            "(",
+            "a)(b",
+            "a)|(b",
+            "[",
+            "*a",
+            r"(?=a)",
+            r"(?!a)",
+            r"(a)\1",
+            r"\C",
+            "(?x)a # b",
+            "a{2000}{2000}",
+            r"a\",
         ] {
             assert!(Pattern::regex(expression).is_err(), "{expression}");
         }
@@ -204,13 +214,21 @@ mod tests {
     fn case_is_ignored_where_asked() {
         for (pattern, value, expected) in [
             (Pattern::Exact("/Api".into(), Case::Ignored), "/aPI", true),
-            (Pattern::Exact("/Api".into(), Case::Sensitive), "/api", false),
+            (
+                Pattern::Exact("/Api".into(), Case::Sensitive),
+                "/api",
+                false,
+            ),
             (Pattern::Prefix("/Api".into(), Case::Ignored), "/apix", true),
             (Pattern::Prefix("/Api".into(), Case::Ignored), "/ap", false),
             // A prefix that ends within a character of the value.
             (Pattern::Prefix("/a".into(), Case::Ignored), "/é", false),
         ] {
-            assert_eq!(pattern.matches(value.as_bytes()), expected, "{pattern} on {value}");
+            assert_eq!(
+                pattern.matches(value.as_bytes()),
+                expected,
+                "{pattern} on {value}"
+            );
         }
     }
 }

@@ -26,7 +26,7 @@ impl fmt::Display for ObjectRef {
 }
 
 /// Where an object was written: file and line (counted from 1; 0 where the line is not known).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct Position {
     /// The file, as it was found.
     pub file: Arc<Path>,

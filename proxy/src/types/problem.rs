@@ -16,7 +16,7 @@ pub enum Severity {
 }
 
 /// One thing wrong with the configuration.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct Problem {
     /// How much it matters.
     pub severity: Severity,

@@ -4,8 +4,8 @@
 use http::HeaderName;
 
 use super::{HttpMatch, HttpRoute, HttpRouteDestination, StringMatch, VirtualService};
-use crate::api::host::{check_export_to, check_host, overlap};
 use crate::api::NOT_YET;
+use crate::api::host::{check_export_to, check_host, overlap};
 use crate::types::Finding;
 
 /// Keys that Istio ignores in `headers`: there are fields for them.
@@ -22,7 +22,10 @@ impl VirtualService {
             }
         }
         if spec.http.is_empty() && spec.tcp.is_none() && spec.tls.is_none() {
-            findings.push(Finding::error("spec", "no routes: http, tcp or tls is required"));
+            findings.push(Finding::error(
+                "spec",
+                "no routes: http, tcp or tls is required",
+            ));
         }
         for (index, rule) in spec.http.iter().enumerate() {
             rule.validate(&format!("spec.http[{index}]"), &spec.gateways, findings);
@@ -32,7 +35,10 @@ impl VirtualService {
     fn validate_hosts(&self, findings: &mut Vec<Finding>) {
         let spec = &self.spec;
         if spec.hosts.is_empty() {
-            findings.push(Finding::error("spec.hosts", "at least one host is required"));
+            findings.push(Finding::error(
+                "spec.hosts",
+                "at least one host is required",
+            ));
         }
         for (index, host) in spec.hosts.iter().enumerate() {
             let field = format!("spec.hosts[{index}]");
@@ -46,7 +52,10 @@ impl VirtualService {
             check_host(host, &field, findings);
             let mut before = spec.hosts.iter().take(index);
             if let Some(other) = before.find(|other| overlap(host, other)) {
-                findings.push(Finding::error(field, format!("{host:?} overlaps with {other:?}")));
+                findings.push(Finding::error(
+                    field,
+                    format!("{host:?} overlaps with {other:?}"),
+                ));
             }
         }
     }
@@ -111,7 +120,11 @@ fn check_route(route: &[HttpRouteDestination], field: &str, findings: &mut Vec<F
                 } else {
                     check_host(&destination.host, &at, findings);
                 }
-                if destination.port.as_ref().is_some_and(|port| port.number == 0) {
+                if destination
+                    .port
+                    .as_ref()
+                    .is_some_and(|port| port.number == 0)
+                {
                     findings.push(Finding::error(
                         format!("{field}.destination.port.number"),
                         "a port is a number from 1 to 65535",
@@ -136,7 +149,11 @@ impl HttpMatch {
                 "not implemented yet: this match block never applies",
             ));
         }
-        for (name, one) in [("uri", &self.uri), ("method", &self.method), ("authority", &self.authority)] {
+        for (name, one) in [
+            ("uri", &self.uri),
+            ("method", &self.method),
+            ("authority", &self.authority),
+        ] {
             if let Some(one) = one {
                 one.validate(&format!("{field}.{name}"), Empty::Allowed, findings);
             }
@@ -161,11 +178,16 @@ impl HttpMatch {
         }
         for (key, one) in &self.query_params {
             if let Some(one) = one {
-                one.validate(&format!("{field}.queryParams.{key}"), Empty::Allowed, findings);
+                one.validate(
+                    &format!("{field}.queryParams.{key}"),
+                    Empty::Allowed,
+                    findings,
+                );
             }
         }
         for (index, gateway) in self.gateways.iter().enumerate() {
-            let listed = gateways.contains(gateway) || (gateways.is_empty() && gateway == super::MESH);
+            let listed =
+                gateways.contains(gateway) || (gateways.is_empty() && gateway == super::MESH);
             if !listed {
                 findings.push(Finding::error(
                     format!("{field}.gateways[{index}]"),
@@ -187,7 +209,10 @@ fn check_header_name(key: &str, field: &str, findings: &mut Vec<Finding>) {
     let pseudo = matches!(key, ":method" | ":authority" | ":path");
     let claim = key.starts_with("@request.auth.claims");
     if !pseudo && !claim && HeaderName::from_bytes(key.as_bytes()).is_err() {
-        findings.push(Finding::error(field, format!("{key:?} is not the name of a header")));
+        findings.push(Finding::error(
+            field,
+            format!("{key:?} is not the name of a header"),
+        ));
     }
 }
 
@@ -202,11 +227,17 @@ impl StringMatch {
     fn validate(&self, field: &str, empty: Empty, findings: &mut Vec<Finding>) {
         let given = [&self.exact, &self.prefix, &self.regex];
         if given.iter().filter(|one| one.is_some()).count() > 1 {
-            findings.push(Finding::error(field, "only one of exact, prefix and regex may be given"));
+            findings.push(Finding::error(
+                field,
+                "only one of exact, prefix and regex may be given",
+            ));
         }
         for (name, one) in [("prefix", &self.prefix), ("regex", &self.regex)] {
             if empty == Empty::Refused && one.as_deref() == Some("") {
-                findings.push(Finding::error(format!("{field}.{name}"), "must not be empty"));
+                findings.push(Finding::error(
+                    format!("{field}.{name}"),
+                    "must not be empty",
+                ));
             }
         }
     }

@@ -24,11 +24,20 @@ fn documents_are_read() {
         ("a: 1\n---\nb: 2", r#"{"a":1} {"b":2}"#),
         ("---\na: 1\n...\n---\nb: 2\n", r#"{"a":1} {"b":2}"#),
         ("---\n---\na: 1", r#"null {"a":1}"#),
-        (r#"{"a": [1, "2", null, true]}"#, r#"{"a":[1,"2",null,true]}"#),
-        ("{\n\t\"a\": {\n\t\t\"b\": \"\\u00e9\"\n\t}\n}\n", r#"{"a":{"b":"é"}}"#),
+        (
+            r#"{"a": [1, "2", null, true]}"#,
+            r#"{"a":[1,"2",null,true]}"#,
+        ),
+        (
+            "{\n\t\"a\": {\n\t\t\"b\": \"\\u00e9\"\n\t}\n}\n",
+            r#"{"a":{"b":"é"}}"#,
+        ),
         ("a: |\n  x\n  y\n", r#"{"a":"x\ny\n"}"#),
         ("a: &x {b: 1}\nc: *x", r#"{"a":{"b":1},"c":{"b":1}}"#),
-        ("a: &x {b: 1, c: 2}\nd:\n  <<: *x\n  c: 3", r#"{"a":{"b":1,"c":2},"d":{"c":3,"b":1}}"#),
+        (
+            "a: &x {b: 1, c: 2}\nd:\n  <<: *x\n  c: 3",
+            r#"{"a":{"b":1,"c":2},"d":{"c":3,"b":1}}"#,
+        ),
         ("80: web\ntrue: x", r#"{"80":"web","true":"x"}"#),
         ("\u{feff}a: 1", r#"{"a":1}"#),
         ("a: 1\r\nb: 2\r\n", r#"{"a":1,"b":2}"#),
@@ -61,7 +70,8 @@ fn what_is_no_document_is_refused_with_its_line() {
 
 #[test]
 fn fields_know_their_lines() {
-    let text = "# one\nkind: X\nspec:\n  http:\n  - match:\n    - uri: {exact: /a}\n\n    route: []\n";
+    let text =
+        "# one\nkind: X\nspec:\n  http:\n  - match:\n    - uri: {exact: /a}\n\n    route: []\n";
     let documents = read(text).expect("valid");
     for (path, line) in [
         ("", 2),
@@ -98,7 +108,10 @@ fn bombs_are_refused_at_once() {
     let merges = {
         let mut text = String::from("a0: &a0 {x: 1}\n");
         for level in 1..40 {
-            text.push_str(&format!("a{level}: &a{level}\n  <<: [*a{0}, *a{0}]\n  k{level}: *a{0}\n", level - 1));
+            text.push_str(&format!(
+                "a{level}: &a{level}\n  <<: [*a{0}, *a{0}]\n  k{level}: *a{0}\n",
+                level - 1
+            ));
         }
         text
     };
@@ -113,7 +126,9 @@ fn bombs_are_refused_at_once() {
         ("many values", format!("[{}]", "1,".repeat(3_000_000))),
         ("binary garbage", {
             let mut random = StdRng::seed_from_u64(3);
-            (0..1 << 20).map(|_| char::from(random.random::<u8>())).collect()
+            (0..1 << 20)
+                .map(|_| char::from(random.random::<u8>()))
+                .collect()
         }),
         ("one endless line", format!("a: \"{}", "x".repeat(8 << 20))),
         ("keys without an end", "a".repeat(8 << 20) + ": : :"),
@@ -129,9 +144,41 @@ fn bombs_are_refused_at_once() {
 #[test]
 fn no_text_panics() {
     const PIECES: &[&str] = &[
-        "a", ": ", "\n", "  ", "- ", "[", "]", "{", "}", ",", "&x ", "*x", "!!str ", "!", "|", ">",
-        "\"", "'", "#", "---\n", "...\n", "%YAML 1.2\n", "?", "\t", "\\", "é", "\u{0}", "\r\n", "<<: ",
-        "~", "0x", ".nan", "\u{2028}", "@", "`",
+        "a",
+        ": ",
+        "\n",
+        "  ",
+        "- ",
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        "&x ",
+        "*x",
+        "!!str ",
+        "!",
+        "|",
+        ">",
+        "\"",
+        "'",
+        "#",
+        "---\n",
+        "...\n",
+        "%YAML 1.2\n",
+        "?",
+        "\t",
+        "\\",
+        "é",
+        "\u{0}",
+        "\r\n",
+        "<<: ",
+        "~",
+        "0x",
+        ".nan",
+        "\u{2028}",
+        "@",
+        "`",
     ];
     let mut random = StdRng::seed_from_u64(11);
     let mut read_well = 0;
