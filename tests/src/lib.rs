@@ -13,6 +13,7 @@
 //! | [`manifest`] | the Kubernetes objects that tell the proxy about the lab |
 //! | [`process`] | a child process, its end and its lines as events |
 //! | [`proxy`] | the `aquifer` binary: start, readiness, admin, end |
+//! | [`world`] | the lab that most tests start from |
 //! | [`client`], [`echo`], [`raw`] | HTTP from a pod, an HTTP server that tells what it saw, bytes by script |
 
 pub mod client;
@@ -25,10 +26,12 @@ pub mod process;
 pub mod proxy;
 pub mod raw;
 pub mod slot;
+pub mod world;
 
 pub use lab::{Lab, Pod};
 pub use manifest::Manifests;
 pub use proxy::{Config, Proxy};
+pub use world::World;
 
 /// How long anything in a test may take before it counts as hanging. Generous, since a machine
 /// that builds something else at the same time is slow; nothing waits for it to pass.

@@ -1,0 +1,192 @@
+//! The proxy is killed, and comes back: what the kernel does meanwhile is the namespace's choice.
+
+use anyhow::{Context, Result, ensure};
+use aquifer_tests::{
+    Config, Lab, Manifests, Pod, Proxy,
+    client::Http,
+    clock,
+    echo::Echo,
+    raw::{self, End},
+    world::{APP, HTTP},
+};
+
+struct Node {
+    proxy: Proxy,
+    config: Config,
+    client: Pod,
+    server: Pod,
+    outside: Pod,
+    _echo: Echo,
+    lab: Lab,
+}
+
+async fn node(failure_mode: Option<&str>) -> Result<Node> {
+    let lab = Lab::new()?;
+    let (client, server) = (lab.pod("client")?, lab.pod("server")?);
+    let outside = lab.pod("outside")?;
+    let annotations: Vec<_> = failure_mode
+        .map(|mode| ("aquifer.io/failure-mode", mode))
+        .into_iter()
+        .collect();
+    let manifests = Manifests::new()
+        .namespace("default", &annotations)
+        .pod(&client, &[("app", "client")])
+        .pod(&server, &[("app", "server")])
+        .service("app", &[APP], &[("http", HTTP, 8080)], &[("app", "server")]);
+    let config = Config::new(&manifests)?;
+    let echo = Echo::start(&server, 8080, "v1")?;
+    let proxy = Proxy::on(&lab, &config).ready().await?;
+    let reply = Http::connect(&client, (APP, HTTP).into())
+        .await?
+        .get("app", "/")
+        .await?;
+    ensure!(
+        reply.status == 200,
+        "before anything happens: {}",
+        reply.status
+    );
+    Ok(Node {
+        proxy,
+        config,
+        client,
+        server,
+        outside,
+        _echo: echo,
+        lab,
+    })
+}
+
+/// What becomes of a request straight to the server's address: its status, or nothing.
+async fn straight(from: &Pod, node: &Node) -> Option<u16> {
+    let answer = async {
+        let mut stream = from.netns.connect(node.server.at(8080)).await.ok()?;
+        let head = b"GET / HTTP/1.1\r\nhost: app\r\nconnection: close\r\n\r\n";
+        tokio::io::AsyncWriteExt::write_all(&mut stream, head)
+            .await
+            .ok()?;
+        let (said, end) = raw::drain(&mut stream).await.ok()?;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        (end == End::Closed)
+            .then(|| said.split(' ').nth(1)?.parse().ok())
+            .flatten()
+    };
+    // A dropped SYN is answered by nothing: two seconds are one more try of the kernel's.
+    tokio::time::timeout(std::time::Duration::from_secs(2), answer)
+        .await
+        .ok()
+        .flatten()
+}
+
+#[tokio::test]
+async fn closed_means_that_nothing_passes_a_dead_proxy() -> Result<()> {
+    for mode in [None, Some("closed")] {
+        let node = node(mode).await?;
+        node.proxy.child.kill()?;
+        assert_eq!(
+            straight(&node.client, &node).await,
+            None,
+            "{mode:?}: out of a pod"
+        );
+        assert_eq!(
+            straight(&node.outside, &node).await,
+            None,
+            "{mode:?}: into a pod"
+        );
+        // A refusal is told at once: nobody waits for a dead proxy.
+        let start = clock::now();
+        let dialled = node.client.netns.connect((APP, HTTP).into()).await;
+        ensure!(
+            dialled.is_err() && start.elapsed().as_secs() < 1,
+            "{:?}",
+            start.elapsed()
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn open_means_that_pods_are_as_if_not_enrolled() -> Result<()> {
+    let node = node(Some("open")).await?;
+    node.proxy.child.kill()?;
+    assert_eq!(
+        straight(&node.client, &node).await,
+        Some(200),
+        "out of a pod"
+    );
+    assert_eq!(
+        straight(&node.outside, &node).await,
+        Some(200),
+        "into a pod"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_proxy_takes_over_what_a_dead_one_left() -> Result<()> {
+    for mode in ["closed", "open"] {
+        let node = node(Some(mode)).await?;
+        node.proxy.child.kill()?;
+        let again = Proxy::on(&node.lab, &node.config).ready().await?;
+        let mut http = Http::connect(&node.client, (APP, HTTP).into()).await?;
+        assert_eq!(http.get("app", "/").await?.status, 200, "{mode}");
+        assert_eq!(straight(&node.outside, &node).await, Some(200), "{mode}");
+        let bpffs = again.bpffs().to_string_lossy().into_owned();
+        let (status, out, err) = again.command(&["maps", "pods", "--bpffs", &bpffs])?;
+        ensure!(status.success(), "{err}");
+        assert_eq!(out.matches("default/client").count(), 1, "{out}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn maps_are_readable_with_no_proxy() -> Result<()> {
+    let node = node(None).await?;
+    node.proxy.child.kill()?;
+    let bpffs = node.proxy.bpffs().to_string_lossy().into_owned();
+    for which in [
+        &["pods"][..],
+        &["redirects"],
+        &["listeners"],
+        &["stats"],
+        &[],
+    ] {
+        for format in ["table", "json"] {
+            let arguments = [&["maps"], which, &["--bpffs", &bpffs, "-o", format]].concat();
+            let (status, out, err) = node.proxy.command(&arguments)?;
+            ensure!(status.success(), "{arguments:?}: {out}{err}");
+            if format == "json" {
+                serde_json::from_str::<serde_json::Value>(&out).context("not JSON")?;
+            }
+        }
+    }
+    let (status, out, _) = node.proxy.command(&["maps", "pods", "--bpffs", &bpffs])?;
+    ensure!(status.success() && out.contains("default/client"), "{out}");
+    // Commands that ask a proxy say that there is none, and what to do.
+    let (status, _, err) = node.proxy.command(&["status"])?;
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(err.trim().lines().count(), 1, "one line: {err}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_orderly_end_answers_what_runs() -> Result<()> {
+    let node = node(None).await?;
+    let mut http = Http::connect(&node.client, (APP, HTTP).into()).await?;
+    assert_eq!(http.get("app", "/").await?.status, 200);
+    let status = node.proxy.child.stop(aquifer_tests::PATIENCE)?;
+    ensure!(status.success(), "{status}: {}", node.proxy.complaints());
+    Ok(())
+}
+
+#[tokio::test]
+async fn cleanup_leaves_pods_as_if_never_enrolled() -> Result<()> {
+    let node = node(None).await?;
+    node.proxy.child.kill()?;
+    let bpffs = node.proxy.bpffs().to_string_lossy().into_owned();
+    let (status, _, err) = node.proxy.command(&["cleanup", "--bpffs", &bpffs])?;
+    ensure!(status.success(), "{err}");
+    assert_eq!(straight(&node.client, &node).await, Some(200));
+    assert_eq!(straight(&node.outside, &node).await, Some(200));
+    ensure!(!node.proxy.bpffs().exists(), "{bpffs} is still there");
+    Ok(())
+}
