@@ -1,1 +1,173 @@
-//! app
+//! The one place where all parts meet: builds the node proxy, runs it, and takes it down.
+//!
+//! Control plane and admin run on the calling thread's runtime, each data-plane worker on a thread
+//! and runtime of its own, so that neither can starve the other.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use anyhow::{Context as _, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::admin::{node::Node, server};
+use crate::control::{self, enrol, files};
+use crate::dataplane::{self, Parts, balance::Registry};
+use crate::kernel::{self, Kernel, Redirects};
+use crate::mesh::Store;
+use crate::net::Namespace;
+use crate::net::descriptors::Descriptors;
+use crate::net::pod::Change;
+use crate::settings;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::counters::Counters;
+
+/// The node proxy, until SIGTERM or SIGINT.
+pub fn run(settings: settings::Run) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the control runtime")?;
+    runtime.block_on(node(settings))
+}
+
+async fn node(settings: settings::Run) -> anyhow::Result<()> {
+    // First, so that nothing is done for a process that is told to stop meanwhile.
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+
+    let cgroup = settings.cgroup.clone().or(kernel::bpffs::cgroup2()?).context("no cgroup2")?;
+    let descriptors = Descriptors::of_process().context("read the limit of descriptors")?;
+    // Taken before anything is attached: an address in use must not cost captured pods.
+    let readiness = server::bind(settings.readiness).await.context("--readiness")?;
+    let metrics = server::bind(settings.metrics).await.context("--metrics")?;
+    let admin = server::bind(settings.admin.admin).await.context("--admin")?;
+
+    let host = Namespace::current().context("open the host's network namespace")?;
+    let mut kernel = Kernel::load(&kernel::Options {
+        bpffs: settings.bpffs.bpffs.clone(),
+        cgroup,
+        host: host.cookie(),
+        log: settings.kernel_log,
+    })?;
+    if let Some(records) = kernel.take_records() {
+        tokio::spawn(records.follow());
+    }
+    let probes = kernel::probe::Probes::open(kernel.pins())?;
+    enrol::probe::follow(&settings.probe_process, probes).context("--probe-process")?;
+
+    let store = Arc::new(Store::new());
+    let redirects = (0..settings.workers.get())
+        .map(|_| Redirects::open(kernel.pins()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let crew = Crew::start(&settings, redirects, &store, &descriptors)?;
+
+    let source = files::Source::new(
+        settings.config.clone(),
+        files::Settings {
+            node: settings.node.clone(),
+            cluster_domain: settings.cluster_domain.clone(),
+        },
+    );
+    let driver = enrol::Driver::new(kernel, host, crew.changes.clone());
+    let node = Arc::new(Node::new(
+        settings.node.clone(),
+        Arc::clone(&store),
+        source.status(),
+        driver.status(),
+        crew.counters.clone(),
+        descriptors,
+    ));
+    tokio::spawn(server::serve(readiness, node.readiness()));
+    tokio::spawn(server::serve(metrics, node.metrics()));
+    tokio::spawn(server::serve(admin, node.admin()));
+
+    let (loaded, first) = oneshot::channel();
+    let mut control = tokio::spawn(control::follow(source, Arc::clone(&store), loaded));
+    let mut enrolment = tokio::spawn(driver.run(store.subscribe()));
+    tokio::spawn(async move {
+        if first.await.is_ok() {
+            tracing::info!("the configuration is in force");
+        }
+    });
+
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        ended = &mut control => Err(("configuration", ended)),
+        ended = &mut enrolment => Err(("enrolment", ended)),
+    };
+    node.stopping();
+    tracing::info!(drain = ?settings.drain, "stopping: enrolled pods keep their failure mode");
+    crew.stop().await;
+    match ended {
+        Ok(()) => Ok(()),
+        // Neither ends by itself: this is a defect, and a restart is better than half a proxy.
+        Err((part, Ok(()))) => bail!("the {part} ended"),
+        Err((part, Err(error))) => bail!("the {part} failed: {error}"),
+    }
+}
+
+/// The data-plane workers.
+struct Crew {
+    changes: Vec<mpsc::UnboundedSender<Change>>,
+    counters: Vec<Arc<Counters>>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+    stop: watch::Sender<bool>,
+}
+
+impl Crew {
+    fn start(
+        settings: &settings::Run,
+        redirects: Vec<Redirects>,
+        store: &Arc<Store>,
+        descriptors: &Descriptors,
+    ) -> anyhow::Result<Self> {
+        let logs = AccessLog::start(settings.access_log, redirects.len(), io::stdout())
+            .context("start the access log")?;
+        let mut crew = Self {
+            changes: Vec::new(),
+            counters: Vec::new(),
+            threads: Vec::new(),
+            stop: watch::Sender::new(false),
+        };
+        let balancers = Arc::new(Registry::default());
+        for (index, (redirects, log)) in redirects.into_iter().zip(logs).enumerate() {
+            let (changes, received) = mpsc::unbounded_channel();
+            let counters = Arc::new(Counters::default());
+            let parts = Parts {
+                store: Arc::clone(store),
+                redirects,
+                descriptors: descriptors.clone(),
+                balancers: Arc::clone(&balancers),
+                counters: Arc::clone(&counters),
+                log,
+            };
+            let (stop, drain) = (crew.stop.subscribe(), settings.drain);
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || dataplane::run(parts, received, stop, drain))
+                .context("start a worker")?;
+            crew.changes.push(changes);
+            crew.counters.push(counters);
+            crew.threads.push(thread);
+        }
+        Ok(crew)
+    }
+
+    /// Lets the workers finish what they have, within their deadline.
+    async fn stop(self) {
+        self.stop.send_replace(true);
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in self.threads {
+                match thread.join() {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::error!(%error, "a worker failed"),
+                    Err(_) => tracing::error!("a worker panicked"),
+                }
+            }
+        });
+        let _ = joined.await;
+    }
+}

@@ -1,6 +1,59 @@
-//! cli
+//! The subcommands: one file each. Errors are one line that says what is wrong and what to do; exit
+//! status 2 is for usage, 1 for failure.
+
+pub mod run;
+
+use std::io::Write as _;
 use std::process::ExitCode;
-/// Runs.
+
+use clap::{Parser, Subcommand};
+
+/// A kernel-assisted transparent proxy for Kubernetes, one per node.
+///
+/// `aquifer run` is the node proxy; every other command asks a running proxy, or the kernel, about
+/// its work.
+#[derive(Debug, Parser)]
+#[command(name = "aquifer", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the node proxy: capture this node's enrolled pods and carry their traffic.
+    Run(Box<run::Args>),
+}
+
+/// Runs the subcommand that the arguments name.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let outcome = match Arguments::parse().command {
+        Command::Run(args) => run::run(*args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads our output has had enough: `aquifer maps | head` is no failure.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "aquifer: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        super::Arguments::command().debug_assert();
+    }
 }

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::kernel::log::Level;
 use crate::telemetry::access_log::Format;
 
 /// Where the maps and links of a proxy are pinned.
@@ -105,14 +106,9 @@ pub struct Run {
         default_value = "info"
     )]
     pub log: String,
-    /// Level of the kernel programs' log lines: off, error, warn, info, debug or trace.
-    #[arg(
-        long,
-        value_name = "LEVEL",
-        env = "AQUIFER_KERNEL_LOG",
-        default_value = "off"
-    )]
-    pub kernel_log: String,
+    /// Level of the kernel programs' log lines, which are written to the proxy's own log.
+    #[arg(long, value_enum, env = "AQUIFER_KERNEL_LOG", default_value_t = Level::Off)]
+    pub kernel_log: Level,
     /// How long connections may go on after a request to stop, in seconds.
     #[arg(
         long,

@@ -1,0 +1,121 @@
+//! What the node proxy answers at its three addresses: admin (loopback), metrics, readiness.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::StatusCode;
+use serde::Serialize;
+
+use super::server::{Answer, Answers};
+use crate::control::{enrol, files};
+use crate::mesh::Store;
+use crate::net::descriptors::Descriptors;
+use crate::telemetry::counters::{Counters, prometheus};
+
+/// Everything there is to tell.
+#[derive(Debug)]
+pub struct Node {
+    name: String,
+    store: Arc<Store>,
+    sources: Arc<files::Status>,
+    enrolment: enrol::Status,
+    counters: Vec<Arc<Counters>>,
+    descriptors: Descriptors,
+    stopping: AtomicBool,
+}
+
+/// Answers `/healthz/ready`.
+#[derive(Debug)]
+pub struct Readiness(Arc<Node>);
+
+/// Answers `/metrics` and `/stats/prometheus`.
+#[derive(Debug)]
+pub struct Metrics(Arc<Node>);
+
+/// Answers everything.
+#[derive(Debug)]
+pub struct Admin(Arc<Node>);
+
+impl Node {
+    /// Puts together what the parts of the proxy tell.
+    pub fn new(
+        name: String,
+        store: Arc<Store>,
+        sources: Arc<files::Status>,
+        enrolment: enrol::Status,
+        counters: Vec<Arc<Counters>>,
+        descriptors: Descriptors,
+    ) -> Self {
+        let stopping = AtomicBool::new(false);
+        Self { name, store, sources, enrolment, counters, descriptors, stopping }
+    }
+
+    /// From now on it is not ready.
+    pub fn stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// The readiness address.
+    pub fn readiness(self: &Arc<Self>) -> Arc<Readiness> {
+        Arc::new(Readiness(Arc::clone(self)))
+    }
+
+    /// The metrics address.
+    pub fn metrics(self: &Arc<Self>) -> Arc<Metrics> {
+        Arc::new(Metrics(Arc::clone(self)))
+    }
+
+    /// The admin address.
+    pub fn admin(self: &Arc<Self>) -> Arc<Admin> {
+        Arc::new(Admin(Arc::clone(self)))
+    }
+
+    /// Ready once the first configuration was brought into force, enrolment included. A pod that
+    /// can't be enrolled is told by `status`; it does not make the node unready for all others.
+    fn ready(&self) -> Answer {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Answer::Text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n".into());
+        }
+        match self.enrolment.report().version {
+            0 => Answer::Text(StatusCode::SERVICE_UNAVAILABLE, "starting\n".into()),
+            _ => Answer::Text(StatusCode::OK, "ready\n".into()),
+        }
+    }
+
+    fn prometheus(&self) -> Answer {
+        Answer::Metrics(prometheus(self.counters.iter().map(|counters| &**counters)))
+    }
+}
+
+impl Answers for Readiness {
+    fn answer(&self, path: &str, _query: Option<&str>) -> Option<Answer> {
+        (path == "/healthz/ready").then(|| self.0.ready())
+    }
+}
+
+impl Answers for Metrics {
+    fn answer(&self, path: &str, _query: Option<&str>) -> Option<Answer> {
+        matches!(path, "/metrics" | "/stats/prometheus").then(|| self.0.prometheus())
+    }
+}
+
+impl Answers for Admin {
+    fn answer(&self, path: &str, query: Option<&str>) -> Option<Answer> {
+        let node = &*self.0;
+        let _ = query;
+        Some(match path {
+            "/metrics" | "/stats/prometheus" => node.prometheus(),
+            "/healthz/ready" => node.ready(),
+            _ => return None,
+        })
+    }
+}
+
+fn json(value: &impl Serialize) -> Answer {
+    match serde_json::to_string(value) {
+        Ok(text) => Answer::Json(text),
+        Err(error) => {
+            Answer::Text(StatusCode::INTERNAL_SERVER_ERROR, format!("not to be written: {error}\n"))
+        }
+    }
+}
