@@ -15,7 +15,7 @@ use crate::net::socket;
 pub(super) struct Captured {
     /// The socket.
     pub stream: TcpStream,
-    /// The client's address. For an outbound connection it is the pod's end on its loopback.
+    /// The client's address.
     pub source: SocketAddr,
     /// What the client asked for.
     pub destination: SocketAddr,
@@ -38,12 +38,24 @@ pub(super) fn outbound(worker: &Worker, pod: &LocalPod, accepted: Accepted) -> O
         return None;
     };
     let _ = stream.set_nodelay(true);
+    let destination = unmapped(destination);
     Some(Captured {
         stream,
-        source: unmapped(peer),
-        destination: unmapped(destination),
+        source: own_address(pod, unmapped(peer), destination),
+        destination,
         permit,
     })
+}
+
+/// The pod's address instead of its loopback, where the capture put the socket: what the connection
+/// would have come from, and what means something to whoever reads it.
+fn own_address(pod: &LocalPod, peer: SocketAddr, destination: SocketAddr) -> SocketAddr {
+    let pod = pod.pod();
+    let own = pod.workload.addresses.iter().find(|own| own.is_ipv4() == destination.is_ipv4());
+    match own {
+        Some(own) if peer.ip().is_loopback() => SocketAddr::new(*own, peer.port()),
+        _ => peer,
+    }
 }
 
 /// What an inbound connection dialled is its socket's own local address (`sk_lookup` assigns

@@ -1,6 +1,7 @@
 //! Opaque connections: bytes both ways, with the failure of the upstream told as a reset.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::connect::{self, Outbound};
 use super::error::Error;
@@ -38,7 +39,8 @@ pub(super) async fn dial(
     let preferred = target.is_headless().then_some(destination);
     let lease = {
         let snapshot = worker.snapshot();
-        let cluster = snapshot.cluster(&port.cluster).ok_or(Error::NoCluster)?;
+        let namespace = Arc::clone(&pod.pod().workload.namespace);
+        let cluster = snapshot.cluster_for(&port.cluster, &namespace).ok_or(Error::NoCluster)?;
         balance::pick(worker, pod, cluster, preferred)?
     };
     let stream = connect::upstream(worker, pod, lease.address).await?;

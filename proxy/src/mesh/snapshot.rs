@@ -4,8 +4,13 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use arrayvec::ArrayString;
+
 use super::{Cluster, RouteTable, Service, ServicePort, Workload};
 use crate::types::{ClusterName, Hostname};
+
+/// The longest name there is, in bytes (RFC 1035, section 2.3.4).
+const MAX_NAME: usize = 255;
 
 /// Everything the data plane may ask about the mesh.
 #[derive(Clone, Debug, Default)]
@@ -59,15 +64,21 @@ impl Snapshot {
                 Owner::Workload(..) => None,
             };
         }
-        let mut name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        // On the stack: this runs for every request. A longer name is nobody's (RFC 1035).
+        let mut name = ArrayString::<MAX_NAME>::new();
+        name.try_push_str(host.strip_suffix('.').unwrap_or(host)).ok()?;
+        name.make_ascii_lowercase();
         if let Some(service) = self.services.get(name.as_str()) {
             return Some(service);
         }
-        match name.split('.').count() {
-            1 => name.extend([".", namespace, ".svc.", &self.cluster_domain]),
-            2 => name.extend([".svc.", &self.cluster_domain]),
-            3 if name.ends_with(".svc") => name.extend([".", &self.cluster_domain]),
+        let endings: &[&str] = match name.split('.').count() {
+            1 => &[".", namespace, ".svc.", &self.cluster_domain],
+            2 => &[".svc.", &self.cluster_domain],
+            3 if name.ends_with(".svc") => &[".", &self.cluster_domain],
             _ => return None,
+        };
+        for ending in endings {
+            name.try_push_str(ending).ok()?;
         }
         self.services.get(name.as_str())
     }

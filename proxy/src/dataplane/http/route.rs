@@ -72,7 +72,7 @@ pub(super) fn choose(
             let chosen = destinations
                 .get(weights.pick(draw))
                 .ok_or(Error::NoCluster)?;
-            let destination = match snapshot.cluster(&chosen.cluster) {
+            let destination = match snapshot.cluster_for(&chosen.cluster, namespace) {
                 Some(cluster) => Destination::Cluster(Arc::clone(cluster)),
                 None => Destination::Missing,
             };
@@ -89,10 +89,11 @@ pub(super) fn choose(
 /// (`outboundTrafficPolicy` ALLOW_ANY). Where that is a service's address, an endpoint is chosen
 /// here, as the kernel's service load balancing would.
 fn allow_any(snapshot: &Rc<Arc<Snapshot>>, downstream: &Downstream) -> Route {
+    let pod = downstream.pod.pod();
     let service = downstream
         .target
         .port()
-        .and_then(|port| snapshot.cluster(&port.cluster));
+        .and_then(|port| snapshot.cluster_for(&port.cluster, &pod.workload.namespace));
     Route {
         name: Arc::clone(&ALLOW_ANY),
         cluster: PASSTHROUGH.clone(),
