@@ -37,12 +37,20 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
 
-    let cgroup = settings.cgroup.clone().or(kernel::bpffs::cgroup2()?).context("no cgroup2")?;
+    let cgroup = settings
+        .cgroup
+        .clone()
+        .or(kernel::bpffs::cgroup2()?)
+        .context("no cgroup2")?;
     let descriptors = Descriptors::of_process().context("read the limit of descriptors")?;
     // Taken before anything is attached: an address in use must not cost captured pods.
-    let readiness = server::bind(settings.readiness).await.context("--readiness")?;
+    let readiness = server::bind(settings.readiness)
+        .await
+        .context("--readiness")?;
     let metrics = server::bind(settings.metrics).await.context("--metrics")?;
-    let admin = server::bind(settings.admin.admin).await.context("--admin")?;
+    let admin = server::bind(settings.admin.admin)
+        .await
+        .context("--admin")?;
 
     let host = Namespace::current().context("open the host's network namespace")?;
     let mut kernel = Kernel::load(&kernel::Options {

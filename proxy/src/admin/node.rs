@@ -7,6 +7,8 @@ use http::StatusCode;
 use serde::Serialize;
 
 use super::server::{Answer, Answers};
+use super::{Filter, Status, status, views};
+use crate::clock;
 use crate::control::{enrol, files};
 use crate::mesh::Store;
 use crate::net::descriptors::Descriptors;
@@ -47,7 +49,15 @@ impl Node {
         descriptors: Descriptors,
     ) -> Self {
         let stopping = AtomicBool::new(false);
-        Self { name, store, sources, enrolment, counters, descriptors, stopping }
+        Self {
+            name,
+            store,
+            sources,
+            enrolment,
+            counters,
+            descriptors,
+            stopping,
+        }
     }
 
     /// From now on it is not ready.
@@ -82,6 +92,34 @@ impl Node {
         }
     }
 
+    fn status(&self) -> Answer {
+        json(&Status::new(status::Parts {
+            node: &self.name,
+            ready: matches!(self.ready(), Answer::Text(StatusCode::OK, _)),
+            snapshot: &self.store.load(),
+            problems: &self.store.problems(),
+            sources: &self.sources.folders(),
+            enrolment: &self.enrolment.report(),
+            now: clock::wall(),
+        }))
+    }
+
+    /// `None` where there is no such view.
+    fn config(&self, view: &str, query: Option<&str>) -> Option<Answer> {
+        let filter = match Filter::from_query(query) {
+            Ok(filter) => filter,
+            Err(error) => return Some(Answer::Text(StatusCode::BAD_REQUEST, format!("{error}\n"))),
+        };
+        let snapshot = self.store.load_full();
+        Some(match view {
+            "routes" => json(&views::routes(&snapshot, &filter)),
+            "clusters" => json(&views::clusters(&snapshot, &filter)),
+            "endpoints" => json(&views::endpoints(&snapshot, &filter)),
+            "listeners" => json(&views::listeners(&self.enrolment.report(), &filter)),
+            _ => return None,
+        })
+    }
+
     fn prometheus(&self) -> Answer {
         Answer::Metrics(prometheus(self.counters.iter().map(|counters| &**counters)))
     }
@@ -102,11 +140,11 @@ impl Answers for Metrics {
 impl Answers for Admin {
     fn answer(&self, path: &str, query: Option<&str>) -> Option<Answer> {
         let node = &*self.0;
-        let _ = query;
         Some(match path {
             "/metrics" | "/stats/prometheus" => node.prometheus(),
             "/healthz/ready" => node.ready(),
-            _ => return None,
+            "/status" => node.status(),
+            path => return node.config(path.strip_prefix("/config/")?, query),
         })
     }
 }
@@ -114,8 +152,9 @@ impl Answers for Admin {
 fn json(value: &impl Serialize) -> Answer {
     match serde_json::to_string(value) {
         Ok(text) => Answer::Json(text),
-        Err(error) => {
-            Answer::Text(StatusCode::INTERNAL_SERVER_ERROR, format!("not to be written: {error}\n"))
-        }
+        Err(error) => Answer::Text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("not to be written: {error}\n"),
+        ),
     }
 }

@@ -1,7 +1,11 @@
 //! The subcommands: one file each. Errors are one line that says what is wrong and what to do; exit
 //! status 2 is for usage, 1 for failure.
 
+mod ask;
+pub mod config;
+mod output;
 pub mod run;
+pub mod status;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -23,12 +27,16 @@ struct Arguments {
 enum Command {
     /// Run the node proxy: capture this node's enrolled pods and carry their traffic.
     Run(Box<run::Args>),
+    Config(config::Args),
+    Status(status::Args),
 }
 
 /// Runs the subcommand that the arguments name.
 pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Run(args) => run::run(*args),
+        Command::Config(args) => config::run(args),
+        Command::Status(args) => status::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -17,7 +17,10 @@ pub struct Args {
 /// Runs until it is told to stop.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&args.settings.log).with_context(|| {
-        format!("--log {}: not a level such as `info` or `info,aquifer::control=debug`", args.settings.log)
+        format!(
+            "--log {}: not a level such as `info` or `info,aquifer::control=debug`",
+            args.settings.log
+        )
     })?;
     // Standard output belongs to the access log.
     tracing_subscriber::fmt()

@@ -201,7 +201,7 @@ impl Store {
                     field: String::new(),
                     message: match file.entries.len() {
                         0 => message.clone(),
-                        count => format!("{message} (the {count} objects it had stay in force)"),
+                        count => format!("{message} (what it had stays in force: {count} objects)"),
                     },
                 });
             }

@@ -31,7 +31,11 @@ pub(super) struct Outbound {
 }
 
 /// Connects to `to` with the pod's own address.
-pub(super) async fn upstream(worker: &Worker, pod: &LocalPod, to: SocketAddr) -> Result<TcpStream, Error> {
+pub(super) async fn upstream(
+    worker: &Worker,
+    pod: &LocalPod,
+    to: SocketAddr,
+) -> Result<TcpStream, Error> {
     worker.counters.upstream_cx.increment();
     let made = {
         let pod = pod.pod();

@@ -12,7 +12,7 @@ use crate::types::Problem;
 #[derive(Debug)]
 pub struct Store {
     current: ArcSwap<Snapshot>,
-    problems: ArcSwap<Vec<Problem>>,
+    problems: watch::Sender<Arc<Vec<Problem>>>,
     changes: watch::Sender<Arc<Snapshot>>,
 }
 
@@ -28,7 +28,7 @@ impl Store {
         let empty = Arc::new(Snapshot::default());
         Self {
             current: ArcSwap::new(Arc::clone(&empty)),
-            problems: ArcSwap::default(),
+            problems: watch::Sender::default(),
             changes: watch::Sender::new(empty),
         }
     }
@@ -50,19 +50,24 @@ impl Store {
 
     /// Puts a snapshot in force, with the problems found while it was made.
     pub fn publish(&self, snapshot: Arc<Snapshot>, problems: Vec<Problem>) {
-        self.problems.store(Arc::new(problems));
+        self.problems.send_replace(Arc::new(problems));
         self.current.store(Arc::clone(&snapshot));
         self.changes.send_replace(snapshot);
     }
 
     /// Replaces the problems alone: what is in force does not change.
     pub fn report(&self, problems: Vec<Problem>) {
-        self.problems.store(Arc::new(problems));
+        self.problems.send_replace(Arc::new(problems));
     }
 
     /// What is wrong with the configuration now, errors first.
     pub fn problems(&self) -> Arc<Vec<Problem>> {
-        self.problems.load_full()
+        Arc::clone(&self.problems.borrow())
+    }
+
+    /// Follows the problems: the receiver always sees the newest and may skip some.
+    pub fn subscribe_problems(&self) -> watch::Receiver<Arc<Vec<Problem>>> {
+        self.problems.subscribe()
     }
 
     /// Follows the snapshots: the receiver always sees the newest and may skip some.

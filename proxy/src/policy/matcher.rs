@@ -4,6 +4,8 @@
 //! requests come from, nor the static conditions (`port`, `gateways`): whoever compiles a table
 //! leaves out the blocks that can't apply there.
 
+use std::fmt;
+
 use http::{HeaderMap, HeaderName, Method};
 
 pub use super::pattern::{Case, Pattern, PatternError};
@@ -153,6 +155,62 @@ impl QueryCondition {
             (_, None) => false,
             (None, Some(_)) => true,
             (Some(pattern), Some(value)) => pattern.matches(value.as_bytes()),
+        }
+    }
+}
+
+/// As operators read it: `uri prefix /api and header x exact a and not header y`.
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fields = [
+            ("uri", &self.path),
+            ("method", &self.method),
+            ("authority", &self.authority),
+        ];
+        let mut parts: Vec<String> = Vec::new();
+        for (name, pattern) in fields {
+            parts.extend(pattern.as_ref().map(|pattern| format!("{name} {pattern}")));
+        }
+        for one in &self.headers {
+            let not = match one.sense {
+                Sense::With => "",
+                Sense::Without => "not ",
+            };
+            parts.push(format!(
+                "{not}header {}{}",
+                one.field,
+                Condition(&one.pattern)
+            ));
+        }
+        for one in &self.query {
+            parts.push(format!("query {}{}", one.name, Condition(&one.pattern)));
+        }
+        if parts.is_empty() {
+            return f.write_str("everything");
+        }
+        f.write_str(&parts.join(" and "))
+    }
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Header(name) => name.as_str(),
+            Self::Method => ":method",
+            Self::Authority => ":authority",
+            Self::Path => ":path",
+        })
+    }
+}
+
+/// Nothing where presence is asked for.
+struct Condition<'a>(&'a Option<Pattern>);
+
+impl fmt::Display for Condition<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(pattern) => write!(f, " {pattern}"),
+            None => Ok(()),
         }
     }
 }

@@ -127,7 +127,7 @@ impl Source {
         self.folders.iter().filter_map(|folder| {
             let kept = match folder.files.len() {
                 0 => String::new(),
-                count => format!(" (the objects of the {count} files it had stay in force)"),
+                count => format!(" (what it had stays in force: {count} files)"),
             };
             Some(Problem {
                 severity: Severity::Error,

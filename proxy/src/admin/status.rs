@@ -1,0 +1,194 @@
+//! How the proxy is doing, in one document: `GET /status`.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::views::state;
+use crate::control::enrol::Report;
+use crate::control::files::FolderStatus;
+use crate::mesh::Snapshot;
+use crate::types::{Problem, Severity};
+
+/// `GET /status`. The field names are a promise to scripts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The node.
+    pub node: String,
+    /// Version of the program.
+    pub version: String,
+    /// What the readiness probe is told.
+    pub ready: bool,
+    /// Version of the snapshot in force: it counts up with each change of the configuration.
+    pub snapshot: u64,
+    /// Version of the snapshot that local pods were last enrolled by.
+    pub enrolled_snapshot: u64,
+    /// How many services there are.
+    pub services: usize,
+    /// How many pods.
+    pub pods: usize,
+    /// Where the configuration comes from.
+    pub sources: Vec<SourceRow>,
+    /// Local pods.
+    pub enrolment: Vec<PodRow>,
+    /// What is wrong with the configuration, errors first.
+    pub problems: Vec<ProblemRow>,
+}
+
+/// A folder of manifests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRow {
+    /// The folder.
+    pub path: String,
+    /// How many files it has.
+    pub files: usize,
+    /// How many of its objects are in force, by kind.
+    pub objects: BTreeMap<String, usize>,
+    /// When it was last read (RFC 3339).
+    pub read: String,
+    /// How long ago that was, in seconds.
+    pub age_seconds: u64,
+    /// Why it can't be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A local pod of the mesh.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodRow {
+    /// `namespace/name`.
+    pub pod: String,
+    /// `enrolled` or `failed`.
+    pub state: String,
+    /// Where its network namespace is.
+    pub netns: String,
+    /// The cookie of that namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<u64>,
+    /// Ports of its outbound listeners.
+    pub outbound: Vec<u16>,
+    /// Ports of its inbound listeners.
+    pub inbound: Vec<u16>,
+    /// Listening sockets held for it.
+    pub sockets: usize,
+    /// `closed` or `open`.
+    pub failure_mode: String,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// One thing wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProblemRow {
+    /// `error` or `warning`.
+    pub severity: String,
+    /// `Kind namespace/name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// `file:line`, or the file alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
+    /// As in `spec.http[0].match[1].uri`; empty where the whole object is meant.
+    pub field: String,
+    /// What is wrong and what to do about it.
+    pub message: String,
+}
+
+/// What the status is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    /// The node.
+    pub node: &'a str,
+    /// What the readiness probe is told.
+    pub ready: bool,
+    /// The snapshot in force.
+    pub snapshot: &'a Snapshot,
+    /// What is wrong.
+    pub problems: &'a [Problem],
+    /// The folders.
+    pub sources: &'a [FolderStatus],
+    /// Local pods.
+    pub enrolment: &'a Report,
+    /// What time it is.
+    pub now: SystemTime,
+}
+
+impl Status {
+    /// Puts it together.
+    pub fn new(parts: Parts<'_>) -> Self {
+        let Parts {
+            node,
+            ready,
+            snapshot,
+            problems,
+            sources,
+            enrolment,
+            now,
+        } = parts;
+        Self {
+            node: node.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ready,
+            snapshot: snapshot.version,
+            enrolled_snapshot: enrolment.version,
+            services: snapshot.services.len(),
+            pods: snapshot.workloads.len(),
+            sources: sources.iter().map(|one| source(one, now)).collect(),
+            enrolment: pods(enrolment),
+            problems: problems.iter().map(problem).collect(),
+        }
+    }
+}
+
+fn source(folder: &FolderStatus, now: SystemTime) -> SourceRow {
+    let objects = folder.objects.iter();
+    SourceRow {
+        path: folder.path.display().to_string(),
+        files: folder.files,
+        objects: objects
+            .map(|(kind, count)| (kind.to_string(), *count))
+            .collect(),
+        read: humantime::format_rfc3339_seconds(folder.read).to_string(),
+        age_seconds: now
+            .duration_since(folder.read)
+            .unwrap_or_default()
+            .as_secs(),
+        error: folder.error.clone(),
+    }
+}
+
+fn pods(report: &Report) -> Vec<PodRow> {
+    let rows = report.pods.iter().map(|pod| PodRow {
+        pod: pod.pod.clone(),
+        state: state(pod.state).to_owned(),
+        netns: pod.netns.display().to_string(),
+        cookie: pod.cookie,
+        outbound: pod.outbound.clone(),
+        inbound: pod.inbound.clone(),
+        sockets: pod.sockets,
+        failure_mode: match pod.failure_mode {
+            crate::mesh::FailureMode::Closed => "closed",
+            crate::mesh::FailureMode::Open => "open",
+        }
+        .to_owned(),
+        error: pod.error.clone(),
+    });
+    rows.collect()
+}
+
+/// A problem, as scripts read it.
+pub fn problem(problem: &Problem) -> ProblemRow {
+    ProblemRow {
+        severity: match problem.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        }
+        .to_owned(),
+        object: problem.object.as_ref().map(ToString::to_string),
+        position: problem.position.as_ref().map(ToString::to_string),
+        field: problem.field.clone(),
+        message: problem.message.clone(),
+    }
+}

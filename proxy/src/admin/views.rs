@@ -1,0 +1,305 @@
+//! What is in force, as rows for people and scripts: the JSON of the admin interface, and what the
+//! command line makes tables of.
+//!
+//! Pure: a snapshot in, rows out. The field names are a promise to scripts.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::filter::Filter;
+use crate::control::enrol::{Report, State};
+use crate::mesh::{Action, Cluster, RouteTable, Rule, Service, ServicePort, Snapshot};
+
+/// One rule of a service's port. `GET /config/routes` gives a list of these, in the order in which
+/// the rules of each port are tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteRow {
+    /// The service.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The only namespace whose callers have this rule; absent where all have it that have no other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub callers: Option<String>,
+    /// Where the rule comes from, as `Kind namespace/name`; absent for the plain rule of a service
+    /// that has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The rule's place, counted from 1.
+    pub order: usize,
+    /// The rule's name.
+    pub name: String,
+    /// Alternatives: one must hold. Empty: the rule takes everything.
+    pub matches: Vec<String>,
+    /// Where requests go.
+    pub destinations: Vec<DestinationRow>,
+}
+
+/// A weighted destination of a [`RouteRow`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestinationRow {
+    /// The cluster.
+    pub cluster: String,
+    /// Its weight.
+    pub weight: u64,
+    /// How many endpoints it has; absent where there is no such cluster (503, NC).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<usize>,
+}
+
+/// One cluster. `GET /config/clusters` gives a list of these, sorted by host, port and subset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterRow {
+    /// `outbound|PORT|SUBSET|HOST`.
+    pub name: String,
+    /// The service.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The subset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subset: Option<String>,
+    /// The only namespace whose callers have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub callers: Option<String>,
+    /// What the port declares to carry.
+    pub protocol: String,
+    /// How many ready endpoints it has.
+    pub endpoints: usize,
+}
+
+/// One endpoint of a cluster. `GET /config/endpoints` gives a list of these, sorted likewise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointRow {
+    /// The cluster.
+    pub cluster: String,
+    /// The only namespace whose callers have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub callers: Option<String>,
+    /// Address and port.
+    pub address: String,
+    /// The pod, as `namespace/name`, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Its node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Whether the pod is in the mesh.
+    pub enrolled: bool,
+}
+
+/// The listeners of one local pod in one direction. `GET /config/listeners` gives a list of these.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerRow {
+    /// The pod, as `namespace/name`.
+    pub pod: String,
+    /// `outbound` or `inbound`.
+    pub direction: String,
+    /// Ports on the loopback of the pod's network namespace, IPv4 before IPv6.
+    pub ports: Vec<u16>,
+    /// `enrolled` or `failed`.
+    pub state: String,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The rules in force.
+pub fn routes(snapshot: &Snapshot, filter: &Filter) -> Vec<RouteRow> {
+    let mut rows = Vec::new();
+    for service in sorted(snapshot).filter(|one| filter.wants_host(one.hostname.as_str())) {
+        for port in service
+            .ports
+            .iter()
+            .filter(|one| filter.wants_port(one.number))
+        {
+            routes_of(snapshot, service, port, filter, &mut rows);
+        }
+    }
+    rows
+}
+
+fn routes_of(
+    snapshot: &Snapshot,
+    service: &Service,
+    port: &ServicePort,
+    filter: &Filter,
+    rows: &mut Vec<RouteRow>,
+) {
+    let mut add = |callers: Option<&str>, table: &RouteTable| {
+        let rules = table.rules.iter().enumerate();
+        rows.extend(rules.map(|(index, rule)| RouteRow {
+            host: service.hostname.to_string(),
+            port: port.number,
+            callers: callers.map(str::to_owned),
+            source: table.source.as_ref().map(ToString::to_string),
+            order: index + 1,
+            name: rule.name.to_string(),
+            matches: rule.matches.iter().map(ToString::to_string).collect(),
+            destinations: destinations(snapshot, rule, callers.or(filter.namespace())),
+        }));
+    };
+    // One pod is asked for: what its namespace sees, whether it is everyone's or its own.
+    if let Some(namespace) = filter.namespace() {
+        add(None, snapshot.routes(port, namespace));
+        return;
+    }
+    add(None, &port.routes);
+    for (namespace, table) in &port.private_routes {
+        add(Some(namespace), table);
+    }
+}
+
+fn destinations(snapshot: &Snapshot, rule: &Rule, namespace: Option<&str>) -> Vec<DestinationRow> {
+    match &rule.action {
+        Action::Forward {
+            destinations,
+            weights,
+        } => destinations
+            .iter()
+            .zip(weights.iter())
+            .map(|(one, weight)| {
+                let cluster = match namespace {
+                    Some(namespace) => snapshot.cluster_for(&one.cluster, namespace),
+                    None => snapshot.cluster(&one.cluster),
+                };
+                DestinationRow {
+                    cluster: one.cluster.to_string(),
+                    weight,
+                    endpoints: cluster.map(|one| one.endpoints.len()),
+                }
+            })
+            .collect(),
+    }
+}
+
+fn sorted(snapshot: &Snapshot) -> impl Iterator<Item = &Service> {
+    let mut services: Vec<&Service> = snapshot.services.values().map(|one| &**one).collect();
+    services.sort_by(|one, other| one.hostname.cmp(&other.hostname));
+    services.into_iter()
+}
+
+/// The clusters in force.
+pub fn clusters(snapshot: &Snapshot, filter: &Filter) -> Vec<ClusterRow> {
+    wanted(snapshot, filter)
+        .into_iter()
+        .map(|(callers, cluster)| ClusterRow {
+            name: cluster.name.to_string(),
+            host: cluster.hostname.to_string(),
+            port: cluster.port,
+            subset: cluster.subset.as_deref().map(str::to_owned),
+            callers,
+            protocol: cluster.protocol.to_string(),
+            endpoints: cluster.endpoints.len(),
+        })
+        .collect()
+}
+
+/// The endpoints in force. The filter's pod is here the pod behind the endpoint.
+pub fn endpoints(snapshot: &Snapshot, filter: &Filter) -> Vec<EndpointRow> {
+    let mut rows = Vec::new();
+    for (callers, cluster) in wanted(snapshot, &filter.without_pod()) {
+        for endpoint in cluster.endpoints.iter() {
+            let workload = endpoint.workload.as_deref();
+            let pod = workload.map(|one| format!("{}/{}", one.namespace, one.name));
+            if !filter.wants_pod(pod.as_deref()) {
+                continue;
+            }
+            rows.push(EndpointRow {
+                cluster: cluster.name.to_string(),
+                callers: callers.clone(),
+                address: endpoint.address.to_string(),
+                pod,
+                node: workload
+                    .and_then(|one| one.node.as_deref())
+                    .map(str::to_owned),
+                enrolled: workload.is_some_and(|one| one.enrolled),
+            });
+        }
+    }
+    rows
+}
+
+/// The clusters that pass the filter, sorted, with the only namespace that has them.
+fn wanted<'a>(snapshot: &'a Snapshot, filter: &Filter) -> Vec<(Option<String>, &'a Cluster)> {
+    let namespace = filter.namespace();
+    let private = snapshot
+        .private_clusters
+        .iter()
+        .filter(|(name, _)| namespace.is_none_or(|wanted| wanted == &***name))
+        .flat_map(|(name, clusters)| {
+            clusters
+                .values()
+                .flatten()
+                .map(move |one| (Some(name.to_string()), &**one))
+        });
+    let hidden = namespace.and_then(|namespace| snapshot.private_clusters.get(namespace));
+    let mut all: Vec<(Option<String>, &Cluster)> = snapshot
+        .clusters
+        .values()
+        .filter(|one| hidden.is_none_or(|hidden| !hidden.contains_key(&one.name)))
+        .map(|one| (None, &**one))
+        .chain(private)
+        .filter(|(_, one)| {
+            filter.wants_host(one.hostname.as_str())
+                && filter.wants_port(one.port)
+                && filter.wants_subset(one.subset.as_deref())
+        })
+        .collect();
+    all.sort_by(|(callers, one), (other_callers, other)| {
+        let key = |one: &Cluster| (one.hostname.clone(), one.port, one.subset.clone());
+        key(one)
+            .cmp(&key(other))
+            .then_with(|| callers.cmp(other_callers))
+    });
+    all
+}
+
+/// The listeners of local pods.
+pub fn listeners(report: &Report, filter: &Filter) -> Vec<ListenerRow> {
+    let mut rows = Vec::new();
+    for pod in report
+        .pods
+        .iter()
+        .filter(|one| filter.wants_pod(Some(&one.pod)))
+    {
+        for (direction, ports) in [("outbound", &pod.outbound), ("inbound", &pod.inbound)] {
+            let wanted = filter.port.is_none_or(|port| ports.contains(&port));
+            if wanted {
+                rows.push(ListenerRow {
+                    pod: pod.pod.clone(),
+                    direction: direction.to_owned(),
+                    ports: ports.clone(),
+                    state: state(pod.state).to_owned(),
+                    error: pod.error.clone(),
+                });
+            }
+        }
+    }
+    rows
+}
+
+/// The word for a state, as in the JSON.
+pub(super) fn state(state: State) -> &'static str {
+    match state {
+        State::Enrolled => "enrolled",
+        State::Failed => "failed",
+    }
+}
+
+/// Objects in force by kind, as one line: `2 Pod, 1 Service`.
+pub fn by_kind(objects: &BTreeMap<String, usize>) -> String {
+    let parts: Vec<String> = objects
+        .iter()
+        .map(|(kind, count)| format!("{count} {kind}"))
+        .collect();
+    if parts.is_empty() {
+        "none".to_owned()
+    } else {
+        parts.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,228 @@
+//! `aquifer config`: what a running proxy has in force.
+
+use anyhow::Context;
+use clap::{Args as ClapArgs, Subcommand};
+use serde::de::DeserializeOwned;
+
+use super::ask::ask;
+use super::output::{Output, print, table};
+use crate::admin::Filter;
+use crate::admin::views::{ClusterRow, EndpointRow, ListenerRow, RouteRow};
+use crate::settings::Admin;
+
+/// What a running proxy has in force: the rules requests are routed by, the clusters they lead to,
+/// the endpoints that answer, the listeners that capture.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Rules of each service's port, in the order in which they are tried.
+    Routes(Question),
+    /// Where requests can be sent: each service's port, and each subset of a DestinationRule.
+    Clusters(Question),
+    /// Addresses that answer for each cluster: ready endpoints, and the pods behind them.
+    Endpoints(Question),
+    /// Listeners inside the network namespaces of local pods, which take their connections.
+    Listeners(Question),
+}
+
+#[derive(Debug, ClapArgs)]
+struct Question {
+    /// Only what concerns this pod, as NAMESPACE/NAME: the rules and clusters that its namespace
+    /// sees, the endpoints and listeners that are its own.
+    #[arg(long, value_name = "POD")]
+    pod: Option<String>,
+    /// Only this service: its name, or the name and the first of what follows (`web.shop`).
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
+    /// Only this port of a service (of a listener: its own port).
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// Only this subset of a DestinationRule.
+    #[arg(long, value_name = "SUBSET")]
+    subset: Option<String>,
+    /// Form of the answer.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+impl Question {
+    fn filter(&self) -> Filter {
+        Filter {
+            pod: self.pod.clone(),
+            host: self.host.clone(),
+            port: self.port,
+            subset: self.subset.clone(),
+        }
+    }
+}
+
+/// Asks and prints.
+///
+/// # Errors
+/// One line that says why there is no answer.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    match args.what {
+        What::Routes(question) => answer("routes", &question, routes),
+        What::Clusters(question) => answer("clusters", &question, clusters),
+        What::Endpoints(question) => answer("endpoints", &question, endpoints),
+        What::Listeners(question) => answer("listeners", &question, listeners),
+    }
+}
+
+fn answer<T: DeserializeOwned>(
+    name: &str,
+    question: &Question,
+    draw: fn(Vec<T>) -> String,
+) -> anyhow::Result<()> {
+    let path = format!("/config/{name}{}", question.filter().to_query());
+    let body = ask(question.admin.admin, &path)?;
+    let unknown = "the proxy's answer is of another version of aquifer";
+    match question.output {
+        Output::Json => {
+            let value: serde_json::Value = serde_json::from_slice(&body).context(unknown)?;
+            print(&format!("{value:#}\n"))
+        }
+        Output::Table => print(&draw(serde_json::from_slice(&body).context(unknown)?)),
+    }
+}
+
+/// A dash in the place of nothing.
+fn or_dash(text: Option<String>) -> String {
+    text.filter(|text| !text.is_empty())
+        .unwrap_or_else(|| "-".to_owned())
+}
+
+fn routes(rows: Vec<RouteRow>) -> String {
+    let rows = rows.into_iter().map(|row| {
+        let destinations: Vec<String> = row
+            .destinations
+            .iter()
+            .map(|one| {
+                let endpoints = match one.endpoints {
+                    None => " (no such cluster)",
+                    Some(0) => " (no endpoint)",
+                    Some(_) => "",
+                };
+                let weight = match row.destinations.len() {
+                    1 => String::new(),
+                    _ => format!("{} ", one.weight),
+                };
+                format!("{weight}{}{endpoints}", one.cluster)
+            })
+            .collect();
+        [
+            row.host,
+            row.port.to_string(),
+            row.name,
+            if row.matches.is_empty() {
+                "everything".to_owned()
+            } else {
+                row.matches.join("\n")
+            },
+            destinations.join("\n"),
+            or_dash(row.source),
+            row.callers.unwrap_or_else(|| "any".to_owned()),
+        ]
+    });
+    table(
+        [
+            "HOST",
+            "PORT",
+            "RULE",
+            "MATCH",
+            "DESTINATIONS",
+            "SOURCE",
+            "CALLERS",
+        ],
+        rows,
+    )
+}
+
+fn clusters(rows: Vec<ClusterRow>) -> String {
+    let rows = rows.into_iter().map(|row| {
+        [
+            row.host,
+            row.port.to_string(),
+            or_dash(row.subset),
+            row.protocol,
+            row.endpoints.to_string(),
+            row.callers.unwrap_or_else(|| "any".to_owned()),
+        ]
+    });
+    table(
+        ["HOST", "PORT", "SUBSET", "PROTOCOL", "ENDPOINTS", "CALLERS"],
+        rows,
+    )
+}
+
+fn endpoints(rows: Vec<EndpointRow>) -> String {
+    let rows = rows.into_iter().map(|row| {
+        [
+            row.address,
+            row.cluster,
+            or_dash(row.pod),
+            or_dash(row.node),
+            if row.enrolled { "yes" } else { "no" }.to_owned(),
+        ]
+    });
+    table(["ADDRESS", "CLUSTER", "POD", "NODE", "IN MESH"], rows)
+}
+
+fn listeners(rows: Vec<ListenerRow>) -> String {
+    let rows = rows.into_iter().map(|row| {
+        let ports: Vec<String> = row.ports.iter().map(u16::to_string).collect();
+        [
+            row.pod,
+            row.direction,
+            or_dash(Some(ports.join(", "))),
+            row.state,
+            or_dash(row.error),
+        ]
+    });
+    table(["POD", "DIRECTION", "PORTS", "STATE", "ERROR"], rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::views::DestinationRow;
+
+    #[test]
+    fn routes_are_a_table() {
+        let row = RouteRow {
+            host: "web.shop.svc.cluster.local".into(),
+            port: 80,
+            callers: None,
+            source: Some("VirtualService shop/web".into()),
+            order: 1,
+            name: "canary".into(),
+            matches: vec!["uri prefix /a".into(), "header x exact 1".into()],
+            destinations: vec![
+                DestinationRow {
+                    cluster: "v1".into(),
+                    weight: 90,
+                    endpoints: Some(3),
+                },
+                DestinationRow {
+                    cluster: "v2".into(),
+                    weight: 10,
+                    endpoints: None,
+                },
+            ],
+        };
+        assert_eq!(
+            routes(vec![row]),
+            "HOST                        PORT  RULE    MATCH             DESTINATIONS             SOURCE                   CALLERS
+web.shop.svc.cluster.local  80    canary  uri prefix /a     90 v1                    VirtualService shop/web  any
+                                          header x exact 1  10 v2 (no such cluster)
+"
+        );
+    }
+}

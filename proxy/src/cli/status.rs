@@ -1,0 +1,147 @@
+//! `aquifer status`: how a running proxy is doing.
+
+use anyhow::Context;
+
+use super::ask::ask;
+use super::output::{Output, print, table};
+use crate::admin::Status;
+use crate::admin::views::by_kind;
+use crate::settings::Admin;
+
+/// How a running proxy is doing: where its configuration comes from and what is wrong with it, and
+/// which pods of this node it captures.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Form of the answer.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+/// Asks and prints.
+///
+/// # Errors
+/// One line that says why there is no answer.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let body = ask(args.admin.admin, "/status")?;
+    let unknown = "the proxy's answer is of another version of aquifer";
+    match args.output {
+        Output::Json => {
+            let value: serde_json::Value = serde_json::from_slice(&body).context(unknown)?;
+            print(&format!("{value:#}\n"))
+        }
+        Output::Table => print(&draw(&serde_json::from_slice(&body).context(unknown)?)),
+    }
+}
+
+fn draw(status: &Status) -> String {
+    let ready = if status.ready { "ready" } else { "not ready" };
+    let mut text = format!(
+        "node {} (aquifer {}): {ready}, snapshot {} with {} services and {} pods\n",
+        status.node, status.version, status.snapshot, status.services, status.pods
+    );
+    text.push('\n');
+    text.push_str(&table(
+        ["SOURCE", "FILES", "OBJECTS", "READ", "ERROR"],
+        status.sources.iter().map(|one| {
+            [
+                one.path.clone(),
+                one.files.to_string(),
+                by_kind(&one.objects),
+                format!("{} s ago", one.age_seconds),
+                one.error.clone().unwrap_or_else(|| "-".to_owned()),
+            ]
+        }),
+    ));
+    text.push('\n');
+    if status.enrolment.is_empty() {
+        text.push_str("no pod of this node is in the mesh\n");
+    } else {
+        let rows = status.enrolment.iter().map(|one| {
+            [
+                one.pod.clone(),
+                one.state.clone(),
+                one.netns.clone(),
+                one.failure_mode.clone(),
+                one.sockets.to_string(),
+                one.error.clone().unwrap_or_else(|| "-".to_owned()),
+            ]
+        });
+        text.push_str(&table(
+            [
+                "POD",
+                "STATE",
+                "NETNS",
+                "IF THE PROXY DIES",
+                "SOCKETS",
+                "ERROR",
+            ],
+            rows,
+        ));
+    }
+    text.push('\n');
+    if status.problems.is_empty() {
+        text.push_str("nothing is wrong with the configuration\n");
+    }
+    for problem in &status.problems {
+        let parts = [
+            problem.position.as_deref(),
+            problem.object.as_deref(),
+            Some(problem.field.as_str()).filter(|field| !field.is_empty()),
+            Some(problem.message.as_str()),
+        ];
+        let parts: Vec<&str> = parts.into_iter().flatten().collect();
+        text.push_str(&format!("{}: {}\n", problem.severity, parts.join(": ")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::admin::status::{ProblemRow, SourceRow};
+
+    #[test]
+    fn problems_are_one_line_each() {
+        let status = Status {
+            node: "node-1".into(),
+            version: "0.1.0".into(),
+            ready: true,
+            snapshot: 3,
+            enrolled_snapshot: 3,
+            services: 1,
+            pods: 2,
+            sources: vec![SourceRow {
+                path: "/etc/mesh".into(),
+                files: 1,
+                objects: BTreeMap::from([("Pod".to_owned(), 2), ("Service".to_owned(), 1)]),
+                read: String::new(),
+                age_seconds: 4,
+                error: None,
+            }],
+            enrolment: Vec::new(),
+            problems: vec![ProblemRow {
+                severity: "warning".into(),
+                object: Some("VirtualService shop/web".into()),
+                position: Some("/etc/mesh/a.yaml:3".into()),
+                field: "spec.tcp".into(),
+                message: "not implemented yet: it has no effect".into(),
+            }],
+        };
+        assert_eq!(
+            draw(&status),
+            "node node-1 (aquifer 0.1.0): ready, snapshot 3 with 1 services and 2 pods
+
+SOURCE     FILES  OBJECTS           READ     ERROR
+/etc/mesh  1      2 Pod, 1 Service  4 s ago  -
+
+no pod of this node is in the mesh
+
+warning: /etc/mesh/a.yaml:3: VirtualService shop/web: spec.tcp: not implemented yet: it has no effect
+"
+        );
+    }
+}
