@@ -51,7 +51,11 @@ pub(super) fn outbound(worker: &Worker, pod: &LocalPod, accepted: Accepted) -> O
 /// would have come from, and what means something to whoever reads it.
 fn own_address(pod: &LocalPod, peer: SocketAddr, destination: SocketAddr) -> SocketAddr {
     let pod = pod.pod();
-    let own = pod.workload.addresses.iter().find(|own| own.is_ipv4() == destination.is_ipv4());
+    let own = pod
+        .workload
+        .addresses
+        .iter()
+        .find(|own| own.is_ipv4() == destination.is_ipv4());
     match own {
         Some(own) if peer.ip().is_loopback() => SocketAddr::new(*own, peer.port()),
         _ => peer,

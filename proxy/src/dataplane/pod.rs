@@ -1,11 +1,14 @@
 //! What a worker keeps for one local pod: its pools, its balancer state, and whether it still
 //! serves.
 
-use std::cell::{Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
+use slab::Slab;
 use tokio::sync::watch;
 
 use super::balance::ClusterState;
@@ -14,7 +17,7 @@ use crate::net::pod::Pod;
 use crate::types::ClusterName;
 
 /// How far a pod is on its way out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
     /// New connections are taken.
     Serving,
@@ -29,7 +32,9 @@ pub struct LocalPod {
     pod: RefCell<Arc<Pod>>,
     pub(super) pools: Pools,
     pub(super) clusters: RefCell<HashMap<ClusterName, Arc<ClusterState>>>,
-    phase: watch::Sender<Phase>,
+    phase: Cell<Phase>,
+    /// Tasks to wake when the phase changes.
+    waiting: RefCell<Slab<Waker>>,
     running: watch::Sender<usize>,
 }
 
@@ -39,7 +44,8 @@ impl LocalPod {
             pod: RefCell::new(pod),
             pools: Pools::default(),
             clusters: RefCell::default(),
-            phase: watch::Sender::new(Phase::Serving),
+            phase: Cell::new(Phase::Serving),
+            waiting: RefCell::default(),
             running: watch::Sender::new(0),
         }
     }
@@ -61,26 +67,29 @@ impl LocalPod {
 
     /// Moves on to another phase.
     pub(super) fn enter(&self, phase: Phase) {
-        self.phase.send_replace(phase);
+        self.phase.set(phase);
+        self.waiting
+            .borrow()
+            .iter()
+            .for_each(|(_, waker)| waker.wake_by_ref());
     }
 
     /// Resolves when no new work may begin.
-    pub(super) async fn draining(&self) {
-        // The sender lives in `self`: the channel can't be closed.
-        let _ = self
-            .phase
-            .subscribe()
-            .wait_for(|phase| *phase != Phase::Serving)
-            .await;
+    pub(super) fn draining(&self) -> Reaches<'_> {
+        Reaches {
+            pod: self,
+            phase: Phase::Draining,
+            place: None,
+        }
     }
 
     /// Resolves when everything must end.
-    pub(super) async fn gone(&self) {
-        let _ = self
-            .phase
-            .subscribe()
-            .wait_for(|phase| *phase == Phase::Gone)
-            .await;
+    pub(super) fn gone(&self) -> Reaches<'_> {
+        Reaches {
+            pod: self,
+            phase: Phase::Gone,
+            place: None,
+        }
     }
 
     /// Counts something that runs for this pod, until it is dropped.
@@ -96,6 +105,42 @@ impl LocalPod {
             .subscribe()
             .wait_for(|running| *running == 0)
             .await;
+    }
+}
+
+/// Resolves when a pod has come as far as a phase. Polled with every event of a connection, so that
+/// a poll is no more than a comparison.
+pub(super) struct Reaches<'a> {
+    pod: &'a LocalPod,
+    phase: Phase,
+    place: Option<usize>,
+}
+
+impl Future for Reaches<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.pod.phase.get() >= self.phase {
+            return Poll::Ready(());
+        }
+        let mut waiting = self.pod.waiting.borrow_mut();
+        match self.place.and_then(|place| waiting.get_mut(place)) {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => {
+                let place = waiting.insert(cx.waker().clone());
+                drop(waiting);
+                self.place = Some(place);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Reaches<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.pod.waiting.borrow_mut().try_remove(place);
+        }
     }
 }
 

@@ -40,7 +40,9 @@ pub(super) async fn dial(
     let lease = {
         let snapshot = worker.snapshot();
         let namespace = Arc::clone(&pod.pod().workload.namespace);
-        let cluster = snapshot.cluster_for(&port.cluster, &namespace).ok_or(Error::NoCluster)?;
+        let cluster = snapshot
+            .cluster_for(&port.cluster, &namespace)
+            .ok_or(Error::NoCluster)?;
         balance::pick(worker, pod, cluster, preferred)?
     };
     let stream = connect::upstream(worker, pod, lease.address).await?;

@@ -66,7 +66,8 @@ impl Snapshot {
         }
         // On the stack: this runs for every request. A longer name is nobody's (RFC 1035).
         let mut name = ArrayString::<MAX_NAME>::new();
-        name.try_push_str(host.strip_suffix('.').unwrap_or(host)).ok()?;
+        name.try_push_str(host.strip_suffix('.').unwrap_or(host))
+            .ok()?;
         name.make_ascii_lowercase();
         if let Some(service) = self.services.get(name.as_str()) {
             return Some(service);

@@ -1,19 +1,14 @@
 //! Header fields on their way through: what belongs to one hop is taken off, what a mesh proxy says
 //! is put on. Names and behaviour are Envoy's under Istio's settings.
 
-use std::fmt::Write as _;
-
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HeaderName, SERVER, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, HeaderName, SERVER, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue};
 
 use super::canonical::wants_trailers;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
@@ -22,18 +17,30 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// Who it was sent for.
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Control fields that a mesh client's proxy removes unread (seen with istiod's configuration).
-const CONTROL: [HeaderName; 9] = [
-    HeaderName::from_static("x-envoy-max-retries"),
-    HeaderName::from_static("x-envoy-retry-on"),
-    HeaderName::from_static("x-envoy-retry-grpc-on"),
-    HeaderName::from_static("x-envoy-retriable-status-codes"),
-    HeaderName::from_static("x-envoy-retriable-header-names"),
-    HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
-    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
-    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
-    HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response"),
-];
+/// Whether a field ends at this proxy: one of the hop's own, or a control field that a mesh client's
+/// proxy removes unread (seen with istiod's configuration).
+fn ends_here(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "expect"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "x-envoy-hedge-on-per-try-timeout"
+            | "x-envoy-max-retries"
+            | "x-envoy-retriable-header-names"
+            | "x-envoy-retriable-status-codes"
+            | "x-envoy-retry-grpc-on"
+            | "x-envoy-retry-on"
+            | "x-envoy-upstream-rq-per-try-timeout-ms"
+            | "x-envoy-upstream-rq-timeout-alt-response"
+            | "x-envoy-upstream-rq-timeout-ms"
+    )
+}
 
 /// The protocol that a request asks to change to, where it does (RFC 9110, section 7.8).
 pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
@@ -48,24 +55,23 @@ pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     (named && !wanted.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| wanted.clone())
 }
 
-/// Takes off what belongs to the hop, the fields that `Connection` names included.
-pub(super) fn strip_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|option| HeaderName::try_from(option.trim()).ok())
-            // What routing and authorization rest on is not a client's to take away.
-            .filter(|name| !is_kept(name))
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-        headers.remove(CONNECTION);
+/// Takes off every field that ends here, and those that `Connection` names. A message without any,
+/// as nearly all are, costs one look at each name.
+fn strip(headers: &mut HeaderMap, ends_here: impl Fn(&HeaderName) -> bool) {
+    if !headers.keys().any(&ends_here) {
+        return;
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+    let named = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|option| HeaderName::try_from(option.trim()).ok())
+        // What routing and authorization rest on is not a client's to take away.
+        .filter(|name| !is_kept(name));
+    let ending = headers.keys().filter(|name| ends_here(name)).cloned();
+    let all: Vec<HeaderName> = named.chain(ending).collect();
+    for name in all {
         headers.remove(name);
     }
 }
@@ -87,16 +93,10 @@ pub(super) fn to_upstream(
     request_id: impl FnOnce() -> u128,
 ) {
     let trailers = headers.contains_key(TE) && wants_trailers(headers);
-    strip_hop(headers);
-    headers.remove(TE);
+    // `expect` too: the proxy answers it, since hyper sends 100 when the body is first asked for.
+    strip(headers, ends_here);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
-    // The proxy has answered it already: hyper sends 100 when the body is first asked for.
-    headers.remove(EXPECT);
-    headers.remove(HTTP2_SETTINGS);
-    for name in &CONTROL {
-        headers.remove(name);
     }
     if let Some(protocol) = upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -133,27 +133,30 @@ pub(super) fn has_two_lengths(headers: &HeaderMap) -> bool {
 
 /// Makes an upstream's header fields those of the answer to the client.
 pub(super) fn to_downstream(headers: &mut HeaderMap, service_time: u64) {
-    strip_hop(headers);
+    strip(headers, |name| {
+        matches!(
+            name.as_str(),
+            "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade"
+        )
+    });
     headers.insert(SERVER, HeaderValue::from_static("envoy"));
-    headers.insert(SERVICE_TIME, HeaderValue::from(service_time));
+    let service_time = match service_time {
+        0 => HeaderValue::from_static("0"),
+        millis => HeaderValue::from(millis),
+    };
+    headers.insert(SERVICE_TIME, service_time);
 }
 
 /// A random (version 4) UUID of 128 random bits, RFC 9562.
 fn uuid(random: u128) -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let bits = random & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
-    let hex = format_args!("{bits:032x}").to_string();
-    let mut text = String::with_capacity(36);
-    let parts = [
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..],
-    ];
-    for (index, part) in parts.into_iter().enumerate() {
-        let _ = write!(text, "{}{part}", if index > 0 { "-" } else { "" });
+    let mut text = *b"00000000-0000-4000-8000-000000000000";
+    let places = text.iter_mut().filter(|byte| **byte != b'-');
+    for (nibble, place) in (0..32).rev().zip(places) {
+        *place = DIGITS[(bits >> (nibble * 4) & 0xf) as usize];
     }
-    HeaderValue::from_maybe_shared(Bytes::from(text))
+    HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&text))
         .unwrap_or_else(|_| HeaderValue::from_static("00000000-0000-4000-8000-000000000000"))
 }
 
