@@ -142,6 +142,7 @@ fn object(value: &Value, lines: Lines) -> Decoded {
     let valid = !findings
         .iter()
         .any(|one| one.severity == crate::types::Severity::Error);
+    limit(&mut findings);
     Decoded {
         reference: (!reference.name.is_empty()).then_some(reference),
         object: object.filter(|_| valid),
@@ -169,6 +170,21 @@ fn check_name(reference: &ObjectRef) -> Result<(), Finding> {
         return Err(Finding::error("metadata.namespace", message));
     }
     Ok(())
+}
+
+/// The most that is said about one object: whoever makes more mistakes has one in the tool that
+/// wrote it.
+const MAX_FINDINGS: usize = 100;
+
+/// Keeps the first findings, and among these an error if there was one.
+fn limit(findings: &mut Vec<Finding>) {
+    if findings.len() <= MAX_FINDINGS {
+        return;
+    }
+    findings.sort_by_key(|one| one.severity);
+    let more = findings.len() - MAX_FINDINGS;
+    findings.truncate(MAX_FINDINGS);
+    findings.push(Finding::warning("", format!("and {more} more of the kind")));
 }
 
 /// A resource of one kind.

@@ -1,6 +1,6 @@
 //! Istio's DestinationRule: named subsets of a service's endpoints, and how traffic is sent there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -53,6 +53,7 @@ impl DestinationRule {
         let spec = &self.spec;
         check_host(&spec.host, "spec.host", findings);
         check_export_to(&spec.export_to, findings);
+        let mut names = HashSet::new();
         for (index, subset) in spec.subsets.iter().enumerate() {
             let field = format!("spec.subsets[{index}].name");
             if subset.name.is_empty() {
@@ -65,12 +66,7 @@ impl DestinationRule {
                         subset.name
                     ),
                 ));
-            } else if spec
-                .subsets
-                .iter()
-                .take(index)
-                .any(|one| one.name == subset.name)
-            {
+            } else if !names.insert(&subset.name) {
                 findings.push(Finding::warning(
                     field,
                     format!(

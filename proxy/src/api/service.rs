@@ -1,6 +1,6 @@
 //! Service and EndpointSlice: names, and the addresses that answer to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -133,6 +133,7 @@ impl Service {
         {
             super::check_address(text, "spec.clusterIP".to_owned(), findings);
         }
+        let (mut numbers, mut names) = (HashSet::new(), HashSet::new());
         for (index, port) in spec.ports.iter().enumerate() {
             let field = format!("spec.ports[{index}]");
             if port.port == 0 {
@@ -141,17 +142,13 @@ impl Service {
             if matches!(port.target_port, Some(TargetPort::Number(0))) {
                 findings.push(Finding::error(format!("{field}.targetPort"), PORT_RANGE));
             }
-            let before = spec.ports.get(..index).unwrap_or_default();
-            if before
-                .iter()
-                .any(|one| one.port == port.port && one.is_tcp() == port.is_tcp())
-            {
+            if !numbers.insert((port.port, port.is_tcp())) {
                 findings.push(Finding::error(
                     format!("{field}.port"),
                     format!("port {} is given twice", port.port),
                 ));
             }
-            if before.iter().any(|one| one.name == port.name) {
+            if !names.insert(&port.name) {
                 findings.push(Finding::error(
                     format!("{field}.name"),
                     "ports of one Service need names that differ",

@@ -193,6 +193,7 @@ impl Store {
         self.sources.clear();
         self.problems.clear();
         for (file_index, file) in self.files.iter().enumerate() {
+            let before = self.problems.len();
             if let Some((message, line)) = &file.error {
                 self.problems.push(Problem {
                     severity: Severity::Error,
@@ -250,6 +251,7 @@ impl Store {
                     self.problems.push(finding.of(reference, Some(at)));
                 }
             }
+            limit(file, before, &mut self.problems);
         }
         good.retain(|reference, _| seen.contains(reference));
         self.good = good;
@@ -312,12 +314,27 @@ impl Store {
     }
 }
 
+/// The most that is said about one file.
+const MAX_PROBLEMS: usize = 1000;
+
+/// Keeps the first of the problems from `before` on, which are all of `file`.
+fn limit(file: &Loaded, before: usize, problems: &mut Vec<Problem>) {
+    let count = problems.len() - before;
+    if count > MAX_PROBLEMS {
+        problems.truncate(before + MAX_PROBLEMS);
+        problems.push(Problem {
+            severity: Severity::Error,
+            object: None,
+            position: Some(position(file, 0)),
+            field: String::new(),
+            message: format!("and {} more problems in this file", count - MAX_PROBLEMS),
+        });
+    }
+}
+
 fn position(file: &Loaded, line: u32) -> Position {
     Position {
         file: Arc::clone(&file.path),
         line,
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -76,7 +76,12 @@ impl Snapshot {
             1 => &[".", namespace, ".svc.", &self.cluster_domain],
             2 => &[".svc.", &self.cluster_domain],
             3 if name.ends_with(".svc") => &[".", &self.cluster_domain],
-            _ => return None,
+            // `POD.NAME.NAMESPACE.svc.DOMAIN`: one pod of a headless Service (Istio gives these the
+            // domain `*.NAME...`).
+            _ => {
+                let (_, service) = name.split_once('.')?;
+                return self.services.get(service).filter(|one| one.vips.is_empty());
+            }
         };
         for ending in endings {
             name.try_push_str(ending).ok()?;

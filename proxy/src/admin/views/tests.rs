@@ -1,3 +1,5 @@
+//! Rows out of a snapshot made by hand.
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! Mistakes in objects, and what is said about each.
+
 use super::*;
 use crate::api::yaml;
 

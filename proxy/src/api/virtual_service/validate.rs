@@ -5,7 +5,7 @@ use http::HeaderName;
 
 use super::{HttpMatch, HttpRoute, HttpRouteDestination, StringMatch, VirtualService};
 use crate::api::NOT_YET;
-use crate::api::host::{check_export_to, check_host, overlap};
+use crate::api::host::{check_export_to, check_host, overlaps};
 use crate::types::Finding;
 
 /// Keys that Istio ignores in `headers`: there are fields for them.
@@ -50,13 +50,13 @@ impl VirtualService {
                 continue;
             }
             check_host(host, &field, findings);
-            let mut before = spec.hosts.iter().take(index);
-            if let Some(other) = before.find(|other| overlap(host, other)) {
-                findings.push(Finding::error(
-                    field,
-                    format!("{host:?} overlaps with {other:?}"),
-                ));
-            }
+        }
+        for (index, other) in overlaps(&spec.hosts) {
+            let message = format!(
+                "{:?} overlaps with {:?}",
+                spec.hosts[index], spec.hosts[other]
+            );
+            findings.push(Finding::error(format!("spec.hosts[{index}]"), message));
         }
     }
 }

@@ -1,3 +1,5 @@
+//! Texts, good and hostile.
+
 use std::time::Duration;
 
 use rand::rngs::StdRng;

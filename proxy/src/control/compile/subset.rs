@@ -1,6 +1,6 @@
 //! Which DestinationRules speak for a host to a client (Istio's look-up), and their subsets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::visibility::{ByHost, is_public, named, sees};
@@ -97,11 +97,7 @@ pub(super) fn particular(rules: &Rules, host: &Hostname) -> BTreeSet<Arc<str>> {
 
 /// The subsets of `rules`; of two with one name the first counts.
 pub(super) fn subsets(rules: &[Arc<DestinationRule>]) -> Vec<&Subset> {
-    let mut subsets: Vec<&Subset> = Vec::new();
-    for subset in rules.iter().flat_map(|rule| &rule.spec.subsets) {
-        if !subsets.iter().any(|one| one.name == subset.name) {
-            subsets.push(subset);
-        }
-    }
-    subsets
+    let mut names = HashSet::new();
+    let all = rules.iter().flat_map(|rule| &rule.spec.subsets);
+    all.filter(|subset| names.insert(&subset.name)).collect()
 }

@@ -1,3 +1,5 @@
+//! Manifests in, routes and endpoints out.
+
 use std::path::Path;
 
 use http::{HeaderMap, Method};
@@ -5,8 +7,9 @@ use http::{HeaderMap, Method};
 use super::*;
 use crate::api::{decode, yaml};
 use crate::control::store::{Content, File, Store};
-use crate::mesh::{Action, FailureMode};
+use crate::mesh::{Action, FailureMode, Owner};
 use crate::policy::matcher::Request;
+use crate::types::Protocol;
 
 /// Objects that are changed one after the other, as files are.
 struct Fixture {
@@ -862,4 +865,40 @@ fn an_address_has_one_owner() {
         "Pod shop/web-1 status.podIPs: 10.0.0.1 is already the address of Pod shop/a: it has no effect here
 Service shop/zwin spec.clusterIPs: 10.96.0.1 is already the address of web.shop.svc.cluster.local: it has no effect here"
     );
+}
+
+#[test]
+fn hosts_are_found_by_every_name() {
+    let headless = "{apiVersion: v1, kind: Service, metadata: {name: db, namespace: shop}, spec: {clusterIP: None, ports: [{port: 5432}]}}";
+    let compiled = compile(&[WEB, headless]);
+    let found = |host: &str, namespace: &str, port| {
+        let found = compiled.snapshot.host(host, namespace, port);
+        found
+            .map_or("none", |(service, _)| &service.name)
+            .to_owned()
+    };
+    for (host, namespace, port, expected) in [
+        ("web.shop.svc.cluster.local", "other", 80, "web"),
+        ("WEB.Shop.svc.cluster.local.", "other", 80, "web"),
+        ("web.shop.svc", "other", 80, "web"),
+        ("web.shop", "other", 80, "web"),
+        ("web", "shop", 80, "web"),
+        ("web:8080", "shop", 80, "web"),
+        ("[fd00::1]:80", "other", 80, "web"),
+        ("10.96.0.1", "other", 80, "web"),
+        ("10.0.0.1", "other", 80, "none"),
+        ("web", "shop", 81, "none"),
+        ("web", "other", 80, "none"),
+        ("", "shop", 80, "none"),
+        (".", "shop", 80, "none"),
+        ("x.web.shop.svc.cluster.local", "shop", 80, "none"),
+        ("db-0.db.shop.svc.cluster.local", "other", 5432, "db"),
+        ("example.com", "shop", 80, "none"),
+    ] {
+        assert_eq!(
+            found(host, namespace, port),
+            expected,
+            "{host} {namespace} {port}"
+        );
+    }
 }

@@ -3,7 +3,7 @@
 mod read;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -107,6 +107,7 @@ impl Source {
     /// is there that was not, or the other way round.
     pub(super) fn read(&mut self) -> (Vec<File>, bool) {
         let mut all: Vec<Arc<Path>> = Vec::new();
+        let mut known = HashSet::new();
         let mut moved = false;
         for folder in &mut self.folders {
             let listing = read::list(&folder.path, &folder.files);
@@ -114,7 +115,7 @@ impl Source {
             folder.files = listing.files;
             folder.error = listing.error;
             for file in &folder.files {
-                if !all.contains(file) {
+                if known.insert(Arc::clone(file)) {
                     all.push(Arc::clone(file));
                 }
             }

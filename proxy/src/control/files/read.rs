@@ -185,6 +185,3 @@ pub(super) fn link_targets(files: &[Arc<Path>]) -> Vec<PathBuf> {
     targets.dedup();
     targets
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,3 +1,5 @@
+//! Real folders, changed as editors, the kubelet and accidents change them.
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;

@@ -1,3 +1,5 @@
+//! Conditions and requests, one line a case.
+
 use http::HeaderValue;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};

@@ -1,0 +1,73 @@
+//! Who owns which address.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::endpoint::{Index, Member};
+use super::{Build, reference};
+use crate::mesh::{Owner, Service};
+use crate::types::{Finding, ObjectRef};
+
+/// Who owns each address: a ClusterIP first, then the Pod that has it.
+pub(super) fn owners(
+    build: &Build,
+    pods: &Index,
+    findings: &mut Vec<(ObjectRef, Finding)>,
+) -> HashMap<IpAddr, Owner> {
+    let mut services: Vec<&Arc<Service>> = build.services.values().collect();
+    services.sort_by(|one, other| one.hostname.cmp(&other.hostname));
+    let mut owners: HashMap<IpAddr, Owner> = HashMap::new();
+    let mut behind: HashMap<IpAddr, Vec<Arc<Service>>> = HashMap::new();
+    for service in services {
+        for vip in &service.vips {
+            if let Some(Owner::Service(other)) = owners.get(vip) {
+                let message = format!(
+                    "{vip} is already the address of {}: it has no effect here",
+                    other.hostname
+                );
+                let object = reference("Service", &service.namespace, &service.name);
+                findings.push((object, Finding::warning("spec.clusterIPs", message)));
+            } else {
+                owners.insert(*vip, Owner::Service(Arc::clone(service)));
+            }
+        }
+        let clusters = service
+            .ports
+            .iter()
+            .filter_map(|port| build.clusters.get(&port.cluster));
+        for endpoint in clusters.flat_map(|cluster| cluster.endpoints.iter()) {
+            let list = behind.entry(endpoint.address.ip()).or_default();
+            if list.last().is_none_or(|last| !Arc::ptr_eq(last, service)) {
+                list.push(Arc::clone(service));
+            }
+        }
+    }
+    for Member { pod, workload } in pods.members().iter().filter(|one| !one.pod.is_finished()) {
+        for address in &workload.addresses {
+            match owners.get(address) {
+                None => {
+                    let services = behind.get(address).cloned().unwrap_or_default();
+                    owners.insert(
+                        *address,
+                        Owner::Workload(Arc::clone(workload), services.into()),
+                    );
+                }
+                // The pods of a node's own network share its address.
+                Some(Owner::Workload(other, _)) if pod.spec.host_network && other.host_network => {}
+                Some(other) => {
+                    let other = match other {
+                        Owner::Service(one) => format!("Service {}/{}", one.namespace, one.name),
+                        Owner::Workload(one, _) => format!("Pod {}/{}", one.namespace, one.name),
+                    };
+                    let message = format!(
+                        "{address} is already the address of {other}: it has no effect here"
+                    );
+                    let object = reference("Pod", &workload.namespace, &workload.name);
+                    findings.push((object, Finding::warning("status.podIPs", message)));
+                }
+            }
+        }
+    }
+    owners
+}
