@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 mod backend;
 mod bench;
 mod demo;
+mod ebpf;
 mod floors;
 mod setup;
 mod source;
@@ -30,6 +31,8 @@ enum Task {
     Test(test::Arguments),
     /// Measure the proxy against Envoy, HAProxy and nginx
     Bench(bench::Arguments),
+    /// Build the kernel object from `ebpf/`, or check that the committed one is current
+    Ebpf(ebpf::Arguments),
     /// Fail on an import that runs up or sideways between the floors of `proxy/src`
     Floors,
     /// Fail on what the style of this repository rules out and no lint can see
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Ebpf(arguments) => ebpf::run(&arguments),
         Task::Floors => floors::run(),
         Task::Tidy => tidy::run(),
         Task::Backend(arguments) => backend::run(arguments),

@@ -2,8 +2,11 @@
 //! status 2 is for usage, 1 for failure.
 
 mod ask;
+pub mod cleanup;
 pub mod config;
+pub mod maps;
 mod output;
+pub mod preflight;
 pub mod run;
 pub mod status;
 
@@ -29,6 +32,9 @@ enum Command {
     Run(Box<run::Args>),
     Config(config::Args),
     Status(status::Args),
+    Maps(maps::Args),
+    Preflight(preflight::Args),
+    Cleanup(cleanup::Args),
 }
 
 /// Runs the subcommand that the arguments name.
@@ -37,6 +43,9 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(*args),
         Command::Config(args) => config::run(args),
         Command::Status(args) => status::run(args),
+        Command::Maps(args) => maps::run(args),
+        Command::Preflight(args) => preflight::run(args),
+        Command::Cleanup(args) => cleanup::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

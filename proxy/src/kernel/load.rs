@@ -72,7 +72,7 @@ impl Loader {
     pub(super) fn load(options: &Options) -> Result<(Self, Option<Records>), Error> {
         let pins = Pins::new(&options.bpffs);
         bpffs::prepare(&pins)?;
-        if layout(&pins) != Some(LAYOUT) {
+        if layout(&pins).ok() != Some(LAYOUT) {
             let removed = pins.clear()?;
             if removed > 0 {
                 tracing::warn!(
@@ -162,10 +162,14 @@ impl Loader {
     }
 }
 
-/// The layout that the pins say; `None` where there are none or it can't be read.
-pub(super) fn layout(pins: &Pins) -> Option<u32> {
-    let version: Array<_, u32> = maps::array(pins, names::LAYOUT).ok()?;
-    version.get(&0, 0).ok()
+/// The layout that the pins say.
+pub(super) fn layout(pins: &Pins) -> Result<u32, Error> {
+    let version: Array<_, u32> = maps::array(pins, names::LAYOUT)?;
+    version.get(&0, 0).map_err(|source| Error::Map {
+        name: names::LAYOUT,
+        path: pins.map(names::LAYOUT),
+        source,
+    })
 }
 
 /// A load-time constant. The loader borrows such values for as long as it lives, which is as long

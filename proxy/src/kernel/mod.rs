@@ -12,8 +12,10 @@ pub mod load;
 pub mod log;
 pub mod maps;
 pub mod pins;
+pub mod preflight;
 pub mod probe;
 pub mod redirects;
+pub mod report;
 
 pub use enrolment::{Capture, Listener, Rules};
 pub use error::Error;
