@@ -73,6 +73,8 @@ causes! {
         FullProbeFlows => "full_probe_flows",
         /// The application's end of a transparent dial could not be bound to `lo`.
         UnboundApplication => "unbound_application",
+        /// A connection from outside could not be bound to the device it came by.
+        UnboundInbound => "unbound_inbound",
     }
 }
 

@@ -52,7 +52,11 @@ pub fn v4(ctx: &SockAddrContext) -> i32 {
 pub fn v6(ctx: &SockAddrContext) -> i32 {
     let address = Address::new(ctx);
     let destination = address.v6();
-    let form = if is_mapped(&destination) { Form::Mapped } else { Form::V6 };
+    let form = if is_mapped(&destination) {
+        Form::Mapped
+    } else {
+        Form::V6
+    };
     connect(ctx, address, form, destination)
 }
 

@@ -18,7 +18,7 @@ use aya_ebpf::programs::{SkLookupContext, SockAddrContext, SockContext, SockOpsC
 use crate::maps::{EXCLUDED_RANGES, LISTENERS, SOCKETS};
 
 const SOL_SOCKET: i32 = 1;
-const SO_BINDTODEVICE: i32 = 25;
+const SO_BINDTOIFINDEX: i32 = 62;
 const BPF_SK_STORAGE_GET_F_CREATE: u64 = 1;
 const BPF_SK_LOOKUP_F_REPLACE: u64 = 1;
 
@@ -57,9 +57,31 @@ fn bytes(words: [u32; 4]) -> [u8; 16] {
 /// Bytes as four words in network order.
 #[inline(always)]
 pub fn words(octets: [u8; 16]) -> [u32; 4] {
-    let [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3] = octets;
-    [[a0, a1, a2, a3], [b0, b1, b2, b3], [c0, c1, c2, c3], [d0, d1, d2, d3]]
-        .map(u32::from_ne_bytes)
+    let [
+        a0,
+        a1,
+        a2,
+        a3,
+        b0,
+        b1,
+        b2,
+        b3,
+        c0,
+        c1,
+        c2,
+        c3,
+        d0,
+        d1,
+        d2,
+        d3,
+    ] = octets;
+    [
+        [a0, a1, a2, a3],
+        [b0, b1, b2, b3],
+        [c0, c1, c2, c3],
+        [d0, d1, d2, d3],
+    ]
+    .map(u32::from_ne_bytes)
 }
 
 #[inline(always)]
@@ -67,7 +89,11 @@ fn tag_of(socket: *mut c_void, create: *mut Tag, flags: u64) -> Option<&'static 
     let map = ptr::from_ref(&SOCKETS).cast_mut().cast::<c_void>();
     // SAFETY: the helper returns null or a pointer to the storage of `socket`, which lives as long
     // as the socket; `create` is null or a tag on the stack.
-    unsafe { bpf_sk_storage_get(map, socket, create.cast(), flags).cast::<Tag>().as_mut() }
+    unsafe {
+        bpf_sk_storage_get(map, socket, create.cast(), flags)
+            .cast::<Tag>()
+            .as_mut()
+    }
 }
 
 /// A socket's address hooks: `connect`, `getpeername`, `getsockname`.
@@ -158,7 +184,11 @@ impl Address {
     #[inline(always)]
     pub fn bound_device(self) -> u32 {
         let socket = self.socket();
-        if socket.is_null() { 0 } else { word!(socket, bound_dev_if) }
+        if socket.is_null() {
+            0
+        } else {
+            word!(socket, bound_dev_if)
+        }
     }
 
     #[inline(always)]
@@ -231,7 +261,10 @@ pub fn in_range(key: &RangeKey) -> bool {
         bits: u32,
         key: RangeKey,
     }
-    let prefixed = Prefixed { bits: RangeKey::BITS, key: *key };
+    let prefixed = Prefixed {
+        bits: RangeKey::BITS,
+        key: *key,
+    };
     let map = ptr::from_ref(&EXCLUDED_RANGES).cast_mut().cast::<c_void>();
     // SAFETY: the map's key is a prefix length and a `RangeKey`, without padding between them.
     !unsafe { bpf_map_lookup_elem(map, ptr::from_ref(&prefixed).cast()) }.is_null()
@@ -293,7 +326,11 @@ impl Event {
     #[inline(always)]
     pub fn mark(self) -> u32 {
         let socket = self.socket();
-        if socket.is_null() { 0 } else { word!(socket, mark) }
+        if socket.is_null() {
+            0
+        } else {
+            word!(socket, mark)
+        }
     }
 
     #[inline(always)]
@@ -305,18 +342,44 @@ impl Event {
         tag_of(socket.cast(), ptr::null_mut(), 0)
     }
 
-    /// Binds the socket to the device `lo`.
+    /// `AF_INET` or `AF_INET6`.
     #[inline(always)]
-    pub fn bind_to_loopback(self) -> bool {
-        let mut name = *b"lo\0\0";
-        // SAFETY: the buffer is on the stack and as long as told.
+    pub fn family(self) -> u32 {
+        word!(self.0, family)
+    }
+
+    #[inline(always)]
+    pub fn remote_v4(self) -> [u8; 16] {
+        mapped(word!(self.0, remote_ip4).to_ne_bytes())
+    }
+
+    #[inline(always)]
+    pub fn remote_v6(self) -> [u8; 16] {
+        bytes([
+            word!(self.0, remote_ip6[0]),
+            word!(self.0, remote_ip6[1]),
+            word!(self.0, remote_ip6[2]),
+            word!(self.0, remote_ip6[3]),
+        ])
+    }
+
+    #[inline(always)]
+    pub fn remote_port(self) -> u16 {
+        u32::from_be(word!(self.0, remote_port)) as u16
+    }
+
+    /// Binds the socket to a device, by its index (Linux 6.1; before, the socket stays unbound).
+    #[inline(always)]
+    pub fn bind_to_device(self, device: u32) -> bool {
+        let mut index = device;
+        // SAFETY: the value is on the stack and as long as told.
         unsafe {
             bpf_setsockopt(
                 self.0.cast(),
                 SOL_SOCKET,
-                SO_BINDTODEVICE,
-                name.as_mut_ptr().cast(),
-                name.len() as i32,
+                SO_BINDTOIFINDEX,
+                (&raw mut index).cast(),
+                size_of::<u32>() as i32,
             ) == 0
         }
     }

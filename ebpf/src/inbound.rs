@@ -27,7 +27,9 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
         return PASS;
     }
     let cookie = COOKIE.load();
-    let Some(pod) = maps::pod(cookie) else { return PASS };
+    let Some(pod) = maps::pod(cookie) else {
+        return PASS;
+    };
     // All are read before the choice: LLVM would merge the branches' reads into one by a computed
     // address, which the verifier refuses.
     let v4 = (Family::V4, lookup.remote_v4(), lookup.local_v4());
@@ -56,7 +58,7 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
         count(Cause::PassedInboundProbe);
         return PASS;
     }
-    // Before the connection exists: from now on no dial of the proxy's may take this source port.
+    // Before the connection exists. From now on no dial of the proxy's may take this source port.
     let flow = FlowKey {
         cookie,
         caller: remote,
@@ -65,7 +67,10 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
         local_port: port,
         reserved: [0; 4],
     };
-    if INBOUND_FLOWS.insert(&flow, &1, 0).is_err() {
+    if INBOUND_FLOWS
+        .insert(&flow, &lookup.ingress_device(), 0)
+        .is_err()
+    {
         count(Cause::FullInboundFlows);
     }
     if lookup.assign(&ListenerKey::new(cookie, Direction::Inbound, family)) {
@@ -73,7 +78,10 @@ pub fn run(ctx: &SkLookupContext) -> u32 {
             Family::V4 => Cause::CapturedInboundV4,
             Family::V6 => Cause::CapturedInboundV6,
         });
-        debug!(ctx, "gave a connection to port {} of {} to the proxy", port, cookie);
+        debug!(
+            ctx,
+            "gave a connection to port {} of {} to the proxy", port, cookie
+        );
         return PASS;
     }
     let _ = INBOUND_FLOWS.remove(&flow);

@@ -55,8 +55,7 @@ pub static ORIGINS: LruHashMap<OriginKey, Origin> = LruHashMap::pinned(CONNECTIO
 
 /// Captured connections that live, by socket cookie; for people. Full: the connection goes on.
 #[map]
-pub static REDIRECTS: HashMap<u64, Redirect> =
-    HashMap::pinned(CONNECTIONS_MAX, BPF_F_NO_PREALLOC);
+pub static REDIRECTS: HashMap<u64, Redirect> = HashMap::pinned(CONNECTIONS_MAX, BPF_F_NO_PREALLOC);
 
 /// Destinations that are the pod itself.
 #[map]
@@ -79,10 +78,10 @@ pub static PROBE_PROCESSES: HashMap<u32, u8> = HashMap::pinned(64, BPF_F_NO_PREA
 #[map]
 pub static PROBE_FLOWS: LruHashMap<PathKey, u8> = LruHashMap::pinned(8192, 0);
 
-/// Connections from outside that were given to the proxy. Full: the one unused for longest is
+/// Connections from outside that were given to the proxy, and the device they came by. Full: the one unused for longest is
 /// forgotten, and its source port unguarded.
 #[map]
-pub static INBOUND_FLOWS: LruHashMap<FlowKey, u8> = LruHashMap::pinned(CONNECTIONS_MAX, 0);
+pub static INBOUND_FLOWS: LruHashMap<FlowKey, u32> = LruHashMap::pinned(CONNECTIONS_MAX, 0);
 
 /// Counters of the kernel side.
 #[map]
@@ -106,7 +105,14 @@ pub fn count(cause: Cause) {
     }
 }
 
-/// A copy of a pod's entry.
+/// The device that a connection from outside came by.
+#[inline(always)]
+pub fn device(flow: &FlowKey) -> Option<u32> {
+    // SAFETY: a word is read whole; an entry that is replaced meanwhile is of the same connection.
+    unsafe { INBOUND_FLOWS.get(flow) }.copied()
+}
+
+/// A pod's entry.
 #[inline(always)]
 pub fn pod(cookie: u64) -> Option<&'static Pod> {
     // SAFETY: entries are replaced whole, never written in place, and stay readable until the

@@ -62,12 +62,13 @@ pub fn sock6(ctx: &SockAddrContext) -> i32 {
     if captured(at).is_none() {
         return PASS;
     }
-    let Some(pod) = maps::pod(at.netns_cookie()) else { return PASS };
+    let Some(pod) = maps::pod(at.netns_cookie()) else {
+        return PASS;
+    };
     let shown = at.v6();
     if shown == mapped([127, 0, 0, 1]) && pod.address_v4 != [0; 4] {
         at.set_v6(mapped(pod.address_v4));
-    } else if shown == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
-        && pod.address_v6 != [0; 16]
+    } else if shown == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1] && pod.address_v6 != [0; 16]
     {
         at.set_v6(pod.address_v6);
     }

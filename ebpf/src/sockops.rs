@@ -3,13 +3,16 @@
 //! inbound program finds it. Ends both when the socket is released.
 
 use aquifer_common::{
-    Cause, Family, MARK_TRANSPARENT, Origin, OriginKey, PathKey, Redirect, Tag, TagKind,
+    Cause, Family, FlowKey, MARK_TRANSPARENT, Origin, OriginKey, PathKey, Redirect, Tag, TagKind,
 };
 use aya_ebpf::programs::{SockContext, SockOpsContext};
 use aya_log_ebpf::debug;
 
 use crate::ctx::{Event, Released};
 use crate::maps::{self, ORIGINS, PROBE_FLOWS, REDIRECTS, count};
+
+const AF_INET: u32 = 2;
+const LOOPBACK_DEVICE: u32 = 1;
 
 const BPF_SOCK_OPS_TCP_CONNECT_CB: u32 = 3;
 const BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB: u32 = 5;
@@ -37,7 +40,11 @@ fn connecting(ctx: &SockOpsContext, event: Event) {
     // choice: LLVM would merge the branches' reads into one by a computed address, which the
     // verifier refuses.
     let (v4, v6) = (event.local_v4(), event.local_v6());
-    tag.source = if tag.family == Family::V4 as u8 { v4 } else { v6 };
+    tag.source = if tag.family == Family::V4 as u8 {
+        v4
+    } else {
+        v6
+    };
     tag.source_port = event.local_port();
     if tag.is(TagKind::Captured) {
         file(event, tag);
@@ -56,7 +63,11 @@ fn file(event: Event, tag: &Tag) {
         source_port: tag.source_port,
         reserved: [0; 6],
     };
-    let origin = Origin { address: tag.address, port: tag.port, reserved: [0; 6] };
+    let origin = Origin {
+        address: tag.address,
+        port: tag.port,
+        reserved: [0; 6],
+    };
     if ORIGINS.insert(&key, &origin, 0).is_err() {
         count(Cause::FullOrigins);
     }
@@ -68,22 +79,45 @@ fn file(event: Event, tag: &Tag) {
         source_port: tag.source_port,
         reserved: [0; 4],
     };
-    if REDIRECTS.insert(&event.socket_cookie(), &redirect, 0).is_err() {
+    if REDIRECTS
+        .insert(&event.socket_cookie(), &redirect, 0)
+        .is_err()
+    {
         count(Cause::FullRedirects);
     }
 }
 
-/// The application's end of the proxy's transparent dial (its mark came with the SYN). Bound to
-/// `lo`, it no longer stands in the way of the caller itself, should that choose the same source
-/// port for a connection from outside: the SYN then finds no established socket and goes to the
-/// inbound program as any other.
+/// The application's end of the proxy's transparent dial (its mark came with the SYN), or a
+/// connection from outside that was given to the proxy. Both may have the same four addresses: a
+/// caller may choose, for its next connection, the source port that a dial of ours bears. So each is
+/// bound to the device that its packets come by, and neither stands in the other's way.
 #[inline(always)]
 fn accepted(event: Event) {
-    if event.mark() == MARK_TRANSPARENT
-        && maps::pod(event.netns_cookie()).is_some()
-        && !event.bind_to_loopback()
+    let cookie = event.netns_cookie();
+    if maps::pod(cookie).is_none() {
+        return;
+    }
+    if event.mark() == MARK_TRANSPARENT {
+        if !event.bind_to_device(LOOPBACK_DEVICE) {
+            count(Cause::UnboundApplication);
+        }
+        return;
+    }
+    let v4 = (event.remote_v4(), event.local_v4());
+    let v6 = (event.remote_v6(), event.local_v6());
+    let (caller, local) = if event.family() == AF_INET { v4 } else { v6 };
+    let flow = FlowKey {
+        cookie,
+        caller,
+        local,
+        caller_port: event.remote_port(),
+        local_port: event.local_port(),
+        reserved: [0; 4],
+    };
+    if let Some(device) = maps::device(&flow)
+        && !event.bind_to_device(device)
     {
-        count(Cause::UnboundApplication);
+        count(Cause::UnboundInbound);
     }
 }
 

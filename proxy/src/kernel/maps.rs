@@ -38,7 +38,7 @@ pub mod names {
     pub const PROBE_PROCESSES: &str = "PROBE_PROCESSES";
     /// [`aquifer_common::PathKey`] → 1.
     pub const PROBE_FLOWS: &str = "PROBE_FLOWS";
-    /// [`aquifer_common::FlowKey`] → 1.
+    /// [`aquifer_common::FlowKey`] → index of the device it came by.
     pub const INBOUND_FLOWS: &str = "INBOUND_FLOWS";
     /// Per CPU: [`aquifer_common::Cause`] → count.
     pub const STATS: &str = "STATS";

@@ -26,7 +26,7 @@ impl std::fmt::Debug for Redirects {
 
 struct Inner {
     origins: Mutex<HashMap<MapData, OriginKey, Origin>>,
-    flows: Mutex<HashMap<MapData, FlowKey, u8>>,
+    flows: Mutex<HashMap<MapData, FlowKey, u32>>,
     sockets: Mutex<SkStorage<MapData, Tag>>,
     stats: Mutex<Array<MapData, u64>>,
 }

@@ -17,6 +17,20 @@ use super::Pod;
 /// connections of one caller a draw fails once in thirty; 64 in a row do not.
 const DRAWS: u32 = 64;
 
+/// Ports from 1024 that Linux gives to no caller by itself (`ip_local_port_range` is 32768 to 60999
+/// by default): 1024 to 32767 and 61000 to 65535.
+const SOURCE_PORTS: u16 = (32768 - 1024) + (65535 - 60999);
+
+/// The port at `index` of [`SOURCE_PORTS`].
+const fn source_port(index: u16) -> u16 {
+    let port = 1024 + index;
+    if port < 32768 {
+        port
+    } else {
+        port + (61000 - 32768)
+    }
+}
+
 /// A socket with which the proxy calls `to` on behalf of the pod: in the pod's namespace,
 /// nonblocking, marked 0x539, without Nagle's delay.
 pub fn outbound(pod: &Pod, to: SocketAddr) -> io::Result<Socket> {
@@ -46,7 +60,7 @@ pub fn transparent(pod: &Pod, from: SocketAddr, to: SocketAddr) -> io::Result<So
 }
 
 /// [`transparent`] from a port of the caller's that is free: drawn at random from the ports that
-/// applications use for clients, asking `taken` (caller, local) and the pod's connections from
+/// callers don't take by themselves, asking `taken` (caller, local) and the pod's connections from
 /// before its enrolment. Returns the socket and the address it is bound to.
 ///
 /// `connect` may still answer `EADDRNOTAVAIL` (a dial of our own to the same `to` has that port, or
@@ -59,7 +73,7 @@ pub fn transparent_from(
 ) -> io::Result<(Socket, SocketAddr)> {
     let mut refused = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..DRAWS {
-        let from = SocketAddr::new(caller, rand::random_range(1024..=u16::MAX));
+        let from = SocketAddr::new(caller, source_port(rand::random_range(0..SOURCE_PORTS)));
         if pod.older.contains(&(from, to)) || taken(from, to) {
             continue;
         }
@@ -97,4 +111,21 @@ fn stream(to: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn source_ports_leave_out_what_callers_take() {
+        for (index, port) in [
+            (0, 1024),
+            (31743, 32767),
+            (31744, 61000),
+            (SOURCE_PORTS - 1, 65535),
+        ] {
+            assert_eq!(source_port(index), port);
+        }
+    }
 }

@@ -2,7 +2,12 @@
 //! connections the test accepts.
 
 // Each test binary uses its own part of it.
-#![allow(dead_code, reason = "shared by several test binaries")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "shared by several test binaries"
+)]
 
 use std::collections::HashSet;
 use std::io;
@@ -16,7 +21,7 @@ use aquifer::kernel::log::Level;
 use aquifer::kernel::maps::{self, names};
 use aquifer::kernel::{Capture, Kernel, Listener, Options, Pins, Redirects, Rules, bpffs};
 use aquifer::mesh::{FailureMode, Workload};
-use aquifer::net::{Namespace, listener};
+use aquifer::net::{Namespace, listener, routes};
 use aquifer_common::{Cause, Direction, Family, LISTEN_PORTS, Redirect};
 use aquifer_tests::{Lab, PATIENCE};
 use socket2::{Domain, Socket, Type};
@@ -92,6 +97,10 @@ impl Bare {
             rules,
         };
         pod.listen_again()?;
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(routes::lay(&pod.netns, true))?;
         pod.write(self.kernel().as_mut().context("unloaded")?)?;
         Ok(pod)
     }
