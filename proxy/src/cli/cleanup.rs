@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::output::print;
 use crate::kernel::Pins;
 
 /// Removes every pinned map and program of a proxy: nothing is captured from then on, whatever the
@@ -23,8 +24,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let pins = Pins::new(&args.bpffs);
     let path = args.bpffs.display();
     match pins.clear()? {
-        0 => super::maps::print(&format!("nothing was pinned under {path}"))?,
-        removed => super::maps::print(&format!("removed {removed} pins under {path}"))?,
+        0 => print(&format!("nothing was pinned under {path}\n"))?,
+        removed => print(&format!("removed {removed} pins under {path}\n"))?,
     }
     Ok(())
 }

@@ -4,12 +4,12 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, Table};
 use serde_json::{Value, json};
 
+use super::output::{Output, table};
 use crate::kernel::Pins;
 use crate::kernel::report::Reader;
+use crate::mesh::FailureMode;
 
 /// How often `--watch` looks again.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -50,16 +50,6 @@ enum Which {
     Stats,
 }
 
-/// How to print.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
-    /// Columns for people
-    #[default]
-    Table,
-    /// JSON, with names that stay
-    Json,
-}
-
 /// Prints the maps, once or again and again.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let pins = Pins::new(&args.bpffs);
@@ -84,13 +74,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-/// Prints one text. A reader who has seen enough (`| head`) is no error.
-pub(super) fn print(text: &str) -> anyhow::Result<()> {
+/// Prints one text. That nobody reads on ends a `--watch`, so it is an error here, of which the
+/// caller of all subcommands makes none.
+fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        other => Ok(other?),
-    }
+    out.write_all(text.trim_end().as_bytes())?;
+    out.write_all(b"\n")?;
+    Ok(out.flush()?)
 }
 
 fn document(reader: &Reader, map: Option<Which>) -> Value {
@@ -126,30 +116,20 @@ fn tables(reader: &Reader, map: Option<Which>) -> String {
         if map.is_some_and(|map| map != which) {
             continue;
         }
-        let (table, empty) = match which {
+        let rows = match which {
             Which::Pods => pods(reader),
             Which::Redirects => redirects(reader),
             Which::Listeners => listeners(reader),
             Which::Stats => stats(reader),
         };
-        let body = if empty {
-            "  none".to_owned()
+        let rows = rows.unwrap_or_else(|| "  none\n".to_owned());
+        texts.push(if map.is_some() {
+            rows
         } else {
-            table.trim_fmt()
-        };
-        if map.is_some() {
-            texts.push(body);
-        } else {
-            texts.push(format!("{title}\n{body}"));
-        }
+            format!("{title}\n{rows}")
+        });
     }
-    texts.join("\n\n")
-}
-
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(header.to_vec());
-    table
+    texts.join("\n")
 }
 
 fn list<T: ToString>(values: &[T]) -> String {
@@ -163,37 +143,26 @@ fn list<T: ToString>(values: &[T]) -> String {
     }
 }
 
-fn pods(reader: &Reader) -> (Table, bool) {
-    let mut table = table(&[
-        "POD",
-        "COOKIE",
-        "MODE",
-        "SERVED",
-        "OUTBOUND",
-        "INBOUND",
-        "ADDRESSES",
-        "NOT CAPTURED",
-    ]);
+fn pods(reader: &Reader) -> Option<String> {
     let rows = reader.pods();
-    for row in &rows {
-        let excluded = [
+    let lines = rows.iter().map(|row| {
+        let excluded: Vec<String> = [
             ("to ports ", list(&row.exclude_outbound_ports)),
             ("own ports ", list(&row.exclude_inbound_ports)),
             ("to ", list(&row.exclude_outbound_ranges)),
-        ];
-        let excluded: Vec<String> = excluded
-            .iter()
-            .filter(|(_, values)| values != "-")
-            .map(|(what, values)| format!("{what}{values}"))
-            .collect();
-        table.add_row([
+        ]
+        .into_iter()
+        .filter(|(_, values)| values != "-")
+        .map(|(what, values)| format!("{what}{values}"))
+        .collect();
+        [
             row.pod.clone(),
             row.cookie.to_string(),
             match row.failure_mode {
-                crate::mesh::FailureMode::Closed => "closed".to_owned(),
-                crate::mesh::FailureMode::Open => "open".to_owned(),
+                FailureMode::Closed => "closed".to_owned(),
+                FailureMode::Open => "open".to_owned(),
             },
-            if row.served { "yes" } else { "no" }.to_owned(),
+            yes(row.served),
             list(&row.outbound),
             list(&row.inbound),
             list(&row.addresses),
@@ -202,47 +171,57 @@ fn pods(reader: &Reader) -> (Table, bool) {
             } else {
                 excluded.join("; ")
             },
-        ]);
-    }
-    (table, rows.is_empty())
+        ]
+    });
+    let header = [
+        "POD",
+        "COOKIE",
+        "MODE",
+        "SERVED",
+        "OUTBOUND",
+        "INBOUND",
+        "ADDRESSES",
+        "NOT CAPTURED",
+    ];
+    (!rows.is_empty()).then(|| table(header, lines))
 }
 
-fn redirects(reader: &Reader) -> (Table, bool) {
-    let mut table = table(&["POD", "SOURCE", "ORIGINAL DESTINATION"]);
+fn redirects(reader: &Reader) -> Option<String> {
     let rows = reader.redirects();
-    for row in &rows {
-        table.add_row([
+    let lines = rows.iter().map(|row| {
+        [
             row.pod.clone(),
             row.source.to_string(),
             row.destination.to_string(),
-        ]);
-    }
-    (table, rows.is_empty())
+        ]
+    });
+    (!rows.is_empty()).then(|| table(["POD", "SOURCE", "ORIGINAL DESTINATION"], lines))
 }
 
-fn listeners(reader: &Reader) -> (Table, bool) {
-    let mut table = table(&["POD", "COOKIE", "DIRECTION", "FAMILY", "PORT", "LIVE"]);
+fn listeners(reader: &Reader) -> Option<String> {
     let rows = reader.listeners();
-    for row in &rows {
-        table.add_row([
+    let lines = rows.iter().map(|row| {
+        [
             row.pod.clone(),
             row.cookie.to_string(),
             row.direction.to_owned(),
             row.family.to_owned(),
             row.port.to_string(),
-            if row.live { "yes" } else { "no" }.to_owned(),
-        ]);
-    }
-    (table, rows.is_empty())
+            yes(row.live),
+        ]
+    });
+    let header = ["POD", "COOKIE", "DIRECTION", "FAMILY", "PORT", "LIVE"];
+    (!rows.is_empty()).then(|| table(header, lines))
 }
 
-fn stats(reader: &Reader) -> (Table, bool) {
-    let mut table = table(&["COUNTER", "COUNT"]);
-    for (name, count) in reader.stats() {
-        table.add_row([name.to_owned(), count.to_string()]);
-    }
-    if let Some(column) = table.column_mut(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    (table, false)
+fn stats(reader: &Reader) -> Option<String> {
+    let lines = reader
+        .stats()
+        .into_iter()
+        .map(|(name, count)| [name.to_owned(), count.to_string()]);
+    Some(table(["COUNTER", "COUNT"], lines))
+}
+
+fn yes(value: bool) -> String {
+    if value { "yes" } else { "no" }.to_owned()
 }

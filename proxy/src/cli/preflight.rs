@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::output::{Output, print};
 use crate::kernel::preflight::{self, Finding, Outcome};
 
 /// Checks privileges, kernel, cgroup2 and bpffs, one line each, and changes nothing.
@@ -20,17 +21,17 @@ pub struct Args {
     cgroup: Option<PathBuf>,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
-    output: super::maps::Output,
+    output: Output,
 }
 
 /// Prints the findings. Fails where something is missing.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let findings = preflight::check(&args.bpffs, args.cgroup.as_deref());
     match args.output {
-        super::maps::Output::Json => super::maps::print(&serde_json::to_string_pretty(&findings)?)?,
-        super::maps::Output::Table => {
+        Output::Json => print(&format!("{}\n", serde_json::to_string_pretty(&findings)?))?,
+        Output::Table => {
             for finding in &findings {
-                super::maps::print(&line(finding))?;
+                print(&line(finding))?;
             }
         }
     }
@@ -51,5 +52,5 @@ fn line(finding: &Finding) -> String {
         Outcome::Note => "note",
         Outcome::Missing => "missing",
     };
-    format!("{mark:<8}{}: {}", finding.check, finding.message)
+    format!("{mark:<8}{}: {}\n", finding.check, finding.message)
 }
