@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::admin::{node::Node, server};
 use crate::control::{self, enrol, files};
 use crate::dataplane::{self, Parts, balance::Registry};
+use crate::kernel::preflight::Outcome;
 use crate::kernel::{self, Kernel, Redirects};
 use crate::mesh::Store;
 use crate::net::Namespace;
@@ -37,11 +38,18 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
 
-    let cgroup = settings
-        .cgroup
-        .clone()
-        .or(kernel::bpffs::cgroup2()?)
-        .context("no cgroup2")?;
+    let bpffs = &settings.bpffs.bpffs;
+    for finding in kernel::preflight::check(bpffs, settings.cgroup.as_deref()) {
+        match finding.outcome {
+            Outcome::Ok => tracing::debug!(check = finding.check, "{}", finding.message),
+            Outcome::Note => tracing::warn!(check = finding.check, "{}", finding.message),
+            Outcome::Missing => bail!("{}: {}", finding.check, finding.message),
+        }
+    }
+    let cgroup = match &settings.cgroup {
+        Some(cgroup) => cgroup.clone(),
+        None => kernel::bpffs::cgroup2()?.context("no cgroup2 tree is mounted")?,
+    };
     let descriptors = Descriptors::of_process().context("read the limit of descriptors")?;
     // Taken before anything is attached: an address in use must not cost captured pods.
     let readiness = server::bind(settings.readiness)

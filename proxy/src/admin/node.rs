@@ -121,7 +121,17 @@ impl Node {
     }
 
     fn prometheus(&self) -> Answer {
-        Answer::Metrics(prometheus(self.counters.iter().map(|counters| &**counters)))
+        let mut text = prometheus(self.counters.iter().map(|counters| &**counters));
+        let (limit, used) = self.descriptors.usage();
+        text.push_str(&format!(
+            "# HELP aquifer_descriptors Descriptors that connections hold.\n\
+             # TYPE aquifer_descriptors gauge\n\
+             aquifer_descriptors {used}\n\
+             # HELP aquifer_descriptors_limit Descriptors that connections may hold.\n\
+             # TYPE aquifer_descriptors_limit gauge\n\
+             aquifer_descriptors_limit {limit}\n"
+        ));
+        Answer::Metrics(text)
     }
 }
 
