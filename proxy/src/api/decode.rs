@@ -30,10 +30,12 @@ pub fn decode(document: Document) -> Vec<Decoded> {
     if value.is_null() {
         return Vec::new();
     }
-    let is_list = value
+    let kind = value
         .get("kind")
         .and_then(Value::as_str)
-        .is_some_and(|kind| kind.ends_with("List"));
+        .unwrap_or_default();
+    // `kubectl get` writes `List`; a resource whose own kind ends like that has no items.
+    let is_list = kind == "List" || (kind.ends_with("List") && value.get("items").is_some());
     let Value::Mapping(mut mapping) = value else {
         return vec![refused(None, lines, Finding::error("", NOT_AN_OBJECT))];
     };

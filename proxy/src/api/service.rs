@@ -155,6 +155,13 @@ impl Service {
                 ));
             }
         }
+        let exported = "networking.istio.io/exportTo";
+        if self.metadata.annotations.contains_key(exported) {
+            findings.push(Finding::warning(
+                format!("metadata.annotations.{exported}"),
+                super::NOT_YET,
+            ));
+        }
         for (field, value, harmless) in [
             ("sessionAffinity", &spec.session_affinity, "None"),
             (

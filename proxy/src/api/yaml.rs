@@ -14,9 +14,12 @@ use super::scalar;
 /// The deepest nesting that is read. A Pod's deepest field is at about 15.
 pub const MAX_DEPTH: usize = 64;
 
-/// The most values in a text, each alias counted as large as what it repeats. 16 MiB of ordinary
-/// manifests have about 1,300,000.
+/// The most values in a text. 16 MiB of ordinary manifests have about 1,300,000.
 pub const MAX_VALUES: usize = 1_500_000;
+
+/// The most values in a text that stand in the place of aliases. People use them to repeat a few
+/// lines.
+pub const MAX_COPIES: usize = 100_000;
 
 /// One document of a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,8 +43,13 @@ pub enum Refused {
     #[error("nested more than {MAX_DEPTH} levels deep")]
     Depth(u32),
     /// More than [`MAX_VALUES`].
-    #[error("more than {MAX_VALUES} values once aliases are expanded; split the file")]
+    #[error("more than {MAX_VALUES} values; split the file")]
     Size(u32),
+    /// More than [`MAX_COPIES`].
+    #[error(
+        "its aliases stand for more than {MAX_COPIES} values; write them out or leave them out"
+    )]
+    Aliases(u32),
     /// The same key twice in a mapping.
     #[error("the field {1:?} is given twice in one mapping")]
     Repeated(u32, String),
@@ -61,6 +69,7 @@ impl Refused {
             | Self::Alias(line)
             | Self::Depth(line)
             | Self::Size(line)
+            | Self::Aliases(line)
             | Self::Repeated(line, _)
             | Self::Key(line)
             | Self::Merge(line) => *line,
@@ -71,45 +80,50 @@ impl Refused {
 /// Reads every document of `text`.
 ///
 /// # Errors
-/// The first thing that makes the text unreadable; a text is read as a whole or not at all, since
-/// what follows a mistake may mean anything.
+/// The first thing that makes the text unreadable.
 pub fn read(text: &str) -> Result<Vec<Document>, Refused> {
+    documents(text).collect()
+}
+
+/// The documents of `text`, one after the other, so that the caller need not hold all at once. After
+/// an error there are no more: what follows a mistake may mean anything, and what came before it is
+/// better not used either.
+pub fn documents(text: &str) -> impl Iterator<Item = Result<Document, Refused>> {
     // Windows editors begin a file with it; the parser takes it for content.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if let Some(at) = text.bytes().position(is_control) {
-        let line = text.as_bytes()[..at]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count()
-            + 1;
-        let code = text.as_bytes()[at];
-        return Err(Refused::Syntax(
-            u32::try_from(line).unwrap_or(0),
-            format!("control character {code:#04x}; is this a text file?"),
-        ));
-    }
     let mut reader = Reader {
         parser: Parser::new_from_str(text),
         anchors: HashMap::new(),
         values: 0,
+        copied: 0,
     };
-    let mut documents = Vec::new();
-    while let Some((event, _)) = reader.next()? {
-        match event {
-            Event::DocumentStart(_) => {
-                reader.anchors.clear();
-                let (event, span) = reader.expect()?;
-                let node = reader.node(event, span, 0)?;
-                documents.push(Document {
-                    value: node.value,
-                    lines: node.lines,
-                });
-            }
-            Event::StreamEnd => break,
-            _ => {}
+    let mut control = find_control(text);
+    let mut ended = false;
+    std::iter::from_fn(move || {
+        if ended {
+            return None;
         }
-    }
-    Ok(documents)
+        let next = match control.take() {
+            Some(refused) => Err(refused),
+            None => reader.document(),
+        };
+        ended = !matches!(next, Ok(Some(_)));
+        next.transpose()
+    })
+}
+
+/// A character that YAML allows nowhere. The parser takes a NUL for the end of the text, so what
+/// follows one would be lost without a word.
+fn find_control(text: &str) -> Option<Refused> {
+    let is_control =
+        |byte: u8| byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r') || byte == 0x7f;
+    let bytes = text.as_bytes();
+    let at = bytes.iter().position(|byte| is_control(*byte))?;
+    let line = bytes[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+    Some(Refused::Syntax(
+        u32::try_from(line).unwrap_or(0),
+        format!("control character {:#04x}; is this a text file?", bytes[at]),
+    ))
 }
 
 struct Reader<'input> {
@@ -118,6 +132,8 @@ struct Reader<'input> {
     anchors: HashMap<usize, Node>,
     /// Values in the text so far.
     values: usize,
+    /// How many of them are copies that aliases made.
+    copied: usize,
 }
 
 #[derive(Clone)]
@@ -129,6 +145,22 @@ struct Node {
 }
 
 impl<'input> Reader<'input> {
+    fn document(&mut self) -> Result<Option<Document>, Refused> {
+        while let Some((event, _)) = self.next()? {
+            match event {
+                Event::DocumentStart(_) => {
+                    self.anchors.clear();
+                    let (event, span) = self.expect()?;
+                    let Node { value, lines, .. } = self.node(event, span, 0)?;
+                    return Ok(Some(Document { value, lines }));
+                }
+                Event::StreamEnd => return Ok(None),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
     fn next(&mut self) -> Result<Option<(Event<'input>, Span)>, Refused> {
         match self.parser.next_event() {
             None => Ok(None),
@@ -153,6 +185,14 @@ impl<'input> Reader<'input> {
         Ok(())
     }
 
+    fn copy(&mut self, weight: usize, line: u32) -> Result<(), Refused> {
+        self.copied = self.copied.saturating_add(weight);
+        if self.copied > MAX_COPIES {
+            return Err(Refused::Aliases(line));
+        }
+        self.count(weight, line)
+    }
+
     fn node(&mut self, event: Event<'input>, span: Span, depth: usize) -> Result<Node, Refused> {
         let line = line(span);
         if depth > MAX_DEPTH {
@@ -163,7 +203,7 @@ impl<'input> Reader<'input> {
             Event::Alias(id) => {
                 // Counted before it is copied: a bomb is refused by its arithmetic.
                 let weight = self.anchors.get(&id).ok_or(Refused::Alias(line))?.weight;
-                self.count(weight, line)?;
+                self.copy(weight, line)?;
                 let mut node = self.anchors.get(&id).ok_or(Refused::Alias(line))?.clone();
                 node.lines.line = line;
                 return Ok(node);
@@ -202,7 +242,7 @@ impl<'input> Reader<'input> {
         };
         if anchor > 0 {
             // The copy that is kept for aliases counts as well.
-            self.count(node.weight, line)?;
+            self.copy(node.weight, line)?;
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
@@ -311,12 +351,6 @@ impl Fields {
             }
         }
     }
-}
-
-/// What YAML allows nowhere. The parser takes a NUL for the end of the text, so what follows one
-/// would be lost without a word.
-fn is_control(byte: u8) -> bool {
-    byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r') || byte == 0x7f
 }
 
 fn line(span: Span) -> u32 {

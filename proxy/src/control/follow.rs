@@ -134,7 +134,7 @@ impl Pipeline {
             took = ?started.elapsed(),
             "configuration in force"
         );
-        self.store.publish(Arc::new(snapshot), problems);
+        self.store.publish(snapshot, problems);
     }
 
     /// All that is wrong, errors first, then in the order of the files.

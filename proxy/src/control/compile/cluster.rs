@@ -46,7 +46,7 @@ impl Compiler {
                            endpoints: Vec<Endpoint>,
                            before: Option<&Arc<Cluster>>| {
                 let name = ClusterName::outbound(port.port, subset.map(|one| &**one), hostname);
-                let before = before.or_else(|| self.clusters.get(&name));
+                let before = before.or_else(|| self.last.clusters.get(&name));
                 let new = Cluster {
                     name,
                     hostname: hostname.clone(),
@@ -92,7 +92,7 @@ impl Compiler {
                         None,
                     );
                 }
-                let before = self.private_clusters.get(namespace);
+                let before = self.last.private_clusters.get(namespace);
                 for subset in own {
                     let name = ClusterName::outbound(port.port, Some(&subset.name), hostname);
                     let before = before.and_then(|one| one.get(&name)?.as_ref());

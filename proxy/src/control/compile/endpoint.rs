@@ -18,37 +18,36 @@ pub(super) struct Member {
 
 /// Pods and slices, by what services look them up by.
 #[derive(Debug, Default)]
-pub(super) struct Index {
-    members: Vec<Member>,
-    by_name: HashMap<(Arc<str>, Arc<str>), usize>,
+pub(super) struct Index<'a> {
+    members: &'a [Member],
+    by_name: HashMap<(&'a str, &'a str), usize>,
     by_address: HashMap<IpAddr, usize>,
-    by_label: HashMap<(Arc<str>, String, String), Vec<usize>>,
-    slices: HashMap<(Arc<str>, String), Vec<Arc<EndpointSlice>>>,
+    by_label: HashMap<(&'a str, &'a str, &'a str), Vec<usize>>,
+    slices: HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>,
 }
 
-impl Index {
-    pub(super) fn new<'a>(
-        members: Vec<Member>,
+impl<'a> Index<'a> {
+    pub(super) fn new(
+        members: &'a [Member],
         slices: impl Iterator<Item = &'a Arc<EndpointSlice>>,
     ) -> Self {
         let mut index = Self::default();
         for (at, Member { workload, .. }) in members.iter().enumerate() {
-            let namespace = &workload.namespace;
-            let key = (Arc::clone(namespace), Arc::clone(&workload.name));
-            index.by_name.insert(key, at);
+            let namespace = &*workload.namespace;
+            index.by_name.insert((namespace, &workload.name), at);
             for address in &workload.addresses {
                 index.by_address.entry(*address).or_insert(at);
             }
             for (label, value) in &workload.labels {
-                let key = (Arc::clone(namespace), label.clone(), value.clone());
+                let key = (namespace, label.as_str(), value.as_str());
                 index.by_label.entry(key).or_default().push(at);
             }
         }
         index.members = members;
         for slice in slices {
             if let Some(service) = slice.service() {
-                let key = (Arc::clone(&slice.metadata.namespace), service.to_owned());
-                index.slices.entry(key).or_default().push(Arc::clone(slice));
+                let key = (&*slice.metadata.namespace, service);
+                index.slices.entry(key).or_default().push(slice);
             }
         }
         index
@@ -57,7 +56,7 @@ impl Index {
     /// The endpoints of `port`, ready ones only, sorted by address.
     pub(super) fn endpoints(&self, service: &Service, port: &ServicePort) -> Vec<Endpoint> {
         let metadata = &service.metadata;
-        let key = (Arc::clone(&metadata.namespace), metadata.name.to_string());
+        let key = (&*metadata.namespace, &*metadata.name);
         let mut endpoints = match self.slices.get(&key) {
             Some(slices) => self.of_slices(slices, service, port),
             None => self.of_selector(service, port),
@@ -69,7 +68,7 @@ impl Index {
 
     fn of_slices(
         &self,
-        slices: &[Arc<EndpointSlice>],
+        slices: &[&EndpointSlice],
         service: &Service,
         port: &ServicePort,
     ) -> Vec<Endpoint> {
@@ -95,8 +94,7 @@ impl Index {
                             .namespace
                             .as_deref()
                             .unwrap_or(&slice.metadata.namespace);
-                        self.by_name
-                            .get(&(namespace.into(), one.name.as_str().into()))
+                        self.by_name.get(&(namespace, one.name.as_str()))
                     });
                 for address in endpoint
                     .addresses
@@ -137,13 +135,13 @@ impl Index {
     }
 
     /// The Pods that have all the labels; none where no label is asked for.
-    fn selected<'a>(
-        &'a self,
-        namespace: &Arc<str>,
-        selector: &'a BTreeMap<String, String>,
-    ) -> impl Iterator<Item = &'a Member> {
+    fn selected<'b>(
+        &'b self,
+        namespace: &'b str,
+        selector: &'b BTreeMap<String, String>,
+    ) -> impl Iterator<Item = &'a Member> + 'b {
         let lists = selector.iter().map(|(label, value)| {
-            let key = (Arc::clone(namespace), label.clone(), value.clone());
+            let key = (namespace, label.as_str(), value.as_str());
             self.by_label
                 .get(&key)
                 .map(Vec::as_slice)
@@ -158,8 +156,8 @@ impl Index {
     }
 
     /// Every Pod, in the order of namespace and name.
-    pub(super) fn members(&self) -> &[Member] {
-        &self.members
+    pub(super) fn members(&self) -> &'a [Member] {
+        self.members
     }
 }
 

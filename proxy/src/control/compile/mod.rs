@@ -33,19 +33,17 @@ use crate::types::{ClusterName, Finding, Hostname, ObjectRef};
 pub struct Compiler {
     node: Arc<str>,
     cluster_domain: Arc<str>,
-    version: u64,
     workloads: HashMap<Key, KeptWorkload>,
     tables: HashMap<(Hostname, u16), Vec<KeptTable>>,
-    services: HashMap<Hostname, Arc<Service>>,
-    clusters: HashMap<ClusterName, Arc<Cluster>>,
-    private_clusters: HashMap<Arc<str>, HashMap<ClusterName, Option<Arc<Cluster>>>>,
+    /// The snapshot of the time before.
+    last: Arc<Snapshot>,
 }
 
 /// A snapshot, and what was found while it was made.
 #[derive(Debug)]
 pub struct Compiled {
     /// The snapshot.
-    pub snapshot: Snapshot,
+    pub snapshot: Arc<Snapshot>,
     /// What is wrong, by object.
     pub findings: Vec<(ObjectRef, Finding)>,
 }
@@ -56,25 +54,21 @@ impl Compiler {
         Self {
             node: node.into(),
             cluster_domain: cluster_domain.into(),
-            version: 0,
             workloads: HashMap::new(),
             tables: HashMap::new(),
-            services: HashMap::new(),
-            clusters: HashMap::new(),
-            private_clusters: HashMap::new(),
+            last: Arc::default(),
         }
     }
 
     /// Makes the snapshot of `objects`. Its version counts up by one each time.
     pub fn compile(&mut self, objects: &Objects) -> Compiled {
-        self.version += 1;
         let mut findings = Vec::new();
         let members = self.workloads(objects, &mut findings);
         let workloads = members
             .iter()
             .map(|one| Arc::clone(&one.workload))
             .collect();
-        let pods = Index::new(members, objects.slices.values());
+        let pods = Index::new(&members, objects.slices.values());
         let world = World::new(objects, &self.cluster_domain);
 
         let mut build = Build::default();
@@ -89,19 +83,17 @@ impl Compiler {
         world.report(&build, &mut findings);
 
         self.tables = build.tables;
-        self.services.clone_from(&build.services);
-        self.clusters.clone_from(&build.clusters);
-        self.private_clusters.clone_from(&build.private_clusters);
+        self.last = Arc::new(Snapshot {
+            version: self.last.version + 1,
+            cluster_domain: Arc::clone(&self.cluster_domain),
+            services: build.services,
+            addresses,
+            clusters: build.clusters,
+            private_clusters: build.private_clusters,
+            workloads,
+        });
         Compiled {
-            snapshot: Snapshot {
-                version: self.version,
-                cluster_domain: Arc::clone(&self.cluster_domain),
-                services: build.services,
-                addresses,
-                clusters: build.clusters,
-                private_clusters: build.private_clusters,
-                workloads,
-            },
+            snapshot: Arc::clone(&self.last),
             findings,
         }
     }

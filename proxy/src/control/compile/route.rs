@@ -22,12 +22,10 @@ pub(super) trait Ports {
 /// The name of a rule that has none (Istio).
 const DEFAULT: &str = "default";
 
-/// Indexes VirtualServices, given from the oldest to the youngest.
+/// Indexes VirtualServices for mesh traffic, given from the oldest to the youngest.
 pub(super) fn index<'a>(routes: impl Iterator<Item = &'a Arc<Routes>>) -> Rules {
     let mut index = ByHost::new();
-    // One that routes TCP or TLS alone says nothing about HTTP, and one for gateways alone nothing
-    // about the mesh.
-    for one in routes.filter(|one| one.is_for_mesh_http()) {
+    for one in routes {
         for host in &one.hosts {
             index.insert(host, Arc::clone(one));
         }
@@ -36,7 +34,9 @@ pub(super) fn index<'a>(routes: impl Iterator<Item = &'a Arc<Routes>>) -> Rules 
 }
 
 impl Routes {
-    fn is_for_mesh_http(&self) -> bool {
+    /// One that routes TCP or TLS alone says nothing about HTTP, and one for gateways alone nothing
+    /// about the mesh.
+    pub(super) fn is_for_mesh_http(&self) -> bool {
         !self.source.spec.http.is_empty() && self.source.spec.is_for_mesh()
     }
 }

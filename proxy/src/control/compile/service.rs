@@ -56,7 +56,7 @@ impl Compiler {
             vips: service.vips(),
             ports,
         };
-        match self.services.get(hostname) {
+        match self.last.services.get(hostname) {
             Some(before) if same_service(before, &new) => Arc::clone(before),
             _ => Arc::new(new),
         }

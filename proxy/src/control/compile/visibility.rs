@@ -72,13 +72,6 @@ impl<T> ByHost<T> {
             )
             .map(Vec::as_slice)
     }
-
-    /// The lists of hosts without wildcards.
-    pub(super) fn exact(&self) -> impl Iterator<Item = (&Hostname, &[T])> {
-        self.exact
-            .iter()
-            .map(|(host, list)| (host, list.as_slice()))
-    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ const MAX_FINDINGS: usize = 100;
 pub(super) struct World<'a> {
     pub(super) services: BTreeMap<Hostname, &'a Arc<api::Service>>,
     pub(super) routes: route::Rules,
+    /// Those that route HTTP for the mesh, the older first.
+    all_routes: Vec<&'a Arc<Routes>>,
     pub(super) destination_rules: subset::Rules,
 }
 
@@ -34,52 +36,64 @@ impl<'a> World<'a> {
                 )
             })
             .collect();
-        let mut routes: Vec<_> = objects.virtual_services.values().collect();
+        let routes = objects.virtual_services.values();
+        let mut routes: Vec<_> = routes.filter(|one| one.is_for_mesh_http()).collect();
         routes.sort_by(|one, other| one.source.metadata.age().cmp(&other.source.metadata.age()));
         let mut rules: Vec<_> = objects.destination_rules.values().collect();
         rules.sort_by(|one, other| one.metadata.age().cmp(&other.metadata.age()));
         Self {
             services,
-            routes: route::index(routes.into_iter()),
+            routes: route::index(routes.iter().copied()),
+            all_routes: routes,
             destination_rules: subset::index(rules.into_iter(), cluster_domain),
         }
     }
 
     /// What is valid and yet leads nowhere.
     pub(super) fn report(&self, build: &Build, findings: &mut Vec<(ObjectRef, Finding)>) {
-        for (host, list) in self.routes.exact() {
-            let Some(service) = self.services.get(host) else {
-                for one in list {
-                    let message =
-                        format!("no Service has the name {host}: the rules have no effect for it");
-                    findings.push((
-                        one.reference.clone(),
-                        Finding::warning(one.host_field(host), message),
-                    ));
+        for routes in &self.all_routes {
+            let before = findings.len();
+            for (index, host) in routes.hosts.iter().enumerate() {
+                if findings.len() - before >= MAX_FINDINGS {
+                    break;
                 }
-                continue;
-            };
-            let owners = route::owners(&self.routes, host);
-            for one in list {
-                let mut all = owners
-                    .public
-                    .iter()
-                    .chain(owners.private.values().flatten());
-                if !all.any(|owner| Arc::ptr_eq(owner, one)) {
-                    let other = owners.public.as_ref().map(|one| one.reference.to_string());
-                    let message = format!(
-                        "{host} already has the rules of {}: these have no effect for it",
-                        other.unwrap_or_else(|| "an older VirtualService".to_owned()),
-                    );
-                    findings.push((
-                        one.reference.clone(),
-                        Finding::warning(one.host_field(host), message),
-                    ));
+                if host.as_str().starts_with('*') {
                     continue;
                 }
-                self.report_destinations(one, service, build, findings);
+                if let Some(message) = self.idle(routes, host) {
+                    let finding = Finding::warning(format!("spec.hosts[{index}]"), message);
+                    findings.push((routes.reference.clone(), finding));
+                } else if let Some(service) = self.services.get(host) {
+                    self.report_destinations(routes, service, build, findings);
+                }
             }
         }
+    }
+
+    /// Why the rules of `routes` have no effect for `host`.
+    fn idle(&self, routes: &Arc<Routes>, host: &Hostname) -> Option<String> {
+        if !self.services.contains_key(host) {
+            return Some(format!(
+                "no Service has the name {host}: the rules have no effect for it"
+            ));
+        }
+        let owners = route::owners(&self.routes, host);
+        let mut all = owners
+            .public
+            .iter()
+            .chain(owners.private.values().flatten());
+        if all.any(|owner| Arc::ptr_eq(owner, routes)) {
+            return None;
+        }
+        if routes.source.spec.export_to == ["~"] {
+            return None;
+        }
+        let private = owners.private.into_values().flatten().next();
+        let other = owners.public.or(private)?;
+        Some(format!(
+            "{host} already has the rules of {}: these have no effect for it",
+            other.reference
+        ))
     }
 
     fn report_destinations(
@@ -157,12 +171,5 @@ impl<'a> World<'a> {
 impl route::Ports for World<'_> {
     fn only_port(&self, host: &Hostname) -> Option<u16> {
         self.only_port_of(self.services.get(host)?)
-    }
-}
-
-impl Routes {
-    fn host_field(&self, host: &Hostname) -> String {
-        let index = self.hosts.iter().position(|one| one == host).unwrap_or(0);
-        format!("spec.hosts[{index}]")
     }
 }

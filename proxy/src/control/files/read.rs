@@ -14,11 +14,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::api::{decode, yaml};
+use crate::api::{Decoded, decode, yaml};
 use crate::control::store::{Content, File};
 
 /// The largest file that is read.
 pub const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// The most objects in a file. Below 16 MiB only nonsense has more.
+const MAX_OBJECTS: usize = 100_000;
 
 /// What a folder holds.
 #[derive(Debug)]
@@ -167,11 +170,27 @@ fn parse(bytes: Vec<u8>) -> Content {
         return unreadable("the file is empty".to_owned(), 0);
     }
     // The parser is not ours: if it has a bug, one file fails and not the control plane.
-    match catch_unwind(AssertUnwindSafe(|| yaml::read(&text))) {
-        Ok(Ok(documents)) => Content::Objects(documents.into_iter().flat_map(decode).collect()),
-        Ok(Err(refused)) => unreadable(refused.to_string(), refused.line()),
+    match catch_unwind(AssertUnwindSafe(|| objects(&text))) {
+        Ok(Ok(objects)) => Content::Objects(objects),
+        Ok(Err((message, line))) => unreadable(message, line),
         Err(_) => unreadable("not valid YAML: the parser gave up".to_owned(), 0),
     }
+}
+
+/// All objects, or why there are none and in which line.
+fn objects(text: &str) -> Result<Vec<Decoded>, (String, u32)> {
+    let mut objects = Vec::new();
+    for document in yaml::documents(text) {
+        let document = document.map_err(|refused| (refused.to_string(), refused.line()))?;
+        objects.extend(decode(document));
+        if objects.len() > MAX_OBJECTS {
+            return Err((
+                format!("more than {MAX_OBJECTS} objects: split the file"),
+                0,
+            ));
+        }
+    }
+    Ok(objects)
 }
 
 /// Folders outside of the given ones on which their content depends: where links lead to.

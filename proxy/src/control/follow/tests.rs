@@ -269,7 +269,7 @@ async fn bad_files_cost_a_message() {
         (
             "an alias bomb",
             bomb.into_bytes(),
-            "once aliases are expanded",
+            "its aliases stand for more than",
         ),
         ("too deep", "[".repeat(100).into_bytes(), "levels deep"),
     ] {
@@ -356,4 +356,43 @@ async fn an_invalid_object_keeps_its_last_good_version() {
         .expect("in time")
         .expect("open");
     assert_eq!(followed.problems(), "");
+}
+
+/// Valid YAML, and nothing that anyone means: what is said stays short, and time grows with the
+/// size and not with its square.
+#[tokio::test]
+async fn enormous_objects_are_bounded() {
+    let lines = |line: fn(u32) -> String| (0..600_000).map(line).collect::<String>();
+    let rules =
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\nspec:\n";
+    for (name, text, message) in [
+        (
+            "documents that are no objects",
+            "---\na: 1\n".repeat(600_000),
+            "more than 100000 objects: split the file",
+        ),
+        (
+            "unknown fields",
+            format!("{rules}{}", lines(|n| format!("  k{n}: 1\n"))),
+            "and 599902 more of the kind",
+        ),
+        (
+            "hosts",
+            format!(
+                "{rules}  http: [{{route: [{{destination: {{host: a}}}}]}}]\n  hosts:\n{}",
+                lines(|n| format!("  - h{n}.com\n"))
+            ),
+            "spec.hosts[99]: no Service has the name h99.com",
+        ),
+    ] {
+        let folder = folder();
+        write(&folder.path().join("a.yaml"), &text);
+        let started = clock::now();
+        let followed = Followed::start(&[folder.path()]).await;
+        let took = started.elapsed();
+        let problems = followed.problems();
+        assert!(problems.contains(message), "{name}: {problems}");
+        assert!(problems.lines().count() <= 101, "{name}: {problems}");
+        assert!(took < Duration::from_secs(20), "{name} took {took:?}");
+    }
 }

@@ -1,0 +1,89 @@
+//! How long a large mesh takes from text to snapshot: 10,000 Services with 20,000 Pods, half of them
+//! with rules and subsets. `cargo bench --bench compile`; time in milliseconds, on one
+//! thread: run it on a machine that has nothing else to do.
+//!
+//! A plain program: what it measures takes so long that a framework would add nothing.
+
+#![allow(clippy::print_stderr, reason = "what it measures goes to the terminal")]
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use aquifer::api::{Decoded, decode, yaml};
+use aquifer::clock;
+use aquifer::control::compile::Compiler;
+use aquifer::control::store::{Content, File, Store};
+
+fn main() {
+    let text = manifests(10_000);
+    eprintln!("{} MiB of manifests", text.len() >> 20);
+    let mut store = Store::new("cluster.local");
+    let mut compiler = Compiler::new("node-1", "cluster.local");
+    let all = timed("read and decode", || objects(&text));
+    timed("check", || store.update(vec![file("mesh.yaml", all)]));
+    timed("compile", || compiler.compile(&store.objects()));
+    timed("compile, nothing changed", || {
+        compiler.compile(&store.objects())
+    });
+    let one = objects("{apiVersion: v1, kind: Service, metadata: {name: one}}");
+    timed("one more Service", || {
+        let unchanged = File {
+            path: Path::new("mesh.yaml").into(),
+            content: Content::Unchanged,
+        };
+        store.update(vec![unchanged, file("one.yaml", one)]);
+        compiler.compile(&store.objects())
+    });
+}
+
+fn timed<T>(name: &str, work: impl FnOnce() -> T) -> T {
+    let started = clock::now();
+    let result = work();
+    eprintln!("{:>8.1}  {name}", started.elapsed().as_secs_f64() * 1000.0);
+    result
+}
+
+fn file(name: &str, objects: Vec<Decoded>) -> File {
+    File {
+        path: Path::new(name).into(),
+        content: Content::Objects(objects),
+    }
+}
+
+fn objects(text: &str) -> Vec<Decoded> {
+    let documents = yaml::read(text).expect("the generated manifests are valid");
+    documents.into_iter().flat_map(decode).collect()
+}
+
+fn manifests(services: u32) -> String {
+    let mut text = String::new();
+    let mut add = |object: String| {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "---\n{object}");
+    };
+    let address = |n: u32| format!("{}.{}.{}", n >> 16, (n >> 8) & 255, n & 255);
+    for n in 0..services {
+        let metadata = format!("metadata:\n  name: svc-{n}\n  namespace: ns-{}", n % 100);
+        add(format!(
+            "apiVersion: v1\nkind: Service\n{metadata}\nspec:\n  clusterIP: 100.{}\n  selector:\n    app: svc-{n}\n  ports:\n  - name: http\n    port: 80\n    targetPort: 8080",
+            address(n)
+        ));
+        for pod in [2 * n, 2 * n + 1] {
+            add(format!(
+                "apiVersion: v1\nkind: Pod\nmetadata:\n  name: pod-{pod}\n  namespace: ns-{}\n  labels:\n    app: svc-{n}\n    version: v{}\nspec:\n  nodeName: node-2\nstatus:\n  podIP: 10.{}",
+                n % 100,
+                pod % 2,
+                address(pod)
+            ));
+        }
+        if n % 2 == 0 {
+            add(format!(
+                "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n{metadata}\nspec:\n  host: svc-{n}\n  subsets:\n  - name: v0\n    labels:\n      version: v0\n  - name: v1\n    labels:\n      version: v1"
+            ));
+            add(format!(
+                "apiVersion: networking.istio.io/v1\nkind: VirtualService\n{metadata}\nspec:\n  hosts:\n  - svc-{n}\n  http:\n  - match:\n    - uri:\n        prefix: /v1\n    route:\n    - destination:\n        host: svc-{n}\n        subset: v1\n  - route:\n    - destination:\n        host: svc-{n}\n        subset: v0\n      weight: 90\n    - destination:\n        host: svc-{n}\n        subset: v1\n      weight: 10"
+            ));
+        }
+    }
+    text
+}
