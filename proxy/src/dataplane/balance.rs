@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -103,13 +104,22 @@ impl Drop for Lease {
     }
 }
 
-/// Picks an endpoint of `cluster` for `pod`. `preferred` is taken where it is one of them: whoever
-/// dialled a pod's own address (a headless service) gets that pod.
+/// Which endpoints a client asked for, by the address it dialled.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted {
+    /// Any of the cluster: of the address's family where there are such, so that a pod with two
+    /// addresses counts once.
+    Like(SocketAddr),
+    /// This one, where it is of the cluster: a headless service's address is a pod's own.
+    Exactly(SocketAddr),
+}
+
+/// Picks an endpoint of `cluster` for `pod`.
 pub fn pick(
     worker: &Worker,
     pod: &LocalPod,
     cluster: &Cluster,
-    preferred: Option<SocketAddr>,
+    wanted: Wanted,
 ) -> Result<Lease, Error> {
     let mut cached = pod.clusters.borrow_mut();
     let state = match cached.get(&cluster.name) {
@@ -122,14 +132,17 @@ pub fn pick(
                 .into_mut()
         }
     };
-    let index = preferred
-        .and_then(|address| state.endpoints.iter().position(|e| e.address == address))
+    let (Wanted::Like(dialled) | Wanted::Exactly(dialled)) = wanted;
+    let exact = match wanted {
+        Wanted::Exactly(address) => state.endpoints.iter().position(|e| e.address == address),
+        Wanted::Like(_) => None,
+    };
+    let index = exact
         .or_else(|| {
-            least_request(
-                state.endpoints.len(),
-                [worker.draw(), worker.draw()],
-                |index| state.active[index].load(Ordering::Relaxed),
-            )
+            let family = family(&state.endpoints, dialled);
+            let active = |index: usize| state.active[family.start + index].load(Ordering::Relaxed);
+            let chosen = least_request(family.len(), [worker.draw(), worker.draw()], active);
+            chosen.map(|index| family.start + index)
         })
         .ok_or(Error::NoHealthyUpstream)?;
     let active = Arc::clone(&state.active[index]);
@@ -138,6 +151,22 @@ pub fn pick(
         address: state.endpoints[index].address,
         active,
     })
+}
+
+/// The endpoints of `like`'s family, or all where it has none. They are sorted by address, which
+/// puts IPv4 first.
+fn family(endpoints: &[Endpoint], like: SocketAddr) -> Range<usize> {
+    let border = endpoints.partition_point(|endpoint| endpoint.address.is_ipv4());
+    let own = if like.is_ipv4() {
+        0..border
+    } else {
+        border..endpoints.len()
+    };
+    if own.is_empty() {
+        0..endpoints.len()
+    } else {
+        own
+    }
 }
 
 #[cfg(test)]
@@ -171,6 +200,28 @@ mod tests {
         let next = registry.state(1, &cluster(&[2, 3]));
         assert_eq!(next.active[0].load(Ordering::Relaxed), 5);
         assert_eq!(next.active[1].load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_family_is_used_where_there_is_one() {
+        let endpoints = |addresses: &[&str]| -> Vec<Endpoint> {
+            let address = |text: &&str| text.parse().expect("an address");
+            let of = |text| Endpoint {
+                address: address(text),
+                workload: None,
+            };
+            addresses.iter().map(of).collect()
+        };
+        let both = endpoints(&["10.0.0.1:80", "10.0.0.2:80", "[fd00::1]:80"]);
+        let only = endpoints(&["10.0.0.1:80"]);
+        let (four, six) = (
+            ([10, 9, 9, 9], 80).into(),
+            "[fd00::9]:80".parse().expect("an address"),
+        );
+        assert_eq!(family(&both, four), 0..2);
+        assert_eq!(family(&both, six), 2..3);
+        assert_eq!(family(&only, six), 0..1);
+        assert_eq!(family(&[], six), 0..0);
     }
 
     #[test]

@@ -190,7 +190,12 @@ impl Exchange {
 
     /// The answer is complete: the upstream connection can be used again.
     pub(super) fn complete(&mut self) {
-        if let Some(returning) = self.returning.take() {
+        // An upstream that answered before it had the whole request may still be sent the rest.
+        let sent = self
+            .received
+            .as_ref()
+            .is_none_or(|progress| progress.ended.get());
+        if let Some(returning) = self.returning.take().filter(|_| sent) {
             returning.put_back(&self.worker);
         }
         self.finish();

@@ -47,6 +47,13 @@ pub(super) struct Http1 {
     pub(super) reused: bool,
 }
 
+impl Http1 {
+    /// Whether it can take a request, once that is certain.
+    async fn ready(&mut self) -> bool {
+        self.sender.is_ready() || self.sender.ready().await.is_ok()
+    }
+}
+
 /// A connection that carries many.
 #[derive(Clone)]
 pub(super) struct Http2 {
@@ -107,19 +114,17 @@ impl Returning {
 }
 
 impl Pools {
-    /// The most recently used idle connection to `address`.
+    /// The most recently used connection to `address` that is still open. Its last answer is
+    /// complete, but it may have to be polled once more before it is [`Http1::ready`].
     pub(super) fn take(&self, address: SocketAddr) -> Option<Http1> {
         let mut pools = self.idle.borrow_mut();
         let idle = pools.get_mut(&address)?;
-        // One whose last answer is still being put away is passed over, not waited for.
-        let at = idle
-            .iter()
-            .rposition(|idle| idle.connection.sender.is_ready());
-        let found = at.map(|at| idle.remove(at).connection);
-        if found.is_none() {
-            idle.retain(|idle| !idle.connection.sender.is_closed());
+        while let Some(last) = idle.pop() {
+            if !last.connection.sender.is_closed() {
+                return Some(last.connection);
+            }
         }
-        found
+        None
     }
 
     /// Closes everything, now and from now on.
@@ -173,6 +178,20 @@ impl Pools {
             matches!(stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
         })
     }
+}
+
+/// A connection to `address`: one that is open and idle, or a new one.
+pub(super) async fn http1(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    address: SocketAddr,
+) -> Result<Http1, Error> {
+    while let Some(mut connection) = pod.pools.take(address) {
+        if connection.ready().await {
+            return Ok(connection);
+        }
+    }
+    open_http1(worker, pod, address).await
 }
 
 /// Opens an HTTP/1.1 connection to `address`.

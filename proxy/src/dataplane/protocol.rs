@@ -66,11 +66,15 @@ pub(super) async fn detect(
     }
     let destination = captured.destination;
     let mut log = Connection::begin(worker, captured.source, destination, tcp::cluster(target));
-    let decision = if declared == types::Protocol::Auto {
-        undeclared(worker, pod, &captured, target).await
-    } else {
-        Decision::Opaque(tcp::dial(worker, pod, destination, target).await)
-    };
+    if declared != types::Protocol::Auto {
+        let upstream = tcp::dial(worker, pod, destination, target).await;
+        return Some(Protocol::Opaque(Opening {
+            captured,
+            upstream,
+            log,
+        }));
+    }
+    let decision = undeclared(worker, pod, &captured, target).await;
     match decision {
         Decision::Http(version, early) => {
             log.discard();
@@ -80,6 +84,10 @@ pub(super) async fn detect(
             Some(Protocol::Http(captured, version))
         }
         Decision::Opaque(upstream) => {
+            let captured = Captured {
+                stream: afresh(captured.stream).ok()?,
+                ..captured
+            };
             log.upstream_host = upstream
                 .as_ref()
                 .ok()
@@ -193,6 +201,12 @@ async fn verdict(stream: &TcpStream) -> Option<Verdict> {
             verdict => return Some(verdict),
         }
     }
+}
+
+/// The same socket with its readiness read anew: bytes that were waited on in vain (see [`more`])
+/// would not be noticed otherwise.
+fn afresh(stream: TcpStream) -> io::Result<TcpStream> {
+    TcpStream::from_std(stream.into_std()?)
 }
 
 /// Waits for bytes beyond those already there, or the end: peeking leaves the socket ready, so that

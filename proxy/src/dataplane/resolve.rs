@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::balance::Wanted;
 use crate::mesh::{Owner, Service, ServicePort, Snapshot};
 use crate::types::Protocol;
 
@@ -30,9 +31,12 @@ impl Target {
         self.port().map_or(Protocol::Auto, |port| port.protocol)
     }
 
-    /// A headless service's address is a pod's own: who dials it means that pod.
-    pub(super) fn is_headless(&self) -> bool {
-        matches!(self, Self::Service(service, _) if service.vips.is_empty())
+    /// Which endpoint is meant by dialling `destination`.
+    pub(crate) fn wanted(&self, destination: SocketAddr) -> Wanted {
+        match self {
+            Self::Service(service, _) if service.vips.is_empty() => Wanted::Exactly(destination),
+            Self::Service(..) | Self::Address => Wanted::Like(destination),
+        }
     }
 }
 

@@ -36,14 +36,13 @@ pub(super) async fn dial(
             lease: None,
         });
     };
-    let preferred = target.is_headless().then_some(destination);
     let lease = {
         let snapshot = worker.snapshot();
         let namespace = Arc::clone(&pod.pod().workload.namespace);
         let cluster = snapshot
             .cluster_for(&port.cluster, &namespace)
             .ok_or(Error::NoCluster)?;
-        balance::pick(worker, pod, cluster, preferred)?
+        balance::pick(worker, pod, cluster, target.wanted(destination))?
     };
     let stream = connect::upstream(worker, pod, lease.address).await?;
     Ok(Outbound {

@@ -127,11 +127,8 @@ async fn forward(
 
     let address = match &destination {
         Destination::Cluster(cluster) => {
-            let preferred = downstream
-                .target
-                .is_headless()
-                .then_some(downstream.destination);
-            let lease = balance::pick(worker, &downstream.pod, cluster, preferred)?;
+            let wanted = downstream.target.wanted(downstream.destination);
+            let lease = balance::pick(worker, &downstream.pod, cluster, wanted)?;
             let address = lease.address;
             exchange.lease = Some(lease);
             address
@@ -208,10 +205,7 @@ async fn send_http1(
     if downstream.version == protocol::Version::Http2 {
         headers::join_cookies(&mut parts.headers);
     }
-    let mut connection = match pod.pools.take(address) {
-        Some(connection) => connection,
-        None => pool::open_http1(worker, pod, address).await?,
-    };
+    let mut connection = pool::http1(worker, pod, address).await?;
     let replay = (connection.reused && body.is_empty() && parts.method.is_idempotent())
         .then(|| parts.clone());
     let mut request = Request::from_parts(parts, body);

@@ -101,7 +101,6 @@ pub(super) async fn proxy(
             let mut builder = http1::Builder::new();
             builder
                 .half_close(false)
-                .pipeline_flush(true)
                 .max_buf_size(READ_BUFFER)
                 .max_header_size(LIST_LIMIT as usize)
                 .timer(TokioTimer::new())
