@@ -204,9 +204,9 @@ impl Proxy {
     /// The version of the snapshot in force.
     pub async fn version(&self) -> Result<u64> {
         let status = self.admin("/status").await?;
-        status["version"]
+        status["snapshot"]
             .as_u64()
-            .context("the status has no `version`")
+            .context("the status has no `snapshot`")
     }
 
     /// Runs `change`, then waits until a later snapshot than the present one is in force.

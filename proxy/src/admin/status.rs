@@ -87,9 +87,12 @@ pub struct ProblemRow {
     /// `Kind namespace/name`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
-    /// `file:line`, or the file alone.
+    /// Where it was written.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub position: Option<String>,
+    pub file: Option<String>,
+    /// The line, counted from 1, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
     /// As in `spec.http[0].match[1].uri`; empty where the whole object is meant.
     pub field: String,
     /// What is wrong and what to do about it.
@@ -180,6 +183,7 @@ fn pods(report: &Report) -> Vec<PodRow> {
 
 /// A problem, as scripts read it.
 pub fn problem(problem: &Problem) -> ProblemRow {
+    let position = problem.position.as_ref();
     ProblemRow {
         severity: match problem.severity {
             Severity::Error => "error",
@@ -187,7 +191,8 @@ pub fn problem(problem: &Problem) -> ProblemRow {
         }
         .to_owned(),
         object: problem.object.as_ref().map(ToString::to_string),
-        position: problem.position.as_ref().map(ToString::to_string),
+        file: position.map(|one| one.file.display().to_string()),
+        line: position.map(|one| one.line).filter(|line| *line > 0),
         field: problem.field.clone(),
         message: problem.message.clone(),
     }

@@ -85,8 +85,13 @@ fn draw(status: &Status) -> String {
         text.push_str("nothing is wrong with the configuration\n");
     }
     for problem in &status.problems {
+        let line = problem
+            .line
+            .map(|line| format!(":{line}"))
+            .unwrap_or_default();
+        let position = problem.file.as_ref().map(|file| format!("{file}{line}"));
         let parts = [
-            problem.position.as_deref(),
+            position.as_deref(),
             problem.object.as_deref(),
             Some(problem.field.as_str()).filter(|field| !field.is_empty()),
             Some(problem.message.as_str()),
@@ -126,7 +131,8 @@ mod tests {
             problems: vec![ProblemRow {
                 severity: "warning".into(),
                 object: Some("VirtualService shop/web".into()),
-                position: Some("/etc/mesh/a.yaml:3".into()),
+                file: Some("/etc/mesh/a.yaml".into()),
+                line: Some(3),
                 field: "spec.tcp".into(),
                 message: "not implemented yet: it has no effect".into(),
             }],

@@ -12,7 +12,7 @@ use crate::types::{Finding, ObjectRef};
 /// Who owns each address: a ClusterIP first, then the Pod that has it.
 pub(super) fn owners(
     build: &Build,
-    pods: &Index,
+    pods: &Index<'_>,
     findings: &mut Vec<(ObjectRef, Finding)>,
 ) -> HashMap<IpAddr, Owner> {
     let mut services: Vec<&Arc<Service>> = build.services.values().collect();

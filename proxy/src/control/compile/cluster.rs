@@ -17,7 +17,7 @@ impl Compiler {
         &self,
         hostname: &Hostname,
         service: &api::Service,
-        pods: &Index,
+        pods: &Index<'_>,
         world: &World<'_>,
         build: &mut Build,
     ) {
