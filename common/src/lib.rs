@@ -41,13 +41,13 @@ macro_rules! plain {
     ($name:ty, $size:expr) => {
         const _: () = assert!(size_of::<$name>() == $size);
 
-        // SAFETY: `repr(C)`, integers only, no padding (the size asserted above is the sum of the
-        // fields), so every bit pattern is a valid value.
         #[cfg(feature = "user")]
         #[expect(
             unsafe_code,
             reason = "aya's marker for plain bytes is an unsafe trait"
         )]
+        // SAFETY: `repr(C)`, integers only, no padding (the size asserted above is the sum of the
+        // fields), so every bit pattern is a valid value.
         unsafe impl aya::Pod for $name {}
     };
 }

@@ -389,9 +389,7 @@ fn everything_is_gone_after_a_clean_up() -> Result<()> {
             .iter()
             .all(|socket| socket.set_nonblocking(true).is_ok())
     );
-    let _ = dial(&pod.netns, "192.0.2.7:80".parse()?, |socket| {
-        socket.set_nonblocking(true)
-    });
+    begin(&pod.netns, "192.0.2.7:80".parse()?)?;
     assert!(pod.outbound[0].accept().is_err(), "nothing is captured");
     Ok(())
 }

@@ -121,9 +121,8 @@ impl Bare {
 impl Drop for Bare {
     fn drop(&mut self) {
         drop(self.kernel().take());
-        if let Err(error) = self.pins().clear() {
-            eprintln!("{error}");
-        }
+        let cleared = self.pins().clear();
+        assert!(cleared.is_ok() || std::thread::panicking(), "{cleared:?}");
     }
 }
 

@@ -163,14 +163,15 @@ pub(super) async fn join(
 }
 
 fn listen(netns: &Namespace, workers: usize) -> Result<Vec<Group>, Error> {
+    let bind = || {
+        listener::LOOPBACK
+            .into_iter()
+            .filter_map(|loopback| listener::bind(loopback, LISTEN_PORTS, workers).transpose())
+            .collect()
+    };
     netns
-        .run(|| {
-            listener::LOOPBACK
-                .into_iter()
-                .filter_map(|loopback| listener::bind(loopback, LISTEN_PORTS, workers).transpose())
-                .collect()
-        })
-        .flatten()
+        .run(bind)
+        .and_then(|groups| groups)
         .map_err(Error::Listen)
 }
 
