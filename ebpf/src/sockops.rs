@@ -16,6 +16,8 @@ const LOOPBACK_DEVICE: u32 = 1;
 
 const BPF_SOCK_OPS_TCP_CONNECT_CB: u32 = 3;
 const BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB: u32 = 5;
+const BPF_SOCK_OPS_STATE_CB: u32 = 10;
+const TCP_CLOSE: u32 = 7;
 
 /// One event of a TCP socket.
 #[inline(always)]
@@ -24,6 +26,7 @@ pub fn run(ctx: &SockOpsContext) {
     match event.op() {
         BPF_SOCK_OPS_TCP_CONNECT_CB => connecting(ctx, event),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => accepted(event),
+        BPF_SOCK_OPS_STATE_CB if event.new_state() == TCP_CLOSE => closed(event),
         _ => {}
     }
 }
@@ -84,6 +87,18 @@ fn file(event: Event, tag: &Tag) {
         .is_err()
     {
         count(Cause::FullRedirects);
+    }
+    event.follow_state();
+}
+
+/// A captured connection has ended. As a rule its socket was released before; but the connections
+/// under an MPTCP socket are the kernel's own, and no release tells their end.
+#[inline(always)]
+fn closed(event: Event) {
+    if let Some(tag) = event.tag()
+        && tag.is(TagKind::Captured)
+    {
+        let _ = REDIRECTS.remove(&event.socket_cookie());
     }
 }
 

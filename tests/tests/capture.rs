@@ -296,7 +296,17 @@ fn multipath_tcp_is_captured() -> Result<()> {
         socket => socket?,
     };
     socket.connect_timeout(&to.into(), PATIENCE)?;
-    assert_eq!(pod.accept_outbound()?.1, Some(to));
+    let (accepted, origin) = pod.accept_outbound()?;
+    assert_eq!(origin, Some(to));
+    assert_eq!(bare.redirects()?, 1);
+    // Its connection ends when both sides have said so; no event tells the test.
+    socket::reset(accepted);
+    drop(socket);
+    let started = aquifer::clock::now();
+    while bare.redirects()? > 0 {
+        assert!(started.elapsed() < PATIENCE, "the entry stays");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     Ok(())
 }
 
