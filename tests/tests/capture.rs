@@ -15,7 +15,7 @@ use aquifer::mesh::FailureMode;
 use aquifer::net::{Namespace, socket};
 use aquifer_common::{Cause, MARK_DIAL, MARK_TRANSPARENT};
 use aquifer_tests::PATIENCE;
-use bare::{Bare, dial};
+use bare::{Bare, dial, until};
 
 #[test]
 fn a_connection_reaches_the_proxy_with_its_origin() -> Result<()> {
@@ -47,7 +47,7 @@ fn a_connection_reaches_the_proxy_with_its_origin() -> Result<()> {
         assert_eq!(&read, b"hello");
         assert_eq!(bare.redirects()?, 1);
         drop(client);
-        assert_eq!(bare.redirects()?, 0, "the release ends the entry");
+        until("the release ends the entry", || Ok(bare.redirects()? == 0))?;
     }
     Ok(())
 }
@@ -172,8 +172,7 @@ fn without_a_proxy_the_failure_mode_decides() -> Result<()> {
         };
         let net = bare.stranger(name)?;
         let mut pod = bare.enrol(net, |rules| rules.failure_mode = mode)?;
-        // What the kernel does with a killed process's sockets.
-        pod.outbound.clear();
+        bare.close_listeners(&mut pod)?;
         let dialled = pod.dial(server.at(8080));
         if mode == FailureMode::Open {
             assert_eq!(listener.accept()?.1, dialled?.local_addr()?);
@@ -183,7 +182,7 @@ fn without_a_proxy_the_failure_mode_decides() -> Result<()> {
     }
     // Also with no proxy at all, the kernel side being pinned.
     let mut pod = bare.pod("orphan")?;
-    pod.outbound.clear();
+    bare.close_listeners(&mut pod)?;
     drop(bare.kernel().take());
     assert!(pod.dial(server.at(8080)).is_err());
     let reader = Reader::open(&bare.pins())?;
@@ -299,14 +298,11 @@ fn multipath_tcp_is_captured() -> Result<()> {
     let (accepted, origin) = pod.accept_outbound()?;
     assert_eq!(origin, Some(to));
     assert_eq!(bare.redirects()?, 1);
-    // Its connection ends when both sides have said so; no event tells the test.
     socket::reset(accepted);
     drop(socket);
-    let started = aquifer::clock::now();
-    while bare.redirects()? > 0 {
-        assert!(started.elapsed() < PATIENCE, "the entry stays");
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    until("the entry goes with the connection", || {
+        Ok(bare.redirects()? == 0)
+    })?;
     Ok(())
 }
 

@@ -221,7 +221,7 @@ fn without_a_proxy_the_failure_mode_decides() -> Result<()> {
         let net = bare.stranger(if passes { "open" } else { "closed" })?;
         let mut pod = bare.enrol(net, |rules| rules.failure_mode = mode)?;
         let server = pod.listen(pod.net.at(8080))?;
-        pod.inbound.clear();
+        bare.close_listeners(&mut pod)?;
         let socket = outside
             .run(|| socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None))??;
         // Dropped, not refused: what never arrives has no event to wait for.
@@ -261,8 +261,7 @@ fn a_probe_of_the_host_reaches_the_application_and_a_stranger_does_not() -> Resu
     );
 
     // Also with a dead proxy in closed mode.
-    pod.inbound.clear();
-    pod.outbound.clear();
+    bare.close_listeners(&mut pod)?;
     let probe = dial(&host, pod.net.at(8080), |_| Ok(()))?;
     assert_eq!(server.accept()?.1, probe.local_addr()?);
 

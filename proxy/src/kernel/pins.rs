@@ -7,7 +7,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use aquifer_common::Pod;
+
 use super::Error;
+use super::maps::{self, names};
 
 /// The folder of one proxy's pins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +52,7 @@ impl Pins {
     /// Removes every pin: links first, so that nothing is captured into maps that go. Returns how
     /// many there were. No folder is no error.
     pub fn clear(&self) -> Result<usize, Error> {
+        self.disarm();
         let removed = empty(&self.links())? + empty(&self.root)?;
         match fs::remove_dir(&self.root) {
             Ok(()) => Ok(removed),
@@ -58,6 +62,22 @@ impl Pins {
                 problem: "removing it",
                 source,
             }),
+        }
+    }
+}
+
+impl Pins {
+    /// Forgets every pod, so that nothing is captured from here on: a program whose last pin is
+    /// removed is detached a moment later, in the kernel's own time. Pins of another layout may not
+    /// be readable; there that moment stays.
+    fn disarm(&self) {
+        let Ok(mut pods) = maps::hash::<u64, Pod>(self, names::PODS) else {
+            return;
+        };
+        let cookies: Vec<u64> = pods.keys().filter_map(Result::ok).collect();
+        for cookie in cookies {
+            // Gone already is as good.
+            let _ = pods.remove(&cookie);
         }
     }
 }

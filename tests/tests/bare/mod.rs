@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use anyhow::{Context, Result};
 use aquifer::kernel::log::Level;
 use aquifer::kernel::maps::{self, names};
+use aquifer::kernel::report::Reader;
 use aquifer::kernel::{Capture, Kernel, Listener, Options, Pins, Redirects, Rules, bpffs};
 use aquifer::mesh::{FailureMode, Workload};
 use aquifer::net::{Namespace, listener, routes};
@@ -109,6 +110,20 @@ impl Bare {
     pub fn redirects(&self) -> Result<usize> {
         let map: aya::maps::HashMap<_, u64, Redirect> = maps::hash(&self.pins(), names::REDIRECTS)?;
         Ok(map.keys().count())
+    }
+
+    /// What the kernel does with a killed proxy's listeners.
+    pub fn close_listeners(&self, pod: &mut BarePod) -> Result<()> {
+        pod.outbound.clear();
+        pod.inbound.clear();
+        let cookie = pod.netns.cookie();
+        let reader = Reader::open(&self.pins())?;
+        until("the listeners leave the kernel's map", || {
+            Ok(reader
+                .listeners()
+                .iter()
+                .all(|row| row.cookie != cookie || !row.live))
+        })
     }
 
     /// A counter of the kernel side.
@@ -247,6 +262,20 @@ impl BarePod {
     pub fn accept_inbound(&self) -> Result<TcpStream> {
         Ok(accept(&self.inbound)?.0)
     }
+}
+
+/// Waits until something holds. Descriptors of the test live on for a moment in children that other
+/// tests of this process fork, so that a socket is not gone at the instant when it is dropped.
+pub fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let started = aquifer::clock::now();
+    while !holds()? {
+        anyhow::ensure!(
+            started.elapsed() < PATIENCE,
+            "{what}: not within {PATIENCE:?}"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 /// Connects from a namespace, after `prepare` has had its way with the socket.
