@@ -109,7 +109,7 @@ fn has_version(line: &[u8]) -> bool {
     let Some(at) = trimmed.len().checked_sub(8) else {
         return false;
     };
-    trimmed[at..].starts_with(b"HTTP/1.") && trimmed[at + 7].is_ascii_digit()
+    matches!(&trimmed[at..], b"HTTP/1.0" | b"HTTP/1.1")
 }
 
 #[cfg(test)]
@@ -127,6 +127,7 @@ mod tests {
             (b"\r\nGET / HTTP/1.1\r\n", Verdict::Http1),
             (b"FOO-BAR /x HTTP/1.1\r\n", Verdict::Http1),
             (b"GET / HTTP/2\r\n", Verdict::Opaque),
+            (b"PRI * HTTP/1.9\r\n", Verdict::Opaque),
             (b"HELO example.org\r\n", Verdict::Opaque),
             (b"QUIT\r\n", Verdict::Opaque),
             (b"PRI", Verdict::More),

@@ -120,6 +120,10 @@ fn target(parts: &request::Parts) -> Result<Option<PathAndQuery>, Error> {
     if !whole.is_ascii() {
         return Err(Error::BadRequest("path_not_ascii"));
     }
+    // `GET abc`: an authority alone is for CONNECT (RFC 9112, section 3.2.3).
+    if parts.uri.authority().is_some() && parts.uri.scheme().is_none() {
+        return Err(Error::BadRequest("path_not_absolute"));
+    }
     let path = parts.uri.path();
     if path == "*" && parts.method == Method::OPTIONS {
         return Err(Error::NoRoute);
@@ -180,6 +184,7 @@ mod tests {
             ("http://b/x", &[("host", "a")], Ok(("b", "/x"))),
             ("http://b", &[("host", "a")], Ok(("b", "/"))),
             ("/", &[], Err("missing_host_header")),
+            ("abc", &[("host", "a")], Err("path_not_absolute")),
             (
                 "/",
                 &[("host", "a"), ("host", "b")],
