@@ -162,7 +162,7 @@ async fn an_invalid_object_keeps_its_last_good_version() -> Result<()> {
     let status = world
         .proxy
         .until("/status", |status| {
-            status["problems"].to_string().contains("route.yaml")
+            status["problems"].to_string().contains("uri.regex")
         })
         .await?;
     let problems = status["problems"].to_string();

@@ -154,10 +154,19 @@ fn clusters(rows: Vec<ClusterRow>) -> String {
             row.protocol,
             row.endpoints.to_string(),
             row.callers.unwrap_or_else(|| "any".to_owned()),
+            row.name,
         ]
     });
     table(
-        ["HOST", "PORT", "SUBSET", "PROTOCOL", "ENDPOINTS", "CALLERS"],
+        [
+            "HOST",
+            "PORT",
+            "SUBSET",
+            "PROTOCOL",
+            "ENDPOINTS",
+            "CALLERS",
+            "NAME",
+        ],
         rows,
     )
 }
