@@ -19,7 +19,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, pod: &Rc<LocalPod>, accepted: Acc
         Some(Protocol::Http(captured, version)) => {
             http::proxy(worker, pod, captured, target, version).await;
         }
-        Some(Protocol::Opaque(opening)) => tcp::proxy(worker, opening).await,
+        Some(Protocol::Opaque(opening)) => tcp::proxy(worker, *opening).await,
         // The client left, or was reset, before there was anything to carry.
         None => {}
     }

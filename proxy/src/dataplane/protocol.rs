@@ -46,7 +46,7 @@ pub(super) enum Protocol {
     /// Requests are read.
     Http(Captured, Version),
     /// Bytes are relayed.
-    Opaque(Opening),
+    Opaque(Box<Opening>),
 }
 
 /// Decides. `None`: the client is gone or was reset.
@@ -68,11 +68,11 @@ pub(super) async fn detect(
     let mut log = Connection::begin(worker, captured.source, destination, tcp::cluster(target));
     if declared != types::Protocol::Auto {
         let upstream = tcp::dial(worker, pod, destination, target).await;
-        return Some(Protocol::Opaque(Opening {
+        return Some(Protocol::Opaque(Box::new(Opening {
             captured,
             upstream,
             log,
-        }));
+        })));
     }
     let decision = undeclared(worker, pod, &captured, target).await;
     match decision {
@@ -92,11 +92,11 @@ pub(super) async fn detect(
                 .as_ref()
                 .ok()
                 .and_then(|up| up.stream.peer_addr().ok());
-            Some(Protocol::Opaque(Opening {
+            Some(Protocol::Opaque(Box::new(Opening {
                 captured,
                 upstream,
                 log,
-            }))
+            })))
         }
         Decision::Gone => {
             log.flags = ResponseFlags::DOWNSTREAM_CLOSED;

@@ -1,7 +1,6 @@
 //! Whose address a connection was going to, and what is declared about it.
 
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::balance::Wanted;
@@ -42,7 +41,7 @@ impl Target {
 
 /// Resolves `destination`. A pod's own address stands for a headless service that selects the pod
 /// and has the port; a pod of other services is dialled as such.
-pub(super) fn destination(snapshot: &Rc<Arc<Snapshot>>, destination: SocketAddr) -> Target {
+pub(super) fn destination(snapshot: &Snapshot, destination: SocketAddr) -> Target {
     let at = |service: &Arc<Service>| {
         let index = service
             .ports

@@ -28,6 +28,14 @@ use crate::net::pod::{Change, Listeners};
 use crate::telemetry::access_log::{AccessLog, MAX_AGE, Record, Written};
 use crate::telemetry::counters::Counters;
 
+/// A snapshot as one worker's requests share it: counting its holders touches nothing that other
+/// workers write.
+#[allow(
+    clippy::redundant_allocation,
+    reason = "the outer count is this thread's own"
+)]
+pub(super) type Seen = Rc<Arc<Snapshot>>;
+
 /// How often what is idle for too long is looked for.
 const SWEEP: Duration = Duration::from_secs(60);
 
@@ -58,7 +66,7 @@ pub struct Worker {
     log: AccessLog,
     /// The snapshot last seen: shared within the thread, so that taking it for a request touches no
     /// counter that other threads write.
-    snapshot: RefCell<Rc<Arc<Snapshot>>>,
+    snapshot: RefCell<Seen>,
     random: RefCell<SmallRng>,
 }
 
@@ -246,7 +254,7 @@ impl Worker {
     }
 
     /// The snapshot in force. Its holder keeps it, whatever comes next.
-    pub(super) fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+    pub(super) fn snapshot(&self) -> Seen {
         let newest = self.store.load();
         let mut seen = self.snapshot.borrow_mut();
         if !Arc::ptr_eq(&newest, &seen) {

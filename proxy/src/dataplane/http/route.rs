@@ -1,7 +1,6 @@
 //! Where a request goes: the authority names the service, its rules the destination.
 
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 
 use super::Downstream;
@@ -39,7 +38,7 @@ pub(super) enum Destination {
 
 /// Chooses. `draw` is uniformly random.
 pub(super) fn choose(
-    snapshot: &Rc<Arc<Snapshot>>,
+    snapshot: &Snapshot,
     downstream: &Downstream,
     canonical: &Canonical,
     draw: u64,
@@ -88,7 +87,7 @@ pub(super) fn choose(
 /// An authority that names nothing in the mesh goes to where the client was going
 /// (`outboundTrafficPolicy` ALLOW_ANY). Where that is a service's address, an endpoint is chosen
 /// here, as the kernel's service load balancing would.
-fn allow_any(snapshot: &Rc<Arc<Snapshot>>, downstream: &Downstream) -> Route {
+fn allow_any(snapshot: &Snapshot, downstream: &Downstream) -> Route {
     let pod = downstream.pod.pod();
     let service = downstream
         .target
