@@ -4,5 +4,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    aquifer::cli::main()
+    aquifer::cli::main(aquifer::app::run)
 }

@@ -15,6 +15,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::settings;
+
 /// A kernel-assisted transparent proxy for Kubernetes, one per node.
 ///
 /// `aquifer run` is the node proxy; every other command asks a running proxy, or the kernel, about
@@ -30,17 +32,18 @@ struct Arguments {
 enum Command {
     /// Run the node proxy: capture this node's enrolled pods and carry their traffic.
     Run(Box<run::Args>),
-    Config(config::Args),
-    Status(status::Args),
-    Maps(maps::Args),
     Preflight(preflight::Args),
+    Maps(maps::Args),
+    Status(status::Args),
+    #[command(alias = "pc")]
+    Config(config::Args),
     Cleanup(cleanup::Args),
 }
 
-/// Runs the subcommand that the arguments name.
-pub fn main() -> ExitCode {
+/// Runs the subcommand that the arguments name. `node` is the node proxy, which `aquifer run` starts.
+pub fn main(node: impl FnOnce(settings::Run) -> anyhow::Result<()>) -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Run(args) => run::run(*args),
+        Command::Run(args) => run::run(*args, node),
         Command::Config(args) => config::run(args),
         Command::Status(args) => status::run(args),
         Command::Maps(args) => maps::run(args),

@@ -14,8 +14,11 @@ pub struct Args {
     settings: settings::Run,
 }
 
-/// Runs until it is told to stop.
-pub fn run(args: Args) -> anyhow::Result<()> {
+/// Runs `node` until it is told to stop.
+pub fn run(
+    args: Args,
+    node: impl FnOnce(settings::Run) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&args.settings.log).with_context(|| {
         format!(
             "--log {}: not a level such as `info` or `info,aquifer::control=debug`",
@@ -28,5 +31,5 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    crate::app::run(args.settings)
+    node(args.settings)
 }

@@ -3,6 +3,7 @@
 //! A socket belongs for ever to the namespace it was made in; so entering is needed to make one and
 //! not to use it. Does not know whose namespace it is.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::mem::size_of;
@@ -58,24 +59,40 @@ impl AsFd for Namespace {
     }
 }
 
+thread_local! {
+    /// Where this thread lives. It never moves for longer than [`inside`] runs, so one look is enough.
+    static HOME: io::Result<File> = File::open("/proc/thread-self/ns/net");
+    /// Set while the thread is away: a second step out would come back to the wrong place.
+    static AWAY: Cell<bool> = const { Cell::new(false) };
+}
+
 fn inside<T>(namespace: &File, f: impl FnOnce() -> T) -> io::Result<T> {
     /// Comes back also where `f` panics.
-    struct Home(File);
-    impl Drop for Home {
+    struct Away<'a>(&'a File);
+    impl Drop for Away<'_> {
         fn drop(&mut self) {
-            if let Err(error) = setns(&self.0, CloneFlags::CLONE_NEWNET) {
+            if let Err(error) = setns(self.0, CloneFlags::CLONE_NEWNET) {
                 tracing::error!(%error, "cannot return from a network namespace");
                 std::process::abort();
             }
+            AWAY.set(false);
         }
     }
 
-    let home = Home(File::open("/proc/thread-self/ns/net")?);
-    if let Err(error) = setns(namespace, CloneFlags::CLONE_NEWNET) {
-        std::mem::forget(home);
-        return Err(error.into());
-    }
-    Ok(f())
+    HOME.with(|home| {
+        let home = home
+            .as_ref()
+            .map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
+        if AWAY.get() {
+            return Err(io::Error::other(
+                "the thread is in another network namespace already",
+            ));
+        }
+        setns(namespace, CloneFlags::CLONE_NEWNET)?;
+        AWAY.set(true);
+        let _away = Away(home);
+        Ok(f())
+    })
 }
 
 /// `SO_NETNS_COOKIE` (Linux 5.14) of a socket made here.
