@@ -21,6 +21,10 @@ struct Node {
 }
 
 async fn node(failure_mode: Option<&str>) -> Result<Node> {
+    node_with(failure_mode, &[]).await
+}
+
+async fn node_with(failure_mode: Option<&str>, arguments: &[&str]) -> Result<Node> {
     let lab = Lab::new()?;
     let (client, server) = (lab.pod("client")?, lab.pod("server")?);
     let outside = lab.pod("outside")?;
@@ -35,7 +39,10 @@ async fn node(failure_mode: Option<&str>) -> Result<Node> {
         .service("app", &[APP], &[("http", HTTP, 8080)], &[("app", "server")]);
     let config = Config::new(&manifests)?;
     let echo = Echo::start(&server, 8080, "v1")?;
-    let proxy = Proxy::on(&lab, &config).ready().await?;
+    let proxy = Proxy::on(&lab, &config)
+        .arguments(arguments)
+        .ready()
+        .await?;
     let reply = Http::connect(&client, (APP, HTTP).into())
         .await?
         .get("app", "/")
@@ -134,6 +141,89 @@ async fn a_new_proxy_takes_over_what_a_dead_one_left() -> Result<()> {
         let (status, out, err) = again.command(&["maps", "pods", "--bpffs", &bpffs])?;
         ensure!(status.success(), "{err}");
         assert_eq!(out.matches("default/client").count(), 1, "{out}");
+    }
+    Ok(())
+}
+
+/// A process named as the prober, on the node, and what it says of an address.
+struct Prober {
+    child: std::process::Child,
+    answers: std::io::Lines<std::io::BufReader<std::process::ChildStdout>>,
+}
+
+impl Prober {
+    fn start(program: &std::path::Path, node: &Node) -> Result<Self> {
+        let mut command = std::process::Command::new(program);
+        command
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped());
+        let mut child = node.lab.node.run(|| command.spawn())??;
+        let output = child.stdout.take().context("no output")?;
+        let answers = std::io::BufRead::lines(std::io::BufReader::new(output));
+        Ok(Self { child, answers })
+    }
+
+    fn probe(&mut self, target: std::net::SocketAddr) -> Result<String> {
+        let input = self.child.stdin.as_mut().context("no input")?;
+        std::io::Write::write_all(input, format!("{target}\n").as_bytes())?;
+        Ok(self.answers.next().context("the prober ended")??)
+    }
+}
+
+impl Drop for Prober {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_reach_the_application_and_nothing_else_does() -> Result<()> {
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_aqh-probe"));
+    for mode in ["closed", "open"] {
+        let node = node_with(Some(mode), &["--probe-process", "aqh-probe"]).await?;
+        // The same program under another name is any process of the host's.
+        let folder = tempfile::tempdir()?;
+        let other = folder.path().join("aqh-other");
+        std::fs::copy(program, &other)?;
+        let mut other = Prober::start(&other, &node)?;
+        let mut kubelet = Prober::start(program, &node)?;
+        let known = |line: &str| {
+            line.contains("probe processes") && line.contains(&kubelet.child.id().to_string())
+        };
+        node.proxy
+            .child
+            .stderr
+            .wait_for(0, aquifer_tests::PATIENCE, known)?;
+        let (lives, dead) = (node.server.at(8080), node.server.at(4));
+        let (lives6, dead6) = (node.server.at6(8080), node.server.at6(4));
+        for alive in [true, false] {
+            if !alive {
+                node.proxy.child.kill()?;
+            }
+            for (target, expected) in [
+                (lives, "open"),
+                (lives6, "open"),
+                (dead, "refused"),
+                (dead6, "refused"),
+            ] {
+                let answer = kubelet.probe(target)?;
+                assert_eq!(
+                    answer, expected,
+                    "{mode}, proxy alive {alive}: probe of {target}"
+                );
+            }
+            let expected = if alive || mode == "open" {
+                "open"
+            } else {
+                "refused"
+            };
+            assert_eq!(
+                other.probe(lives)?,
+                expected,
+                "{mode}, proxy alive {alive}: another"
+            );
+        }
     }
     Ok(())
 }
