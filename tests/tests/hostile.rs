@@ -12,9 +12,7 @@ use aquifer_tests::{
     raw::{self, End, Server},
     world::{HTTP, TCP, at},
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What is left to show after every attack.
 async fn still_serves(world: &World) -> Result<()> {
@@ -496,9 +494,8 @@ async fn a_flood_beyond_the_descriptors_is_reset() -> Result<()> {
         open < LIMIT as usize,
         "{open} served with {LIMIT} descriptors"
     );
-    // From the connect of the whole flood on, on a machine that also runs the flood.
-    ensure!(slowest < 15_000, "the slowest took {slowest} ms");
-    eprintln!("FLOOD {reset} reset, {open} served, slowest {slowest} ms");
+    ensure!(slowest < 1_000, "the slowest reset took {slowest} ms");
+    println!("{reset} reset, {open} served, the slowest reset after {slowest} ms");
     // It still tells about itself while full, and has not ended.
     assert!(proxy.child.ended().is_none());
     for source in &mut sources {

@@ -2,15 +2,20 @@
 //!
 //! Does not know who takes the connections, nor how the kernel brings them here.
 
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections that wait to be accepted, a socket. The kernel caps it at `net.core.somaxconn` of
-/// the namespace.
-const BACKLOG: i32 = 4096;
+/// Connections that wait to be accepted, a socket. A flood must fit: a client whose SYN is dropped
+/// tries again a second later at the earliest.
+const BACKLOG: i32 = 65_535;
+
+/// The kernel's cap of every backlog in a namespace, read when a socket begins to listen.
+const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
 
 /// The sockets of one port.
 #[derive(Debug)]
@@ -75,6 +80,7 @@ fn group(address: SocketAddr, workers: usize) -> io::Result<Group> {
         socket.set_reuse_address(true)?;
         sockets.push(socket);
     }
+    let _cap = Uncapped::new();
     for socket in &sockets {
         socket.listen(BACKLOG)?;
     }
@@ -82,6 +88,35 @@ fn group(address: SocketAddr, workers: usize) -> io::Result<Group> {
         address,
         sockets: sockets.into_iter().map(TcpListener::from).collect(),
     })
+}
+
+/// The calling thread's namespace with its cap of backlogs out of the way, as long as this lives:
+/// the setting is the pod's own and stays what it was.
+struct Uncapped(
+    Option<String>,
+    #[allow(dead_code, reason = "held")] MutexGuard<'static, ()>,
+);
+
+impl Uncapped {
+    fn new() -> Self {
+        // Two at once would take the other's value for the one to set back.
+        static ONE: Mutex<()> = Mutex::new(());
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = fs::read_to_string(SOMAXCONN).ok();
+        // Where it can't be written (a read-only /proc/sys) the cap holds for us too.
+        let written = before.filter(|_| fs::write(SOMAXCONN, BACKLOG.to_string()).is_ok());
+        Self(written, one)
+    }
+}
+
+impl Drop for Uncapped {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0
+            && let Err(error) = fs::write(SOMAXCONN, before)
+        {
+            tracing::warn!(%error, "a pod's {SOMAXCONN} can't be set back to {before}");
+        }
+    }
 }
 
 #[cfg(test)]

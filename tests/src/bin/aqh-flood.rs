@@ -1,5 +1,5 @@
 //! Many connections at once, from a process of its own: `aqh-flood ADDRESS COUNT`. Prints how many
-//! were reset, how many hang, and the milliseconds of the slowest outcome; holds open what was
+//! were reset, how many hang, and the milliseconds of the slowest reset; holds open what was
 //! answered until its standard input ends.
 
 use std::{net::SocketAddr, time::Duration};
@@ -37,8 +37,10 @@ async fn main() -> Result<()> {
     let deadline = Deadline::after(Duration::from_secs(30));
     while let Ok(Some(outcome)) = tokio::time::timeout(deadline.left(), tasks.join_next()).await {
         let (took, was_reset) = outcome?;
-        slowest = slowest.max(took);
-        reset += usize::from(was_reset);
+        if was_reset {
+            reset += 1;
+            slowest = slowest.max(took);
+        }
     }
     println!("{reset} {} {}", tasks.len(), slowest.as_millis());
     tokio::task::spawn_blocking(|| std::io::read_to_string(std::io::stdin())).await??;
