@@ -83,8 +83,6 @@ causes! {
     ProxyCause {
         /// An accepted connection had no entry in `ORIGINS`: evicted, or dialled on purpose.
         MissedOrigin => "missed_origin",
-        /// An entry of `ORIGINS` was taken.
-        TakenOrigin => "taken_origin",
     }
 }
 

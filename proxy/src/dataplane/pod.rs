@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use foldhash::fast::RandomState;
 use slab::Slab;
 use tokio::sync::watch;
 
@@ -31,7 +32,7 @@ pub(super) enum Phase {
 pub struct LocalPod {
     pod: RefCell<Arc<Pod>>,
     pub(super) pools: Pools,
-    pub(super) clusters: RefCell<HashMap<ClusterName, Arc<ClusterState>>>,
+    pub(super) clusters: RefCell<HashMap<ClusterName, Arc<ClusterState>, RandomState>>,
     phase: Cell<Phase>,
     /// Tasks to wake when the phase changes.
     waiting: RefCell<Slab<Waker>>,

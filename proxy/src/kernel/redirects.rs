@@ -66,9 +66,8 @@ impl Redirects {
             }
             origin
         };
-        match origin {
-            Some(_) => self.count(ProxyCause::TakenOrigin),
-            None => self.count(ProxyCause::MissedOrigin),
+        if origin.is_none() {
+            self.count(ProxyCause::MissedOrigin);
         }
         origin.map(|origin| maps::socket_address(origin.address, origin.port))
     }
@@ -95,7 +94,10 @@ impl Redirects {
         let _ = lock(&self.inner.flows).remove(&flow(pod, caller, local));
     }
 
+    /// Counts a rare event. The workers' handles lead to one map: they take turns.
     fn count(&self, cause: ProxyCause) {
+        static TURN: Mutex<()> = Mutex::new(());
+        let _turn = lock(&TURN);
         let mut stats = lock(&self.inner.stats);
         let index = cause as u32;
         if let Ok(count) = stats.get(&index, 0) {

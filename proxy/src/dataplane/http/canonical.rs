@@ -47,7 +47,9 @@ impl Canonical {
             parts.uri =
                 Uri::from_parts(uri).map_err(|_| Error::BadRequest("path_normalization_failed"))?;
         }
-        parts.headers.insert(HOST, authority.clone());
+        if parts.headers.get(HOST) != Some(&authority) {
+            parts.headers.insert(HOST, authority.clone());
+        }
         Ok(Self { parts, authority })
     }
 }
