@@ -1,6 +1,8 @@
 //! `cargo xtask bench`: the proxy against real peers in one run, one core for the proxy, one for
 //! load and backend, rounds interleaved. `proxy/benches/README.md` says how to read it.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 use aquifer_tests::clock;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -77,6 +79,9 @@ fn contenders(names: &[String]) -> Result<Vec<Contender>> {
     names.iter().map(find).collect()
 }
 
+/// How long a proxy does nothing before its memory is read. Some give memory back only then.
+const IDLE: Duration = Duration::from_secs(2);
+
 async fn measure(
     field: &Field,
     contenders: &[Contender],
@@ -93,7 +98,9 @@ async fn measure(
             let contender = contenders[(round + step) % contenders.len()];
             let running = contender.start(field).await?;
             let pid = running.pid();
-            // A few requests have gone through: this is the memory of a proxy that has worked.
+            // A few requests have gone through, and then none: this is the memory of a proxy that has
+            // worked and is idle.
+            tokio::time::sleep(IDLE).await;
             measured.add_idle(contender, cores::resident(pid)? as f64 / 1048576.0);
             for load in Load::ALL {
                 bar.set_message(format!("{}, {}", contender.name(), load.name()));

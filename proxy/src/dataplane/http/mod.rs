@@ -11,6 +11,7 @@ mod reply;
 mod route;
 mod upgrade;
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -50,6 +51,24 @@ pub(super) struct Downstream {
     destination: SocketAddr,
     target: Target,
     version: Version,
+    /// Requests so far.
+    requests: Cell<u64>,
+    /// Requests that have no answer yet.
+    unanswered: Cell<u32>,
+}
+
+/// Resolves when a client has asked for nothing for a whole [`IDLE`] and waits for no answer: Envoy's
+/// idle timeout of downstream connections. hyper's own timer would be set anew for every request.
+async fn idle(downstream: &Downstream) {
+    let mut before = None;
+    loop {
+        let now = Some(downstream.requests.get());
+        if before == now && downstream.unanswered.get() == 0 {
+            return;
+        }
+        before = now;
+        tokio::time::sleep(IDLE).await;
+    }
 }
 
 /// Runs hyper's tasks on the worker's own thread.
@@ -63,6 +82,23 @@ where
 {
     fn execute(&self, future: F) {
         spawn_local(future);
+    }
+}
+
+/// One request that waits for its answer.
+struct Asked<'a>(&'a Downstream);
+
+impl<'a> Asked<'a> {
+    fn new(downstream: &'a Downstream) -> Self {
+        downstream.requests.set(downstream.requests.get() + 1);
+        downstream.unanswered.set(downstream.unanswered.get() + 1);
+        Self(downstream)
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.0.unanswered.set(self.0.unanswered.get() - 1);
     }
 }
 
@@ -87,12 +123,17 @@ pub(super) async fn proxy(
         destination,
         target,
         version,
+        requests: Cell::new(0),
+        unanswered: Cell::new(0),
     });
     let service = {
         let downstream = Rc::clone(&downstream);
         service_fn(move |request| {
             let downstream = Rc::clone(&downstream);
-            async move { Ok::<_, Infallible>(forward::answer(&downstream, request).await) }
+            async move {
+                let _asked = Asked::new(&downstream);
+                Ok::<_, Infallible>(forward::answer(&downstream, request).await)
+            }
         })
     };
     let io = TokioIo::new(stream);
@@ -102,15 +143,15 @@ pub(super) async fn proxy(
             builder
                 .half_close(false)
                 .max_buf_size(READ_BUFFER)
-                .max_header_size(LIST_LIMIT as usize)
-                .timer(TokioTimer::new())
-                // Also ends a connection that is idle between requests, so it is Envoy's idle
-                // timeout and not a bound on one request's head.
-                .header_read_timeout(IDLE);
+                .max_header_size(LIST_LIMIT as usize);
             let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
             tokio::select! {
                 ended = connection.as_mut() => ended,
                 () = pod.draining() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+                () = idle(&downstream) => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -129,6 +170,10 @@ pub(super) async fn proxy(
             tokio::select! {
                 ended = connection.as_mut() => ended,
                 () = pod.draining() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+                () = idle(&downstream) => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
