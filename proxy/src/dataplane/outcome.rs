@@ -34,6 +34,8 @@ pub(super) struct Connection {
     pub(super) flags: ResponseFlags,
     pub(super) upstream_host: Option<SocketAddr>,
     pub(super) upstream_local: Option<SocketAddr>,
+    /// Of the TLS ClientHello that went by, where there was one.
+    pub(super) server_name: Option<String>,
 }
 
 impl Connection {
@@ -57,6 +59,7 @@ impl Connection {
             flags: ResponseFlags::NONE,
             upstream_host: None,
             upstream_local: None,
+            server_name: None,
         }
     }
 
@@ -104,7 +107,7 @@ impl Drop for Connection {
             upstream_local_address: self.upstream_local,
             downstream_local_address: Some(self.destination),
             downstream_remote_address: Some(self.source),
-            requested_server_name: "",
+            requested_server_name: self.server_name.as_deref().unwrap_or_default(),
             route_name: "",
         });
     }

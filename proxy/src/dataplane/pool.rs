@@ -78,7 +78,7 @@ pub(super) struct Pools {
     idle: RefCell<HashMap<SocketAddr, Vec<Idle>, RandomState>>,
     shared: RefCell<HashMap<SocketAddr, Rc<OnceCell<Http2>>>>,
     /// Connections opened early for a request that went elsewhere.
-    spare: RefCell<HashMap<SocketAddr, Vec<(TcpStream, Instant)>>>,
+    spare: RefCell<HashMap<SocketAddr, (TcpStream, Instant)>>,
     closed: Cell<bool>,
 }
 
@@ -146,10 +146,7 @@ impl Pools {
             idle.retain(|idle| !old(idle.since) && !idle.connection.sender.is_closed());
             !idle.is_empty()
         });
-        self.spare.borrow_mut().retain(|_, spare| {
-            spare.retain(|(_, since)| !old(*since));
-            !spare.is_empty()
-        });
+        self.spare.borrow_mut().retain(|_, (_, since)| !old(*since));
         self.shared.borrow_mut().retain(|_, shared| {
             // One that is still being opened has no value yet.
             shared
@@ -158,29 +155,28 @@ impl Pools {
         });
     }
 
-    /// Takes a connection that was opened before it was known what it would be for.
+    /// Takes a connection that was opened before it was known what it would be for, where none is
+    /// waiting already: one early dial a client's connection must not add up. Otherwise it is closed.
     pub(super) fn adopt(&self, address: SocketAddr, stream: TcpStream) {
-        if !self.closed.get() {
+        let waiting = self
+            .idle
+            .borrow()
+            .get(&address)
+            .is_some_and(|idle| !idle.is_empty());
+        if !self.closed.get() && !waiting {
             self.spare
                 .borrow_mut()
                 .entry(address)
-                .or_default()
-                .push((stream, clock::now()));
+                .or_insert((stream, clock::now()));
         }
     }
 
     fn spare(&self, address: SocketAddr) -> Option<TcpStream> {
-        let mut spare = self.spare.borrow_mut();
-        let streams = spare.get_mut(&address)?;
-        let found = streams.pop().map(|(stream, _)| stream);
-        if streams.is_empty() {
-            spare.remove(&address);
-        }
+        let (stream, _) = self.spare.borrow_mut().remove(&address)?;
         // It may have been closed since: a read tells.
-        found.filter(|stream| {
-            let mut byte = [0];
-            matches!(stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-        })
+        let mut byte = [0];
+        let read = stream.try_read(&mut byte);
+        matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock).then_some(stream)
     }
 }
 
@@ -332,5 +328,48 @@ impl AsyncWrite for Metered {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn early_connections_do_not_add_up() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let dial = async || TcpStream::connect(address).await.expect("connected");
+        let pools = Pools::default();
+        let first = dial().await;
+        let name = first.local_addr().expect("an address");
+        pools.adopt(address, first);
+        pools.adopt(address, dial().await);
+        assert_eq!(pools.spare.borrow().len(), 1);
+        let spare = pools.spare(address).expect("the first");
+        assert_eq!(spare.local_addr().expect("an address"), name);
+        assert!(pools.spare(address).is_none());
+
+        pools.adopt(address, spare);
+        let (accepted, _) = listener.accept().await.expect("accepted");
+        drop(accepted);
+        let waiting = pools.spare.borrow().get(&address).map(|(stream, _)| {
+            socket2::SockRef::from(stream)
+                .try_clone()
+                .expect("another handle")
+        });
+        let waiting = TcpStream::from_std(waiting.expect("a spare").into()).expect("a stream");
+        waiting.readable().await.expect("the end is there");
+        assert!(pools.spare(address).is_none(), "closed by its peer");
+
+        pools.clear();
+        pools.adopt(address, dial().await);
+        assert!(pools.spare(address).is_none(), "the pod is gone");
     }
 }

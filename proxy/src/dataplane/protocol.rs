@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::io::{Interest, Ready};
 use tokio::net::TcpStream;
 
@@ -22,6 +23,7 @@ use super::resolve::Target;
 use super::tcp::{self, Opening};
 use super::worker::Worker;
 use crate::types::{self, ResponseFlags};
+use crate::wire::client_hello;
 use crate::wire::sniff::{LIMIT, Verdict, sniff};
 
 /// How long first bytes are waited for. It ends the waiting, not the connection, which is relayed
@@ -68,6 +70,9 @@ pub(super) async fn detect(
     let mut log = Connection::begin(worker, captured.source, destination, tcp::cluster(target));
     if declared != types::Protocol::Auto {
         let upstream = tcp::dial(worker, pod, destination, target).await;
+        if declared == types::Protocol::Tls && worker.logs() {
+            log.server_name = server_name(&captured.stream);
+        }
         return Some(Protocol::Opaque(Box::new(Opening {
             captured,
             upstream,
@@ -84,6 +89,9 @@ pub(super) async fn detect(
             Some(Protocol::Http(captured, version))
         }
         Decision::Opaque(upstream) => {
+            if worker.logs() {
+                log.server_name = server_name(&captured.stream);
+            }
             let captured = Captured {
                 stream: afresh(captured.stream).ok()?,
                 ..captured
@@ -207,6 +215,13 @@ async fn verdict(stream: &TcpStream) -> Option<Verdict> {
 /// would not be noticed otherwise.
 fn afresh(stream: TcpStream) -> io::Result<TcpStream> {
     TcpStream::from_std(stream.into_std()?)
+}
+
+/// The name that a TLS client asks for, where its hello is there already: nobody waits for it.
+fn server_name(stream: &TcpStream) -> Option<String> {
+    let mut seen = vec![0; LIMIT];
+    let count = stream.peek(&mut seen).now_or_never()?.ok()?;
+    client_hello::server_name(&seen[..count])
 }
 
 /// Waits for bytes beyond those already there, or the end: peeking leaves the socket ready, so that

@@ -1,4 +1,5 @@
 //! Bytes to values and back. Pure: no socket, no clock.
 
+pub mod client_hello;
 pub mod path;
 pub mod sniff;

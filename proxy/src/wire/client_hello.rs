@@ -1,0 +1,80 @@
+//! The server name that a TLS client asks for, read from its first bytes.
+//!
+//! Pure, and only for whoever wants to know: nothing is answered, and the bytes stay where they are.
+
+use rustls::server::Acceptor;
+
+/// The name in the ClientHello at the beginning of `bytes` (RFC 6066, section 3). `None` where there
+/// is none, or not all of the hello.
+pub fn server_name(mut bytes: &[u8]) -> Option<String> {
+    let mut acceptor = Acceptor::default();
+    while !bytes.is_empty() {
+        acceptor.read_tls(&mut bytes).ok()?;
+        match acceptor.accept() {
+            Ok(Some(accepted)) => return accepted.client_hello().server_name().map(str::to_owned),
+            Ok(None) => {}
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A ClientHello of TLS 1.2 with `extensions`, in one record.
+    fn hello(extensions: &[u8]) -> Vec<u8> {
+        let mut body = vec![3, 3];
+        body.extend([7; 32]);
+        body.push(0);
+        body.extend([0, 2, 0x13, 0x01, 1, 0]);
+        body.extend(
+            u16::try_from(extensions.len())
+                .expect("short")
+                .to_be_bytes(),
+        );
+        body.extend(extensions);
+        let length = u16::try_from(body.len()).expect("short");
+        let mut record = vec![22, 3, 1];
+        record.extend((length + 4).to_be_bytes());
+        record.extend([1, 0]);
+        record.extend(length.to_be_bytes());
+        record.extend(body);
+        record
+    }
+
+    fn name_extension(name: &str) -> Vec<u8> {
+        let length = u16::try_from(name.len()).expect("short");
+        let mut extension = vec![0, 0];
+        extension.extend((length + 5).to_be_bytes());
+        extension.extend((length + 3).to_be_bytes());
+        extension.push(0);
+        extension.extend(length.to_be_bytes());
+        extension.extend(name.bytes());
+        // signature_algorithms, without which a hello is refused.
+        extension.extend([0, 13, 0, 4, 0, 2, 4, 3]);
+        extension
+    }
+
+    #[test]
+    fn a_whole_hello_tells_its_name() {
+        let whole = hello(&name_extension("db.example.com"));
+        assert_eq!(server_name(&whole).as_deref(), Some("db.example.com"));
+        for end in 0..whole.len() {
+            assert_eq!(server_name(&whole[..end]), None, "{end}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_name_has_none() {
+        for bytes in [
+            hello(&[0, 13, 0, 4, 0, 2, 4, 3]),
+            b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+            vec![22, 3, 1, 0xff, 0xff, 1, 2, 3],
+            vec![22, 3, 1, 0, 4, 1, 0xff, 0xff, 0xff],
+        ] {
+            assert_eq!(server_name(&bytes), None, "{bytes:?}");
+        }
+    }
+}
