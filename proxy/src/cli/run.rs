@@ -3,8 +3,10 @@
 use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
+use clap::ValueEnum as _;
 use tracing_subscriber::EnvFilter;
 
+use crate::kernel::log::{Level, TARGET};
 use crate::settings;
 
 /// Arguments of `aquifer run`.
@@ -25,6 +27,14 @@ pub fn run(
             args.settings.log
         )
     })?;
+    // Who asks for the kernel programs' lines wants to see them, whatever else is shown.
+    let kernel = args.settings.kernel_log;
+    let filter = match kernel.to_possible_value() {
+        Some(level) if kernel != Level::Off => {
+            filter.add_directive(format!("{TARGET}={}", level.get_name()).parse()?)
+        }
+        _ => filter,
+    };
     // Standard output belongs to the access log.
     tracing_subscriber::fmt()
         .with_env_filter(filter)

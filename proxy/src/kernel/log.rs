@@ -74,7 +74,10 @@ impl Records {
     }
 }
 
-/// A `log` logger that speaks `tracing`, under the target `aquifer::kernel::program`.
+/// Target of the programs' lines in the log.
+pub const TARGET: &str = "aquifer::kernel::program";
+
+/// A `log` logger that speaks `tracing`, under [`TARGET`].
 struct Tracing;
 
 impl Log for Tracing {
@@ -83,7 +86,6 @@ impl Log for Tracing {
     }
 
     fn log(&self, record: &Record<'_>) {
-        const TARGET: &str = "aquifer::kernel::program";
         let (line, at) = (record.args(), record.line());
         match record.level() {
             log::Level::Error => tracing::error!(target: TARGET, at, "{line}"),
