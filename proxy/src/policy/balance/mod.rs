@@ -2,6 +2,47 @@
 //!
 //! Pure: it is handed the random draws and the number of requests in flight at each endpoint.
 
+/// A DestinationRule's `loadBalancer`, with Istio's defaults filled in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Algorithm {
+    /// `LEAST_REQUEST`, the deprecated `LEAST_CONN`, or none given.
+    #[default]
+    LeastRequest,
+    /// `ROUND_ROBIN`.
+    RoundRobin,
+    /// `RANDOM`.
+    Random,
+    /// `PASSTHROUGH`: no choice; the address that the client dialled.
+    Passthrough,
+    /// `consistentHash` by a ring.
+    RingHash {
+        /// `ringHash.minimumRingSize`: the ring has at least so many points. At most
+        /// [`Algorithm::MAX_RING`] are made.
+        min_size: u64,
+    },
+    /// `consistentHash` by Maglev's table.
+    Maglev {
+        /// `maglev.tableSize`: a prime, at most [`Algorithm::MAX_TABLE`].
+        size: u32,
+    },
+}
+
+impl Algorithm {
+    /// Istio's `minimumRingSize` where none is given.
+    pub const DEFAULT_RING: u64 = 1024;
+    /// Envoy's largest ring.
+    pub const MAX_RING: u64 = 8 * 1024 * 1024;
+    /// Istio's `tableSize` where none is given.
+    pub const DEFAULT_TABLE: u32 = 65_537;
+    /// Envoy's largest table.
+    pub const MAX_TABLE: u32 = 5_000_011;
+
+    /// Whether requests are hashed.
+    pub fn is_hash(self) -> bool {
+        matches!(self, Self::RingHash { .. } | Self::Maglev { .. })
+    }
+}
+
 /// Least request by power of two choices (Envoy's LEAST_REQUEST with `choice_count` 2 and equal
 /// weights): of two endpoints drawn at random the one with fewer requests in flight wins, the
 /// first on a tie. `None` where there is no endpoint.
