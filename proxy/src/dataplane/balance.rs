@@ -184,11 +184,9 @@ mod tests {
             protocol: Protocol::Http,
             endpoints: ports
                 .iter()
-                .map(|port| Endpoint {
-                    address: ([10, 0, 0, 1], *port).into(),
-                    workload: None,
-                })
+                .map(|port| Endpoint::new(([10, 0, 0, 1], *port).into()))
                 .collect(),
+            policy: Arc::default(),
         }
     }
 
@@ -206,11 +204,10 @@ mod tests {
     fn a_family_is_used_where_there_is_one() {
         let endpoints = |addresses: &[&str]| -> Vec<Endpoint> {
             let address = |text: &&str| text.parse().expect("an address");
-            let of = |text| Endpoint {
-                address: address(text),
-                workload: None,
-            };
-            addresses.iter().map(of).collect()
+            addresses
+                .iter()
+                .map(|text| Endpoint::new(address(text)))
+                .collect()
         };
         let both = endpoints(&["10.0.0.1:80", "10.0.0.2:80", "[fd00::1]:80"]);
         let only = endpoints(&["10.0.0.1:80"]);

@@ -1,10 +1,15 @@
-//! A cluster: the endpoints that one destination (service, port, subset) has.
+//! A cluster: the endpoints that one destination (service, port, subset) has, and the policy of
+//! whoever sends to it.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use super::Workload;
-use crate::types::{ClusterName, Hostname, Protocol};
+use crate::policy::balance::Algorithm;
+use crate::policy::{circuit, locality, outlier, slow_start};
+use crate::types::{ClusterName, Hostname, Locality, Percent, Protocol};
 
 /// The endpoints of a service's port, or of one subset of them.
 #[derive(Clone, Debug)]
@@ -19,9 +24,12 @@ pub struct Cluster {
     pub subset: Option<Arc<str>>,
     /// What the service's port declares.
     pub protocol: Protocol,
-    /// Ready endpoints only, sorted by address. An unchanged list keeps its allocation from one
-    /// snapshot to the next, so that whoever derives state from it can compare the pointer.
+    /// Every endpoint that discovery gives, ready or not, sorted by address. An unchanged list keeps
+    /// its allocation from one snapshot to the next, so that whoever derives state from it can
+    /// compare the pointer.
     pub endpoints: Arc<[Endpoint]>,
+    /// The DestinationRule's policy for this port and subset. Keeps its allocation likewise.
+    pub policy: Arc<Policy>,
 }
 
 /// One address that answers.
@@ -31,4 +39,124 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// The pod behind it, where it is known.
     pub workload: Option<Arc<Workload>>,
+    /// Its share beside others; 1 for a pod.
+    pub weight: NonZeroU32,
+    /// Where it runs; empty where that is unknown.
+    pub locality: Arc<Locality>,
+    /// Whether it says that it is ready. One that is not takes part in shares and gets no traffic
+    /// but in a panic.
+    pub ready: bool,
+    /// When it joined, where a warm-up needs to know.
+    pub since: Option<SystemTime>,
+}
+
+impl Endpoint {
+    /// A ready endpoint of weight 1, nothing else known.
+    pub fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            workload: None,
+            weight: NonZeroU32::MIN,
+            locality: Arc::default(),
+            ready: true,
+            since: None,
+        }
+    }
+}
+
+/// A DestinationRule's `trafficPolicy`, merged for one port and subset. The default is what Istio
+/// does where there is no rule.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Policy {
+    /// `loadBalancer`.
+    pub balancer: Algorithm,
+    /// `loadBalancer.warmup`.
+    pub warmup: Option<slow_start::Settings>,
+    /// `loadBalancer.localityLbSetting`.
+    pub locality: locality::Settings,
+    /// `outlierDetection.minHealthPercent`: below this share of healthy endpoints all are used.
+    pub panic_threshold: Percent,
+    /// `connectionPool`'s limits.
+    pub limits: circuit::Limits,
+    /// `outlierDetection`; `None` where the block is absent.
+    pub outlier: Option<outlier::Settings>,
+    /// `connectionPool.tcp`.
+    pub tcp: Tcp,
+    /// `connectionPool.http`.
+    pub http: Http,
+}
+
+/// `connectionPool.tcp` without its limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tcp {
+    /// `connectTimeout`.
+    pub connect_timeout: Duration,
+    /// `tcpKeepalive`.
+    pub keepalive: Option<Keepalive>,
+    /// `maxConnectionDuration`.
+    pub max_connection_duration: Option<Duration>,
+    /// `idleTimeout` of relayed connections; `None` where there is none (`0s`).
+    pub idle_timeout: Option<Duration>,
+}
+
+impl Default for Tcp {
+    /// Istio's `connectTimeout` of 10 s, Envoy's idle timeout of an hour.
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            keepalive: None,
+            max_connection_duration: None,
+            idle_timeout: Some(Duration::from_secs(3600)),
+        }
+    }
+}
+
+/// `tcpKeepalive`: what is absent is the system's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keepalive {
+    /// `probes`: unanswered ones until the connection is dead.
+    pub probes: Option<u32>,
+    /// `time` of idleness before the first.
+    pub time: Option<Duration>,
+    /// `interval` between them.
+    pub interval: Option<Duration>,
+}
+
+/// `connectionPool.http` without its limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// `idleTimeout` of connections without a request.
+    pub idle_timeout: Duration,
+    /// `maxRequestsPerConnection`; `None` for any number.
+    pub max_requests_per_connection: Option<NonZeroU32>,
+    /// `maxConcurrentStreams` of an HTTP/2 connection; `None` for what the peer allows.
+    pub max_concurrent_streams: Option<NonZeroU32>,
+    /// `h2UpgradePolicy: UPGRADE`.
+    pub upgrade: bool,
+    /// `useClientProtocol`.
+    pub use_client_protocol: bool,
+    /// `http2KeepAlive`.
+    pub http2_keepalive: Option<Http2Keepalive>,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Duration::from_secs(3600),
+            max_requests_per_connection: None,
+            max_concurrent_streams: None,
+            upgrade: false,
+            use_client_protocol: false,
+            http2_keepalive: None,
+        }
+    }
+}
+
+/// `http2KeepAlive`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http2Keepalive {
+    /// `interval` between two PINGs.
+    pub interval: Duration,
+    /// `timeout` for the acknowledgement.
+    pub timeout: Duration,
 }

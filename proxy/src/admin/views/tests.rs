@@ -14,10 +14,9 @@ fn host() -> Hostname {
 }
 
 fn cluster(subset: Option<&str>, addresses: &[&str]) -> Arc<Cluster> {
-    let endpoints = addresses.iter().map(|address| Endpoint {
-        address: address.parse().expect("an address"),
-        workload: None,
-    });
+    let endpoints = addresses
+        .iter()
+        .map(|address| Endpoint::new(address.parse().expect("an address")));
     Arc::new(Cluster {
         name: ClusterName::outbound(80, subset, &host()),
         hostname: host(),
@@ -25,6 +24,7 @@ fn cluster(subset: Option<&str>, addresses: &[&str]) -> Arc<Cluster> {
         subset: subset.map(Into::into),
         protocol: Protocol::Http,
         endpoints: endpoints.collect(),
+        policy: Arc::default(),
     })
 }
 

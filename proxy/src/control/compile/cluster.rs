@@ -54,6 +54,7 @@ impl Compiler {
                     subset: subset.cloned(),
                     protocol,
                     endpoints: endpoints.into(),
+                    policy: Arc::clone(&self.default_policy),
                 };
                 keep(new, before)
             };
@@ -117,7 +118,7 @@ fn keep(mut new: Cluster, before: Option<&Arc<Cluster>>) -> Arc<Cluster> {
         return Arc::new(new);
     };
     if before.endpoints == new.endpoints {
-        if before.protocol == new.protocol {
+        if before.protocol == new.protocol && before.policy == new.policy {
             return Arc::clone(before);
         }
         new.endpoints = Arc::clone(&before.endpoints);

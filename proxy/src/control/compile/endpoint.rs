@@ -103,8 +103,8 @@ impl<'a> Index<'a> {
                 {
                     let member = named.or_else(|| self.by_address.get(&address));
                     endpoints.push(Endpoint {
-                        address: SocketAddr::new(address, target),
                         workload: member.map(|at| Arc::clone(&self.members[*at].workload)),
+                        ..Endpoint::new(SocketAddr::new(address, target))
                     });
                 }
             }
@@ -127,8 +127,8 @@ impl<'a> Index<'a> {
                 continue;
             };
             endpoints.extend(workload.addresses.iter().map(|address| Endpoint {
-                address: SocketAddr::new(*address, target),
                 workload: Some(Arc::clone(workload)),
+                ..Endpoint::new(SocketAddr::new(*address, target))
             }));
         }
         endpoints

@@ -35,6 +35,8 @@ pub struct Compiler {
     cluster_domain: Arc<str>,
     workloads: HashMap<Key, KeptWorkload>,
     tables: HashMap<(Hostname, u16), Vec<KeptTable>>,
+    /// Of clusters that no DestinationRule speaks of.
+    default_policy: Arc<crate::mesh::cluster::Policy>,
     /// The snapshot of the time before.
     last: Arc<Snapshot>,
 }
@@ -56,6 +58,7 @@ impl Compiler {
             cluster_domain: cluster_domain.into(),
             workloads: HashMap::new(),
             tables: HashMap::new(),
+            default_policy: Arc::default(),
             last: Arc::default(),
         }
     }
