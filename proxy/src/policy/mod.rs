@@ -3,11 +3,21 @@
 
 pub mod balance;
 pub mod circuit;
+pub mod cors;
+pub mod fault;
+pub mod format;
+pub mod grpc;
 pub mod hash;
+pub mod headers;
 pub mod locality;
 pub mod matcher;
 pub mod outlier;
 mod pattern;
 mod re2;
+pub mod redirect;
+pub mod retry;
+pub mod rewrite;
 pub mod slow_start;
 pub mod split;
+mod target;
+pub mod timeout;

@@ -55,11 +55,7 @@ impl Pattern {
     /// # Errors
     /// Too long, too large, or not valid.
     pub fn regex(expression: &str) -> Result<Self, PatternError> {
-        let chars = expression.chars().count();
-        if chars > MAX_REGEX_CHARS {
-            return Err(PatternError::TooLong(chars));
-        }
-        let translated = re2::translate(expression).map_err(PatternError::Syntax)?;
+        let translated = translate(expression)?;
         // By itself first: an unbalanced `a)(b` must not become valid by being wrapped.
         compile(&translated)?;
         let regex = compile(&format!(r"\A(?:{translated})\z"))?;
@@ -87,6 +83,22 @@ impl Pattern {
             Self::Exact(..) => false,
         }
     }
+}
+
+/// Compiles an expression that may match anywhere.
+///
+/// # Errors
+/// Too long, too large, or not valid.
+pub(super) fn search(expression: &str) -> Result<Regex, PatternError> {
+    compile(&translate(expression)?)
+}
+
+fn translate(expression: &str) -> Result<String, PatternError> {
+    let chars = expression.chars().count();
+    if chars > MAX_REGEX_CHARS {
+        return Err(PatternError::TooLong(chars));
+    }
+    re2::translate(expression).map_err(PatternError::Syntax)
 }
 
 fn compile(expression: &str) -> Result<Regex, PatternError> {

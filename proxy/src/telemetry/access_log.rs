@@ -9,9 +9,11 @@ use std::fmt::{self, Display};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::Serialize;
+
+pub use crate::types::Timestamp;
 
 /// A buffer of this size goes to the writer at once.
 const FULL: usize = 32 * 1024;
@@ -82,16 +84,6 @@ pub struct Record<'a> {
     pub requested_server_name: &'a str,
     /// The rule's name.
     pub route_name: &'a str,
-}
-
-/// A wall-clock time, written as `2024-05-01T10:00:00.123Z`.
-#[derive(Clone, Copy, Debug)]
-pub struct Timestamp(pub SystemTime);
-
-impl Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_rfc3339_millis(self.0).fmt(f)
-    }
 }
 
 fn as_text<S: serde::Serializer>(value: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
@@ -263,6 +255,8 @@ fn drain(lines: Receiver<Vec<u8>>, mut output: impl Write) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     fn record() -> Record<'static> {

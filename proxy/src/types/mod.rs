@@ -2,17 +2,21 @@
 //! format and no I/O.
 
 pub mod flags;
+pub mod fraction;
 pub mod locality;
 pub mod name;
 pub mod object;
 pub mod percent;
 pub mod problem;
 pub mod protocol;
+pub mod timestamp;
 
 pub use flags::ResponseFlags;
+pub use fraction::Fraction;
 pub use locality::Locality;
 pub use name::{ClusterName, Hostname};
 pub use object::{ObjectRef, Position};
 pub use percent::Percent;
 pub use problem::{Finding, Problem, Severity};
 pub use protocol::Protocol;
+pub use timestamp::Timestamp;
