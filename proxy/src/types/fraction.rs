@@ -68,6 +68,8 @@ mod tests {
             (0.0001, Some(1)),
             (0.000_199, Some(1)),
             (0.1, Some(1000)),
+            // The product is a hair below 123,456: Istio cuts that, too.
+            (12.3456, Some(123_455)),
             (50.0, Some(500_000)),
             (99.999_99, Some(999_999)),
             (100.0, Some(1_000_000)),

@@ -137,7 +137,7 @@ fn way_out(word: &str) -> String {
         .iter()
         .map(|(_, known)| (strsim::damerau_levenshtein(known, &lower), known))
         .min()
-        .filter(|(distance, _)| *distance <= 2);
+        .filter(|(distance, known)| *distance <= known.len() / 4);
     match near {
         Some((_, near)) => format!("; near it: {near}"),
         None => String::new(),
