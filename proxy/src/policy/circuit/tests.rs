@@ -35,7 +35,10 @@ fn run(breaker: &Breaker, script: &str) -> [u64; 4] {
         };
         let taken = match step {
             "c" => breaker.try_connection().map(|permit| held.push(permit)),
-            "C" => Ok(held.push(breaker.first_connection())),
+            "C" => {
+                held.push(breaker.first_connection());
+                Ok(())
+            }
             "p" => breaker.try_pending().map(|pending| queue.push(pending)),
             "q" => breaker.try_request(now).map(|permit| held.push(permit)),
             "t" => breaker.try_retry(now).map(|permit| held.push(permit)),
