@@ -8,7 +8,7 @@ use serde_yaml::Value;
 
 use super::host::is_label;
 use super::yaml::Document;
-use super::{Lines, Metadata, NOT_YET, Object, schema};
+use super::{Lines, Metadata, Object, schema};
 use crate::types::{Finding, ObjectRef};
 
 /// What became of one object of a document.
@@ -203,27 +203,19 @@ fn typed<T: Resource>(
     findings: &mut Vec<Finding>,
 ) -> Option<Arc<T>> {
     let mut track = serde_path_to_error::Track::new();
-    let mut ignored: Vec<(String, String)> = Vec::new();
+    let mut ignored: Vec<String> = Vec::new();
     let mut note = |path: Path<'_>| {
         if !is_null(value, &path) {
-            ignored.push((
-                render(&path, Indices::Shown),
-                render(&path, Indices::Hidden),
-            ));
+            ignored.push(render(&path));
         }
     };
     let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
     let result = T::deserialize(serde_ignored::Deserializer::new(tracked, &mut note));
     // Kubernetes has many fields that are no business of a proxy's; Istio's all are.
     if schema::is_mesh_kind(&reference.kind) {
-        for (field, schema_path) in ignored {
-            if let Some(known) = schema::unread(&reference.kind, &schema_path) {
-                let message = if known {
-                    NOT_YET
-                } else {
-                    "unknown field: it has no effect"
-                };
-                findings.push(Finding::warning(field, message));
+        for field in ignored {
+            if !schema::is_kubernetes(&field) {
+                findings.push(Finding::warning(field.as_str(), unknown(&field)));
             }
         }
     }
@@ -242,24 +234,12 @@ fn typed<T: Resource>(
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Indices {
-    Shown,
-    Hidden,
-}
-
-fn render(path: &Path<'_>, indices: Indices) -> String {
+fn render(path: &Path<'_>) -> String {
     match path {
         Path::Root => String::new(),
-        Path::Seq { parent, index } => {
-            let parent = render(parent, indices);
-            match indices {
-                Indices::Shown => format!("{parent}[{index}]"),
-                Indices::Hidden => parent,
-            }
-        }
+        Path::Seq { parent, index } => format!("{}[{index}]", render(parent)),
         Path::Map { parent, key } => {
-            let parent = render(parent, indices);
+            let parent = render(parent);
             if parent.is_empty() {
                 key.clone()
             } else {
@@ -268,7 +248,16 @@ fn render(path: &Path<'_>, indices: Indices) -> String {
         }
         Path::Some { parent }
         | Path::NewtypeStruct { parent }
-        | Path::NewtypeVariant { parent } => render(parent, indices),
+        | Path::NewtypeVariant { parent } => render(parent),
+    }
+}
+
+/// What is said about a field that nobody knows; with the one that may be meant.
+fn unknown(field: &str) -> String {
+    let name = field.rsplit('.').next().unwrap_or(field);
+    match schema::similar(name) {
+        Some(meant) => format!("unknown field: it has no effect; is {meant} meant?"),
+        None => "unknown field: it has no effect".to_owned(),
     }
 }
 

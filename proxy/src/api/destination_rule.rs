@@ -1,14 +1,29 @@
 //! Istio's DestinationRule: named subsets of a service's endpoints, and how traffic is sent there.
+//!
+//! The fields are those of `networking/v1alpha3/destination_rule.proto`, under their names of
+//! proto3's JSON (camelCase; the proto's own snake_case is read as well).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_yaml::Value;
 
-use super::host::{check_export_to, check_host};
-use super::{Metadata, NOT_YET, is_label, or_default};
-use crate::types::Finding;
+use super::{Metadata, or_default};
+
+mod balancer;
+mod pool;
+mod tls;
+mod validate;
+
+pub use balancer::{
+    ConsistentHash, Cookie, CookieAttribute, Distribute, Failover, LoadBalancer, LocalityLb, Maglev,
+    RingHash, Simple, Warmup,
+};
+pub use pool::{
+    ConnectionPool, H2Upgrade, HttpPool, KeepAlive, OutlierDetection, RetryBudget, TcpKeepalive,
+    TcpPool,
+};
+pub use tls::{ProxyProtocol, ProxyProtocolVersion, Tls, TlsMode, Tunnel};
 
 /// `networking.istio.io` DestinationRule.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -20,25 +35,38 @@ pub struct DestinationRule {
 }
 
 /// `spec` of a [`DestinationRule`].
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DestinationRuleSpec {
     /// `host`.
     #[serde(default, deserialize_with = "or_default")]
     pub host: String,
+    /// `trafficPolicy`.
+    #[serde(default, alias = "traffic_policy")]
+    pub traffic_policy: Option<TrafficPolicy>,
     /// `subsets`.
     #[serde(default, deserialize_with = "or_default")]
     pub subsets: Vec<Subset>,
     /// `exportTo`.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, alias = "export_to", deserialize_with = "or_default")]
     pub export_to: Vec<String>,
     /// `workloadSelector`: which clients the rule is for.
-    #[serde(default)]
-    pub workload_selector: Option<Value>,
+    #[serde(default, alias = "workload_selector")]
+    pub workload_selector: Option<WorkloadSelector>,
+}
+
+/// `workloadSelector`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadSelector {
+    /// `matchLabels`.
+    #[serde(default, alias = "match_labels", deserialize_with = "or_default")]
+    pub match_labels: BTreeMap<String, String>,
 }
 
 /// One of `subsets`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Subset {
     /// `name`.
     #[serde(default, deserialize_with = "or_default")]
@@ -46,41 +74,58 @@ pub struct Subset {
     /// `labels`; without any, every endpoint belongs to it.
     #[serde(default, deserialize_with = "or_default")]
     pub labels: BTreeMap<String, String>,
+    /// `trafficPolicy`.
+    #[serde(default, alias = "traffic_policy")]
+    pub traffic_policy: Option<TrafficPolicy>,
 }
 
-impl DestinationRule {
-    pub(super) fn validate(&self, findings: &mut Vec<Finding>) {
-        let spec = &self.spec;
-        check_host(&spec.host, "spec.host", findings);
-        check_export_to(&spec.export_to, findings);
-        let mut names = HashSet::new();
-        for (index, subset) in spec.subsets.iter().enumerate() {
-            let field = format!("spec.subsets[{index}].name");
-            if subset.name.is_empty() {
-                findings.push(Finding::error(field, "a subset needs a name"));
-            } else if !is_label(&subset.name) {
-                findings.push(Finding::error(
-                    field,
-                    format!(
-                        "{:?} is not a DNS label (a-z, 0-9 and -, at most 63)",
-                        subset.name
-                    ),
-                ));
-            } else if !names.insert(&subset.name) {
-                findings.push(Finding::warning(
-                    field,
-                    format!(
-                        "subset {} is given twice: the first one counts",
-                        subset.name
-                    ),
-                ));
-            }
-        }
-        if spec.workload_selector.is_some() {
-            findings.push(Finding::warning(
-                "spec.workloadSelector",
-                format!("{NOT_YET}; the rule as a whole is left out, since it is meant for some clients only"),
-            ));
-        }
-    }
+/// `trafficPolicy`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrafficPolicy {
+    /// `loadBalancer`.
+    #[serde(default, alias = "load_balancer")]
+    pub load_balancer: Option<LoadBalancer>,
+    /// `connectionPool`.
+    #[serde(default, alias = "connection_pool")]
+    pub connection_pool: Option<ConnectionPool>,
+    /// `outlierDetection`.
+    #[serde(default, alias = "outlier_detection")]
+    pub outlier_detection: Option<OutlierDetection>,
+    /// `tls`.
+    #[serde(default)]
+    pub tls: Option<Tls>,
+    /// `portLevelSettings`.
+    #[serde(default, alias = "port_level_settings", deserialize_with = "or_default")]
+    pub port_level_settings: Vec<PortTrafficPolicy>,
+    /// `tunnel`.
+    #[serde(default)]
+    pub tunnel: Option<Tunnel>,
+    /// `proxyProtocol`.
+    #[serde(default, alias = "proxy_protocol")]
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// `retryBudget`.
+    #[serde(default, alias = "retry_budget")]
+    pub retry_budget: Option<RetryBudget>,
+}
+
+/// One of `portLevelSettings`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortTrafficPolicy {
+    /// `port`: of the Service, not of its Pods.
+    #[serde(default)]
+    pub port: Option<super::virtual_service::PortSelector>,
+    /// `loadBalancer`.
+    #[serde(default, alias = "load_balancer")]
+    pub load_balancer: Option<LoadBalancer>,
+    /// `connectionPool`.
+    #[serde(default, alias = "connection_pool")]
+    pub connection_pool: Option<ConnectionPool>,
+    /// `outlierDetection`.
+    #[serde(default, alias = "outlier_detection")]
+    pub outlier_detection: Option<OutlierDetection>,
+    /// `tls`.
+    #[serde(default)]
+    pub tls: Option<Tls>,
 }

@@ -1,5 +1,5 @@
-//! What the resources may contain: API groups, versions, and the fields that exist but are not
-//! implemented yet. What is neither read nor listed here is unknown.
+//! What the resources may contain: API groups and versions, and whose every field is to be accounted
+//! for.
 
 /// The group of VirtualService and DestinationRule.
 pub(super) const ISTIO_NETWORKING: &str = "networking.istio.io";
@@ -14,31 +14,8 @@ const MESH_GROUPS: [&str; 6] = [
     "gateway.networking.x-k8s.io",
 ];
 
-/// Fields of VirtualService and DestinationRule that are not read, without indices. What lies below
-/// one is covered by it.
-const UNREAD: [(&str, &[&str]); 2] = [
-    (
-        "VirtualService",
-        &[
-            "spec.http.rewrite",
-            "spec.http.timeout",
-            "spec.http.retries",
-            "spec.http.fault",
-            "spec.http.mirror",
-            "spec.http.mirrors",
-            "spec.http.mirrorPercent",
-            "spec.http.mirrorPercentage",
-            "spec.http.corsPolicy",
-            "spec.http.headers",
-            "spec.http.match.statPrefix",
-            "spec.http.route.headers",
-        ],
-    ),
-    (
-        "DestinationRule",
-        &["spec.trafficPolicy", "spec.subsets.trafficPolicy"],
-    ),
-];
+/// Kinds whose every field is read.
+const MESH_KINDS: [&str; 2] = ["VirtualService", "DestinationRule"];
 
 /// Whether every kind of `group` is about a mesh.
 pub(super) fn is_mesh_group(group: &str) -> bool {
@@ -47,18 +24,14 @@ pub(super) fn is_mesh_group(group: &str) -> bool {
 
 /// Whether every field of `kind` is to be accounted for.
 pub(super) fn is_mesh_kind(kind: &str) -> bool {
-    UNREAD.iter().any(|(one, _)| *one == kind)
+    MESH_KINDS.contains(&kind)
 }
 
-/// Whether a field that was not read is known (and not implemented) or unknown; `None` where it is
-/// Kubernetes' own (`status`, most of `metadata`) and nothing is to be said.
-pub(super) fn unread(kind: &str, field: &str) -> Option<bool> {
+/// Whether a field that was not read is Kubernetes' own (`status`, most of `metadata`), so that
+/// nothing is to be said about it.
+pub(super) fn is_kubernetes(field: &str) -> bool {
     let top = field.split('.').next().unwrap_or(field);
-    if matches!(top, "apiVersion" | "kind" | "metadata" | "status") {
-        return None;
-    }
-    let fields = UNREAD.iter().find(|(one, _)| *one == kind)?.1;
-    Some(fields.contains(&field))
+    matches!(top, "apiVersion" | "kind" | "metadata" | "status")
 }
 
 /// Whether `version` of a group that is read has the shape that is read.
@@ -76,4 +49,31 @@ pub(super) fn newest(group: &str) -> String {
     } else {
         format!("{group}/v1")
     }
+}
+
+/// Fields of VirtualService and DestinationRule that people misspell, to guess by.
+const FIELDS: [&str; 75] = [
+    "abort", "addresses", "allowCredentials", "allowHeaders", "allowMethods", "allowOrigins",
+    "attempts", "authority", "backoff", "baseEjectionTime", "connectTimeout", "connectionPool",
+    "consecutive5xxErrors", "consecutiveGatewayErrors", "consistentHash", "corsPolicy", "delay",
+    "delegate", "destination", "destinationSubnets", "directResponse", "distribute", "exact",
+    "exportTo", "exposeHeaders", "failover", "failoverPriority", "fault", "fixedDelay", "gateways",
+    "headers", "host", "hosts", "http", "http1MaxPendingRequests", "http2MaxRequests",
+    "httpCookie", "httpHeaderName", "httpStatus", "idleTimeout", "interval", "labels",
+    "loadBalancer", "localityLbSetting", "match", "maxAge", "maxConnections",
+    "maxEjectionPercent", "maxRequestsPerConnection", "maxRetries", "method", "minHealthPercent",
+    "mirror", "mirrorPercentage", "mirrors", "outlierDetection", "perTryTimeout", "percentage",
+    "port", "portLevelSettings", "prefix", "queryParams", "redirect", "regex", "retries",
+    "retryOn", "rewrite", "route", "simple", "sniHosts", "sourceLabels", "subset", "subsets",
+    "timeout", "trafficPolicy",
+];
+
+/// The field that is most like `name`, where one is very much so.
+pub(super) fn similar(name: &str) -> Option<&'static str> {
+    let close = |field: &&&str| strsim::damerau_levenshtein(field, name);
+    FIELDS
+        .iter()
+        .filter(|field| close(field) <= 1 + field.len() / 8 || field.eq_ignore_ascii_case(name))
+        .min_by_key(close)
+        .copied()
 }

@@ -1,14 +1,25 @@
 //! Istio's VirtualService: for which hosts, and which requests go where.
 //!
-//! Fields that are not implemented are absent here and reported by [`super::decode`], but for those
-//! whose mere presence changes what may be done with the rest: these are kept unread.
+//! The fields are those of `networking/v1alpha3/virtual_service.proto`, under their names of proto3's
+//! JSON (camelCase; the proto's own snake_case is read as well). What can be said about a rule by
+//! itself is in `validate`; regular expressions, header templates and retry conditions are judged
+//! where they are compiled.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_yaml::Value;
 
 use super::{Metadata, or_default};
+
+mod http;
+mod l4;
+mod validate;
+
+pub use http::{
+    Abort, CorsPolicy, Delay, Delegate, DerivePort, DirectResponse, DirectResponseBody, Fault, HeaderOperations,
+    Headers, HttpMirrorPolicy, HttpRedirect, HttpRetry, HttpRewrite, Percentage, RegexRewrite, UnmatchedPreflights,
+};
+pub use l4::{L4Match, RouteDestination, TcpRoute, TlsMatch, TlsRoute};
 
 /// `networking.istio.io` VirtualService.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -20,31 +31,31 @@ pub struct VirtualService {
 }
 
 /// `spec` of a [`VirtualService`].
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualServiceSpec {
-    /// `hosts`.
+    /// `hosts`; none makes it a delegate.
     #[serde(default, deserialize_with = "or_default")]
     pub hosts: Vec<String>,
     /// `gateways`; `mesh` where absent.
     #[serde(default, deserialize_with = "or_default")]
     pub gateways: Vec<String>,
     /// `exportTo`; everyone where absent.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, alias = "export_to", deserialize_with = "or_default")]
     pub export_to: Vec<String>,
     /// `http`.
     #[serde(default, deserialize_with = "or_default")]
     pub http: Vec<HttpRoute>,
-    /// `tcp`, unread.
-    #[serde(default)]
-    pub tcp: Option<Value>,
-    /// `tls`, unread.
-    #[serde(default)]
-    pub tls: Option<Value>,
+    /// `tcp`.
+    #[serde(default, deserialize_with = "or_default")]
+    pub tcp: Vec<TcpRoute>,
+    /// `tls`.
+    #[serde(default, deserialize_with = "or_default")]
+    pub tls: Vec<TlsRoute>,
 }
 
 /// One of `spec.http`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpRoute {
     /// `name`.
@@ -56,15 +67,45 @@ pub struct HttpRoute {
     /// `route`.
     #[serde(default, deserialize_with = "or_default")]
     pub route: Vec<HttpRouteDestination>,
-    /// `redirect`, unread: it stands in the place of `route`.
+    /// `redirect`, in the place of `route`.
     #[serde(default)]
-    pub redirect: Option<Value>,
-    /// `directResponse`, unread: it stands in the place of `route`.
+    pub redirect: Option<HttpRedirect>,
+    /// `directResponse`, in the place of `route`.
+    #[serde(default, alias = "direct_response")]
+    pub direct_response: Option<DirectResponse>,
+    /// `delegate`, in the place of `route`.
     #[serde(default)]
-    pub direct_response: Option<Value>,
-    /// `delegate`, unread: it stands in the place of `route`.
+    pub delegate: Option<Delegate>,
+    /// `rewrite`.
     #[serde(default)]
-    pub delegate: Option<Value>,
+    pub rewrite: Option<HttpRewrite>,
+    /// `timeout`; none where absent.
+    #[serde(default, deserialize_with = "super::duration::optional")]
+    pub timeout: Option<std::time::Duration>,
+    /// `retries`; Istio's default policy where absent.
+    #[serde(default)]
+    pub retries: Option<HttpRetry>,
+    /// `fault`.
+    #[serde(default)]
+    pub fault: Option<Fault>,
+    /// `mirror`.
+    #[serde(default)]
+    pub mirror: Option<Destination>,
+    /// `mirrorPercent`, deprecated.
+    #[serde(default, alias = "mirror_percent")]
+    pub mirror_percent: Option<u32>,
+    /// `mirrorPercentage`, of `mirror`; 100 where absent.
+    #[serde(default, alias = "mirror_percentage")]
+    pub mirror_percentage: Option<Percentage>,
+    /// `mirrors`, in the place of `mirror`.
+    #[serde(default, deserialize_with = "or_default")]
+    pub mirrors: Vec<HttpMirrorPolicy>,
+    /// `corsPolicy`.
+    #[serde(default, alias = "cors_policy")]
+    pub cors_policy: Option<CorsPolicy>,
+    /// `headers`.
+    #[serde(default)]
+    pub headers: Option<Headers>,
 }
 
 /// One of `match`.
@@ -78,8 +119,11 @@ pub struct HttpMatch {
     #[serde(default)]
     pub uri: Option<StringMatch>,
     /// `ignoreUriCase`.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, alias = "ignore_uri_case", deserialize_with = "or_default")]
     pub ignore_uri_case: bool,
+    /// `scheme`.
+    #[serde(default)]
+    pub scheme: Option<StringMatch>,
     /// `method`.
     #[serde(default)]
     pub method: Option<StringMatch>,
@@ -90,53 +134,38 @@ pub struct HttpMatch {
     #[serde(default, deserialize_with = "or_default")]
     pub headers: BTreeMap<String, Option<StringMatch>>,
     /// `withoutHeaders`.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, alias = "without_headers", deserialize_with = "or_default")]
     pub without_headers: BTreeMap<String, Option<StringMatch>>,
     /// `queryParams`.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, alias = "query_params", deserialize_with = "or_default")]
     pub query_params: BTreeMap<String, Option<StringMatch>>,
     /// `port`; 0 means any, as in the protobuf.
     #[serde(default)]
     pub port: Option<u16>,
+    /// `sourceLabels`: of the client.
+    #[serde(default, alias = "source_labels", deserialize_with = "or_default")]
+    pub source_labels: BTreeMap<String, String>,
+    /// `sourceNamespace`: the client's.
+    #[serde(default, alias = "source_namespace", deserialize_with = "or_default")]
+    pub source_namespace: String,
     /// `gateways`: in the place of the VirtualService's for this block.
     #[serde(default, deserialize_with = "or_default")]
     pub gateways: Vec<String>,
-    /// `scheme`, unread: a block whose condition can't be asked never applies.
-    #[serde(default)]
-    pub scheme: Option<Value>,
-    /// `sourceLabels`, unread, likewise.
-    #[serde(default)]
-    pub source_labels: Option<Value>,
-    /// `sourceNamespace`, unread, likewise.
-    #[serde(default)]
-    pub source_namespace: Option<Value>,
+    /// `statPrefix`.
+    #[serde(default, alias = "stat_prefix", deserialize_with = "or_default")]
+    pub stat_prefix: String,
 }
 
 impl HttpMatch {
-    /// Conditions that are not implemented, by name. A block that has one never applies: without
-    /// its condition it would take requests that it was not meant for.
+    /// Conditions that are not implemented, by name: those on the claims of a token, which only a
+    /// gateway sees. A block that has one never applies: without its condition it would take
+    /// requests that it was not meant for.
     pub fn unimplemented(&self) -> impl Iterator<Item = String> + '_ {
-        let fields = [
-            ("scheme", &self.scheme),
-            ("sourceLabels", &self.source_labels),
-            ("sourceNamespace", &self.source_namespace),
-        ];
-        let claims = self
-            .headers
-            .keys()
-            .map(|key| ("headers", key))
-            .chain(
-                self.without_headers
-                    .keys()
-                    .map(|key| ("withoutHeaders", key)),
-            )
+        let without = self.without_headers.keys();
+        let keys = self.headers.keys().map(|key| ("headers", key));
+        keys.chain(without.map(|key| ("withoutHeaders", key)))
             .filter(|(_, key)| key.starts_with("@request.auth.claims"))
-            .map(|(field, key)| format!("{field}.{key}"));
-        fields
-            .into_iter()
-            .filter(|(_, value)| value.is_some())
-            .map(|(name, _)| name.to_owned())
-            .chain(claims)
+            .map(|(field, key)| format!("{field}.{key}"))
     }
 }
 
@@ -155,7 +184,7 @@ pub struct StringMatch {
 }
 
 /// One of `route`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct HttpRouteDestination {
     /// `destination`.
     #[serde(default)]
@@ -163,10 +192,13 @@ pub struct HttpRouteDestination {
     /// `weight`; missing counts as 0.
     #[serde(default, deserialize_with = "or_default")]
     pub weight: i32,
+    /// `headers`.
+    #[serde(default)]
+    pub headers: Option<Headers>,
 }
 
 /// `destination`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Destination {
     /// `host`.
     #[serde(default, deserialize_with = "or_default")]
@@ -180,7 +212,7 @@ pub struct Destination {
 }
 
 /// `port` of a [`Destination`].
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct PortSelector {
     /// `number`.
     #[serde(default, deserialize_with = "or_default")]
@@ -195,6 +227,9 @@ impl VirtualServiceSpec {
     pub fn is_for_mesh(&self) -> bool {
         self.gateways.is_empty() || self.gateways.iter().any(|one| one == MESH)
     }
-}
 
-mod validate;
+    /// Whether it only counts where another one delegates to it.
+    pub fn is_delegate(&self) -> bool {
+        self.hosts.is_empty()
+    }
+}

@@ -1,12 +1,17 @@
-//! What can be wrong with a VirtualService by itself (Istio's validation, as far as the fields are
-//! read). Regular expressions are judged where they are compiled.
+//! What can be wrong with a VirtualService by itself (Istio's validation). Regular expressions,
+//! header templates and retry conditions are judged where they are compiled.
+
+use std::collections::BTreeMap;
 
 use http::HeaderName;
 
-use super::{HttpMatch, HttpRoute, HttpRouteDestination, StringMatch, VirtualService};
-use crate::api::NOT_YET;
-use crate::api::host::{check_export_to, check_host, overlaps};
+use super::{Destination, HttpMatch, HttpRoute, HttpRouteDestination, StringMatch, VirtualService};
+use crate::api::host::{check_export_to, check_host, is_label, overlaps};
 use crate::types::Finding;
+
+mod actions;
+mod l4;
+mod policies;
 
 /// Keys that Istio ignores in `headers`: there are fields for them.
 const RESERVED: [&str; 4] = ["uri", "scheme", "method", "authority"];
@@ -16,30 +21,42 @@ impl VirtualService {
         let spec = &self.spec;
         check_export_to(&spec.export_to, findings);
         self.validate_hosts(findings);
-        for (field, value) in [("spec.tcp", &spec.tcp), ("spec.tls", &spec.tls)] {
-            if value.is_some() {
-                findings.push(Finding::warning(field, NOT_YET));
-            }
+        if spec.is_delegate() {
+            self.validate_delegate(findings);
         }
-        if spec.http.is_empty() && spec.tcp.is_none() && spec.tls.is_none() {
+        if spec.http.is_empty() && spec.tcp.is_empty() && spec.tls.is_empty() {
             findings.push(Finding::error(
                 "spec",
                 "no routes: http, tcp or tls is required",
             ));
         }
         for (index, rule) in spec.http.iter().enumerate() {
-            rule.validate(&format!("spec.http[{index}]"), &spec.gateways, findings);
+            let field = format!("spec.http[{index}]");
+            rule.validate(&field, findings);
+            for (at, block) in rule.matches.iter().enumerate() {
+                let field = format!("{field}.match[{at}]");
+                block.validate(&field, findings);
+                self.check_gateways(&block.gateways, &field, findings);
+            }
+        }
+        for (index, rule) in spec.tls.iter().enumerate() {
+            let field = format!("spec.tls[{index}]");
+            rule.validate(&field, &spec.hosts, findings);
+            for (at, block) in rule.matches.iter().enumerate() {
+                self.check_gateways(&block.gateways, &format!("{field}.match[{at}]"), findings);
+            }
+        }
+        for (index, rule) in spec.tcp.iter().enumerate() {
+            let field = format!("spec.tcp[{index}]");
+            rule.validate(&field, findings);
+            for (at, block) in rule.matches.iter().enumerate() {
+                self.check_gateways(&block.gateways, &format!("{field}.match[{at}]"), findings);
+            }
         }
     }
 
     fn validate_hosts(&self, findings: &mut Vec<Finding>) {
         let spec = &self.spec;
-        if spec.hosts.is_empty() {
-            findings.push(Finding::error(
-                "spec.hosts",
-                "at least one host is required",
-            ));
-        }
         for (index, host) in spec.hosts.iter().enumerate() {
             let field = format!("spec.hosts[{index}]");
             if host == "*" && spec.is_for_mesh() {
@@ -59,11 +76,53 @@ impl VirtualService {
             findings.push(Finding::error(format!("spec.hosts[{index}]"), message));
         }
     }
+
+    /// Without hosts it only counts where another one delegates to it.
+    fn validate_delegate(&self, findings: &mut Vec<Finding>) {
+        let spec = &self.spec;
+        for (field, given) in [
+            ("gateways", !spec.gateways.is_empty()),
+            ("tcp", !spec.tcp.is_empty()),
+            ("tls", !spec.tls.is_empty()),
+        ] {
+            if given {
+                findings.push(Finding::error(
+                    "spec.hosts",
+                    format!("at least one host is required: without any it is a delegate, which can't have {field}"),
+                ));
+            }
+        }
+        for (index, rule) in spec.http.iter().enumerate() {
+            if rule.delegate.is_some() {
+                findings.push(Finding::error(
+                    format!("spec.http[{index}].delegate"),
+                    "a VirtualService without hosts is a delegate, and can't delegate itself",
+                ));
+            }
+        }
+    }
+
+    /// The gateways of a match block must be among the VirtualService's (those of a delegate are
+    /// compared with its root's where they meet).
+    fn check_gateways(&self, gateways: &[String], field: &str, findings: &mut Vec<Finding>) {
+        let listed = &self.spec.gateways;
+        for (index, gateway) in gateways.iter().enumerate() {
+            let known = listed.contains(gateway)
+                || (listed.is_empty() && gateway == super::MESH)
+                || self.spec.is_delegate();
+            if !known {
+                findings.push(Finding::error(
+                    format!("{field}.gateways[{index}]"),
+                    format!("{gateway:?} is not in spec.gateways"),
+                ));
+            }
+        }
+    }
 }
 
 impl HttpRoute {
-    /// Why there is nothing to be done by this rule yet, where it asks for what is not implemented.
-    pub fn unimplemented(&self) -> Option<&'static str> {
+    /// What it has in the place of `route`, by its field.
+    pub fn other_action(&self) -> Option<&'static str> {
         if self.redirect.is_some() {
             Some("redirect")
         } else if self.direct_response.is_some() {
@@ -75,65 +134,73 @@ impl HttpRoute {
         }
     }
 
-    fn validate(&self, field: &str, gateways: &[String], findings: &mut Vec<Finding>) {
-        match self.unimplemented() {
-            Some(action) if !self.route.is_empty() => findings.push(Finding::error(
-                format!("{field}.{action}"),
-                format!("a rule can't have both {action} and route"),
-            )),
-            Some(action) => findings.push(Finding::warning(
-                format!("{field}.{action}"),
-                format!("{NOT_YET}; this rule is left out"),
-            )),
-            None if self.route.is_empty() => findings.push(Finding::error(
+    fn validate(&self, field: &str, findings: &mut Vec<Finding>) {
+        let others = [
+            ("redirect", self.redirect.is_some()),
+            ("directResponse", self.direct_response.is_some()),
+            ("delegate", self.delegate.is_some()),
+        ];
+        let given: Vec<&str> = others
+            .iter()
+            .filter_map(|(name, given)| given.then_some(*name))
+            .collect();
+        match given.as_slice() {
+            [] if self.route.is_empty() => findings.push(Finding::error(
                 format!("{field}.route"),
                 "the rule has no destination",
             )),
-            None => check_route(&self.route, field, findings),
+            [] => check_route(&self.route, field, findings),
+            [action] if !self.route.is_empty() => findings.push(Finding::error(
+                format!("{field}.{action}"),
+                format!("a rule can't have both {action} and route"),
+            )),
+            [action] => self.validate_action(action, field, findings),
+            [action, other, ..] => findings.push(Finding::error(
+                format!("{field}.{other}"),
+                format!("a rule can't have both {action} and {other}"),
+            )),
         }
-        for (index, block) in self.matches.iter().enumerate() {
-            block.validate(&format!("{field}.match[{index}]"), gateways, findings);
-        }
+        self.validate_policies(field, findings);
     }
 }
 
 fn check_route(route: &[HttpRouteDestination], field: &str, findings: &mut Vec<Finding>) {
-    let mut total = 0;
     for (index, one) in route.iter().enumerate() {
         let field = format!("{field}.route[{index}]");
-        if one.weight < 0 {
+        if let Some(headers) = &one.headers {
+            headers.validate(&format!("{field}.headers"), findings);
+        }
+    }
+    let weighted = route.iter().map(|one| (&one.destination, one.weight));
+    check_weighted(weighted, field, findings);
+}
+
+/// Weighted destinations, of HTTP, TCP or TLS.
+fn check_weighted<'a>(
+    route: impl ExactSizeIterator<Item = (&'a Option<Destination>, i32)>,
+    field: &str,
+    findings: &mut Vec<Finding>,
+) {
+    let count = route.len();
+    let mut total = 0;
+    for (index, (destination, weight)) in route.enumerate() {
+        let field = format!("{field}.route[{index}]");
+        if weight < 0 {
             findings.push(Finding::error(
                 format!("{field}.weight"),
-                format!("{} is negative; weights start at 0", one.weight),
+                format!("{weight} is negative; weights start at 0"),
             ));
         }
-        total += i64::from(one.weight.max(0));
-        match &one.destination {
+        total += i64::from(weight.max(0));
+        match destination {
             None => findings.push(Finding::error(
                 format!("{field}.destination"),
                 "a destination is required",
             )),
-            Some(destination) => {
-                let at = format!("{field}.destination.host");
-                if destination.host.starts_with('*') {
-                    findings.push(Finding::error(at, "a destination can't be a wildcard"));
-                } else {
-                    check_host(&destination.host, &at, findings);
-                }
-                if destination
-                    .port
-                    .as_ref()
-                    .is_some_and(|port| port.number == 0)
-                {
-                    findings.push(Finding::error(
-                        format!("{field}.destination.port.number"),
-                        "a port is a number from 1 to 65535",
-                    ));
-                }
-            }
+            Some(destination) => destination.validate(&format!("{field}.destination"), findings),
         }
     }
-    if route.len() > 1 && total == 0 {
+    if count > 1 && total == 0 {
         findings.push(Finding::error(
             format!("{field}.route"),
             "the weights of several destinations must add up to more than 0",
@@ -141,16 +208,40 @@ fn check_route(route: &[HttpRouteDestination], field: &str, findings: &mut Vec<F
     }
 }
 
+impl Destination {
+    fn validate(&self, field: &str, findings: &mut Vec<Finding>) {
+        let at = format!("{field}.host");
+        if self.host.starts_with('*') {
+            findings.push(Finding::error(at, "a destination can't be a wildcard"));
+        } else {
+            check_host(&self.host, &at, findings);
+        }
+        if !self.subset.is_empty() && !is_label(&self.subset) {
+            findings.push(Finding::error(
+                format!("{field}.subset"),
+                format!("{:?} is not the name of a subset", self.subset),
+            ));
+        }
+        if self.port.as_ref().is_some_and(|port| port.number == 0) {
+            findings.push(Finding::error(
+                format!("{field}.port.number"),
+                "a port is a number from 1 to 65535",
+            ));
+        }
+    }
+}
+
 impl HttpMatch {
-    fn validate(&self, field: &str, gateways: &[String], findings: &mut Vec<Finding>) {
+    fn validate(&self, field: &str, findings: &mut Vec<Finding>) {
         for name in self.unimplemented() {
             findings.push(Finding::warning(
                 format!("{field}.{name}"),
-                "not implemented yet: this match block never applies",
+                "the claims of a token are known to gateways only: this match block never applies",
             ));
         }
         for (name, one) in [
             ("uri", &self.uri),
+            ("scheme", &self.scheme),
             ("method", &self.method),
             ("authority", &self.authority),
         ] {
@@ -160,7 +251,7 @@ impl HttpMatch {
         }
         for (key, one) in &self.headers {
             let field = format!("{field}.headers.{key}");
-            check_header_name(key, &field, findings);
+            check_header_match(key, &field, findings);
             match one {
                 Some(one) => one.validate(&field, Empty::Refused, findings),
                 None => findings.push(Finding::error(
@@ -171,34 +262,40 @@ impl HttpMatch {
         }
         for (key, one) in &self.without_headers {
             let field = format!("{field}.withoutHeaders.{key}");
-            check_header_name(key, &field, findings);
+            check_header_match(key, &field, findings);
             if let Some(one) = one {
                 one.validate(&field, Empty::Refused, findings);
             }
         }
         for (key, one) in &self.query_params {
-            if let Some(one) = one {
-                one.validate(
-                    &format!("{field}.queryParams.{key}"),
-                    Empty::Allowed,
-                    findings,
-                );
+            let field = format!("{field}.queryParams.{key}");
+            if key.is_empty() {
+                findings.push(Finding::error(field, "a parameter needs a name"));
+            } else if let Some(one) = one {
+                one.validate(&field, Empty::Allowed, findings);
             }
         }
-        for (index, gateway) in self.gateways.iter().enumerate() {
-            let listed =
-                gateways.contains(gateway) || (gateways.is_empty() && gateway == super::MESH);
-            if !listed {
-                findings.push(Finding::error(
-                    format!("{field}.gateways[{index}]"),
-                    format!("{gateway:?} is not in spec.gateways"),
-                ));
-            }
-        }
+        check_source(&self.source_labels, &self.source_namespace, field, findings);
     }
 }
 
-fn check_header_name(key: &str, field: &str, findings: &mut Vec<Finding>) {
+/// `sourceLabels` and `sourceNamespace`.
+fn check_source(
+    labels: &BTreeMap<String, String>,
+    namespace: &str,
+    field: &str,
+    findings: &mut Vec<Finding>,
+) {
+    crate::api::labels::check(labels, &format!("{field}.sourceLabels"), findings);
+    if !namespace.is_empty() && !is_label(namespace) {
+        findings.push(Finding::error(
+            format!("{field}.sourceNamespace"),
+            format!("{namespace:?} is not a namespace"),
+        ));
+    }
+}
+
+fn check_header_match(key: &str, field: &str, findings: &mut Vec<Finding>) {
     if RESERVED.contains(&key) {
         findings.push(Finding::warning(
             field,
