@@ -125,6 +125,7 @@ fn workload(pod: &aquifer_tests::Pod, change: impl FnOnce(&mut Enrolment)) -> Ar
         service_account: "default".into(),
         addresses: vec![pod.v4.into(), pod.v6.into()],
         node: None,
+        locality: Arc::default(),
         host_network: false,
         enrolled: true,
         local: Some(local),

@@ -4,12 +4,15 @@
 //! Pure: a snapshot in, rows out. The field names are a promise to scripts.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::filter::Filter;
 use crate::control::enrol::{Report, State};
 use crate::mesh::{Action, Cluster, RouteTable, Rule, Service, ServicePort, Snapshot};
+use crate::policy::matcher::Source;
+use crate::types::ClusterName;
 
 /// One rule of a service's port. `GET /config/routes` gives a list of these, in the order in which
 /// the rules of each port are tried.
@@ -128,7 +131,7 @@ fn routes_of(
     rows: &mut Vec<RouteRow>,
 ) {
     let mut add = |callers: Option<&str>, table: &RouteTable| {
-        let rules = table.rules.iter().enumerate();
+        let rules = table.rules().iter().enumerate();
         rows.extend(rules.map(|(index, rule)| RouteRow {
             host: service.hostname.to_string(),
             port: port.number,
@@ -152,25 +155,35 @@ fn routes_of(
 }
 
 fn destinations(snapshot: &Snapshot, rule: &Rule, namespace: Option<&str>) -> Vec<DestinationRow> {
-    match &rule.action {
-        Action::Forward {
-            destinations,
-            weights,
-        } => destinations
-            .iter()
-            .zip(weights.iter())
-            .map(|(one, weight)| {
-                let cluster = match namespace {
-                    Some(namespace) => snapshot.cluster_for(&one.cluster, namespace),
-                    None => snapshot.cluster(&one.cluster),
-                };
-                DestinationRow {
-                    cluster: one.cluster.to_string(),
-                    weight,
-                    endpoints: cluster.map(|one| one.endpoints.len()),
-                }
-            })
-            .collect(),
+    let Action::Forward(forward) = &rule.action else {
+        return Vec::new();
+    };
+    let shares = forward.destinations.iter().zip(forward.weights.iter());
+    shares
+        .map(|(one, weight)| DestinationRow {
+            cluster: one.cluster.to_string(),
+            weight,
+            endpoints: cluster(snapshot, &one.cluster, namespace).map(|one| one.endpoints.len()),
+        })
+        .collect()
+}
+
+/// The cluster of this name as a caller in `namespace` has it that no workload selector selects.
+fn cluster<'a>(
+    snapshot: &'a Snapshot,
+    name: &ClusterName,
+    namespace: Option<&str>,
+) -> Option<&'a Arc<Cluster>> {
+    let labels = BTreeMap::new();
+    match namespace {
+        Some(namespace) => snapshot.cluster_for(
+            name,
+            Source {
+                namespace,
+                labels: &labels,
+            },
+        ),
+        None => snapshot.cluster(name),
     }
 }
 
@@ -229,8 +242,8 @@ fn wanted<'a>(snapshot: &'a Snapshot, filter: &Filter) -> Vec<(Option<String>, &
         .iter()
         .filter(|(name, _)| namespace.is_none_or(|wanted| wanted == &***name))
         .flat_map(|(name, clusters)| {
-            clusters
-                .values()
+            let others = clusters.values().filter_map(|one| one.others.as_ref());
+            others
                 .flatten()
                 .map(move |one| (Some(name.to_string()), &**one))
         });
@@ -238,7 +251,9 @@ fn wanted<'a>(snapshot: &'a Snapshot, filter: &Filter) -> Vec<(Option<String>, &
     let mut all: Vec<(Option<String>, &Cluster)> = snapshot
         .clusters
         .values()
-        .filter(|one| hidden.is_none_or(|hidden| !hidden.contains_key(&one.name)))
+        .filter(|one| {
+            hidden.is_none_or(|hidden| hidden.get(&one.name).is_none_or(|one| one.others.is_none()))
+        })
         .map(|one| (None, &**one))
         .chain(private)
         .filter(|(_, one)| {

@@ -213,10 +213,15 @@ fn typed<T: Resource>(
     let result = T::deserialize(serde_ignored::Deserializer::new(tracked, &mut note));
     // Kubernetes has many fields that are no business of a proxy's; Istio's all are.
     if schema::is_mesh_kind(&reference.kind) {
-        for field in ignored {
-            if !schema::is_kubernetes(&field) {
-                findings.push(Finding::warning(field.as_str(), unknown(&field)));
-            }
+        let unread = ignored.iter().filter(|field| !schema::is_kubernetes(field));
+        for (index, field) in unread.enumerate() {
+            // Past the limit nobody reads what is meant.
+            let message = if index < MAX_FINDINGS {
+                unknown(field)
+            } else {
+                UNKNOWN.to_owned()
+            };
+            findings.push(Finding::warning(field.as_str(), message));
         }
     }
     match result {
@@ -252,12 +257,14 @@ fn render(path: &Path<'_>) -> String {
     }
 }
 
+const UNKNOWN: &str = "unknown field: it has no effect";
+
 /// What is said about a field that nobody knows; with the one that may be meant.
 fn unknown(field: &str) -> String {
     let name = field.rsplit('.').next().unwrap_or(field);
     match schema::similar(name) {
-        Some(meant) => format!("unknown field: it has no effect; is {meant} meant?"),
-        None => "unknown field: it has no effect".to_owned(),
+        Some(meant) => format!("{UNKNOWN}; is {meant} meant?"),
+        None => UNKNOWN.to_owned(),
     }
 }
 

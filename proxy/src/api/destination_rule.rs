@@ -16,8 +16,8 @@ mod tls;
 mod validate;
 
 pub use balancer::{
-    ConsistentHash, Cookie, CookieAttribute, Distribute, Failover, LoadBalancer, LocalityLb, Maglev,
-    RingHash, Simple, Warmup,
+    ConsistentHash, Cookie, CookieAttribute, Distribute, Failover, LoadBalancer, LocalityLb,
+    Maglev, RingHash, Simple, Warmup,
 };
 pub use pool::{
     ConnectionPool, H2Upgrade, HttpPool, KeepAlive, OutlierDetection, RetryBudget, TcpKeepalive,
@@ -96,7 +96,11 @@ pub struct TrafficPolicy {
     #[serde(default)]
     pub tls: Option<Tls>,
     /// `portLevelSettings`.
-    #[serde(default, alias = "port_level_settings", deserialize_with = "or_default")]
+    #[serde(
+        default,
+        alias = "port_level_settings",
+        deserialize_with = "or_default"
+    )]
     pub port_level_settings: Vec<PortTrafficPolicy>,
     /// `tunnel`.
     #[serde(default)]

@@ -100,7 +100,8 @@ fn parse(text: &str) -> Result<Duration, Refused> {
 
 /// One number with its unit, in nanoseconds, and what follows it.
 fn term(text: &str) -> Result<(u128, &str), Refused> {
-    let digits = |text: &str| text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let digits =
+        |text: &str| text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let whole = &text[..digits(text)];
     let mut rest = &text[whole.len()..];
     let mut fraction = "";
@@ -194,7 +195,10 @@ mod tests {
             ("-1ns", Err(Refused::Negative)),
             ("2562047h", ok(9_223_369_200_000_000_000)),
             ("2562048h", Err(Refused::TooLong)),
-            ("99999999999999999999999999999999999999999999h", Err(Refused::TooLong)),
+            (
+                "99999999999999999999999999999999999999999999h",
+                Err(Refused::TooLong),
+            ),
         ] {
             assert_eq!(parse(text), expected, "{text:?}");
         }

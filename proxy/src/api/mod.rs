@@ -96,5 +96,3 @@ fn check_address(text: &str, field: String, findings: &mut Vec<Finding>) {
         ));
     }
 }
-
-use host::is_label;

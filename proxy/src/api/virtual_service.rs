@@ -16,8 +16,9 @@ mod l4;
 mod validate;
 
 pub use http::{
-    Abort, CorsPolicy, Delay, Delegate, DerivePort, DirectResponse, DirectResponseBody, Fault, HeaderOperations,
-    Headers, HttpMirrorPolicy, HttpRedirect, HttpRetry, HttpRewrite, Percentage, RegexRewrite, UnmatchedPreflights,
+    Abort, CorsPolicy, Delay, Delegate, DerivePort, DirectResponse, DirectResponseBody, Fault,
+    HeaderOperations, Headers, HttpMirrorPolicy, HttpRedirect, HttpRetry, HttpRewrite, Percentage,
+    RegexRewrite, UnmatchedPreflights,
 };
 pub use l4::{L4Match, RouteDestination, TcpRoute, TlsMatch, TlsRoute};
 

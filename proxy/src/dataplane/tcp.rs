@@ -38,9 +38,9 @@ pub(super) async fn dial(
     };
     let lease = {
         let snapshot = worker.snapshot();
-        let namespace = Arc::clone(&pod.pod().workload.namespace);
+        let client = Arc::clone(&pod.pod().workload);
         let cluster = snapshot
-            .cluster_for(&port.cluster, &namespace)
+            .cluster_for(&port.cluster, client.source())
             .ok_or(Error::NoCluster)?;
         balance::pick(worker, pod, cluster, target.wanted(destination))?
     };

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Workload;
 use crate::policy::balance::Algorithm;
-use crate::policy::{circuit, locality, outlier, slow_start};
+use crate::policy::{circuit, hash, locality, outlier, slow_start};
 use crate::types::{ClusterName, Hostname, Locality, Percent, Protocol};
 
 /// The endpoints of a service's port, or of one subset of them.
@@ -70,6 +70,11 @@ impl Endpoint {
 pub struct Policy {
     /// `loadBalancer`.
     pub balancer: Algorithm,
+    /// `loadBalancer.consistentHash`: what requests are hashed by. Ask [`Self::hash_key`].
+    pub hash: Option<hash::Key>,
+    /// The same where a destination names no port, if that makes a difference: Istio then looks past
+    /// `portLevelSettings`.
+    pub hash_of_any_port: Option<Option<hash::Key>>,
     /// `loadBalancer.warmup`.
     pub warmup: Option<slow_start::Settings>,
     /// `loadBalancer.localityLbSetting`.
@@ -84,6 +89,16 @@ pub struct Policy {
     pub tcp: Tcp,
     /// `connectionPool.http`.
     pub http: Http,
+}
+
+impl Policy {
+    /// What requests are hashed by whose destination names a port, or does not.
+    pub fn hash_key(&self, names_port: bool) -> Option<&hash::Key> {
+        match &self.hash_of_any_port {
+            Some(key) if !names_port => key.as_ref(),
+            _ => self.hash.as_ref(),
+        }
+    }
 }
 
 /// `connectionPool.tcp` without its limit.

@@ -4,15 +4,19 @@
 //! it (`dataplane` routes by it). A request takes one snapshot and keeps it to its end.
 
 pub mod cluster;
+pub mod l4;
 pub mod route;
 pub mod service;
 pub mod snapshot;
 pub mod store;
+pub mod virtual_host;
 pub mod workload;
 
 pub use cluster::{Cluster, Endpoint};
-pub use route::{Action, Destination, RouteTable, Rule};
+pub use l4::{L4Choice, L4Kind, L4Request, L4Rule, L4Table};
+pub use route::{Action, Choice, Destination, DirectResponse, Forward, Mirror, RouteTable, Rule};
 pub use service::{Service, ServicePort};
-pub use snapshot::{Owner, Snapshot};
+pub use snapshot::{Owner, Snapshot, Variants};
 pub use store::Store;
+pub use virtual_host::{VirtualHost, VirtualHosts};
 pub use workload::{Enrolment, FailureMode, Workload};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::RouteTable;
+use super::{L4Table, RouteTable};
 use crate::types::{ClusterName, Hostname, Protocol};
 
 /// A name with addresses and ports.
@@ -45,4 +45,9 @@ pub struct ServicePort {
     pub routes: Arc<RouteTable>,
     /// The same for callers in namespaces that see other rules (`exportTo`). Empty as a rule.
     pub private_routes: BTreeMap<Arc<str>, Arc<RouteTable>>,
+    /// What becomes of connections that are not HTTP; `None` for the cluster of the whole service.
+    /// Ask [`super::Snapshot::l4`].
+    pub l4: Option<Arc<L4Table>>,
+    /// The same for callers in namespaces that see other rules.
+    pub private_l4: BTreeMap<Arc<str>, Option<Arc<L4Table>>>,
 }

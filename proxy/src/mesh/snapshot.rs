@@ -6,7 +6,12 @@ use std::sync::Arc;
 
 use arrayvec::ArrayString;
 
-use super::{Cluster, RouteTable, Service, ServicePort, Workload};
+use super::{
+    Cluster, Forward, L4Table, RouteTable, Service, ServicePort, VirtualHosts, Workload,
+    virtual_host,
+};
+use crate::policy::hash;
+use crate::policy::matcher::{Caller, Source};
 use crate::types::{ClusterName, Hostname};
 
 /// The longest name there is, in bytes (RFC 1035, section 2.3.4).
@@ -26,10 +31,22 @@ pub struct Snapshot {
     /// Every cluster, by its name.
     pub clusters: HashMap<ClusterName, Arc<Cluster>>,
     /// What callers in a namespace have in the place of [`Self::clusters`] (DestinationRules that
-    /// not everyone sees): `None` where a cluster does not exist for them. Empty as a rule.
-    pub private_clusters: HashMap<Arc<str>, HashMap<ClusterName, Option<Arc<Cluster>>>>,
+    /// not everyone sees, or that are for some workloads). Empty as a rule.
+    pub private_clusters: HashMap<Arc<str>, HashMap<ClusterName, Variants>>,
+    /// Hosts that VirtualServices speak of and no service has.
+    pub virtual_hosts: VirtualHosts,
     /// Every pod, sorted by namespace and name.
     pub workloads: Vec<Arc<Workload>>,
+}
+
+/// What callers in one namespace have in the place of a cluster. `None` of a cluster: it does not
+/// exist for them.
+#[derive(Clone, Debug, Default)]
+pub struct Variants {
+    /// For callers that a `workloadSelector` selects; the first one counts.
+    pub selected: Vec<(Arc<Caller>, Option<Arc<Cluster>>)>,
+    /// For the namespace's other callers; absent where they have what everyone has.
+    pub others: Option<Option<Arc<Cluster>>>,
 }
 
 /// Who owns an address.
@@ -89,18 +106,69 @@ impl Snapshot {
         self.services.get(name.as_str())
     }
 
-    /// The cluster of this name for a caller in `namespace`.
-    pub fn cluster_for(&self, name: &ClusterName, namespace: &str) -> Option<&Arc<Cluster>> {
-        let private = self.private_clusters.get(namespace);
-        match private.and_then(|clusters| clusters.get(name)) {
-            Some(cluster) => cluster.as_ref(),
-            None => self.cluster(name),
+    /// The cluster of this name for `client`.
+    pub fn cluster_for(&self, name: &ClusterName, client: Source<'_>) -> Option<&Arc<Cluster>> {
+        if let Some(private) = self.private_clusters.get(client.namespace)
+            && let Some(variants) = private.get(name)
+        {
+            let mut selected = variants.selected.iter();
+            if let Some((_, cluster)) = selected.find(|(caller, _)| caller.is(client)) {
+                return cluster.as_ref();
+            }
+            if let Some(cluster) = &variants.others {
+                return cluster.as_ref();
+            }
         }
+        self.cluster(name)
+    }
+
+    /// What requests are hashed by that `forward` sends on: the keys of all its destinations, in
+    /// order (Istio gives a route the hash policies of them all). Only a cluster whose balancer
+    /// hashes asks for them.
+    pub fn hash_keys<'a>(
+        &'a self,
+        forward: &'a Forward,
+        client: Source<'a>,
+    ) -> impl Iterator<Item = &'a hash::Key> {
+        forward.destinations.iter().filter_map(move |one| {
+            let cluster = self.cluster_for(&one.cluster, client)?;
+            cluster.policy.hash_key(one.names_port)
+        })
     }
 
     /// The cluster of this name, for callers whose namespace sees what everyone does.
     pub fn cluster(&self, name: &ClusterName) -> Option<&Arc<Cluster>> {
         self.clusters.get(name)
+    }
+
+    /// The route table for HTTP requests that name `authority`, of a caller in `namespace` that
+    /// dialled `port`: a service's ([`Self::host`]), or that of a host which VirtualServices alone
+    /// speak of. `None` where the authority means nothing here (ALLOW_ANY).
+    pub fn route_table(
+        &self,
+        authority: &str,
+        namespace: &str,
+        port: u16,
+    ) -> Option<&Arc<RouteTable>> {
+        if let Some((_, port)) = self.host(authority, namespace, port) {
+            return Some(self.routes(port, namespace));
+        }
+        if port != virtual_host::PORT {
+            return None;
+        }
+        let host = crate::types::name::without_port(authority);
+        let mut name = ArrayString::<MAX_NAME>::new();
+        name.try_push_str(host.strip_suffix('.').unwrap_or(host))
+            .ok()?;
+        name.make_ascii_lowercase();
+        self.virtual_hosts.find(&name, namespace)
+    }
+
+    /// The rules for connections to a service's `port` that are not HTTP, for a caller in
+    /// `namespace`; `None` where it has none.
+    pub fn l4<'a>(&self, port: &'a ServicePort, namespace: &str) -> Option<&'a Arc<L4Table>> {
+        let private = port.private_l4.get(namespace);
+        private.unwrap_or(&port.l4).as_ref()
     }
 
     /// The route table of a service's `port` for a caller in `namespace`: which rules a caller sees

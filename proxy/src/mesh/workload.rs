@@ -7,6 +7,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::policy::matcher::Source;
+use crate::types::Locality;
+
 /// A pod of the mesh or beside it, local or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
@@ -22,12 +25,24 @@ pub struct Workload {
     pub addresses: Vec<IpAddr>,
     /// `spec.nodeName`.
     pub node: Option<Arc<str>>,
+    /// Where it runs: its node's labels, or its own label `istio-locality`.
+    pub locality: Arc<Locality>,
     /// Shares the host's network namespace: never enrolled.
     pub host_network: bool,
     /// Set where the namespace and the pod's own labels enrol it, on whichever node it runs.
     pub enrolled: bool,
     /// Set where this node proxy captures it: enrolled, on this node, with a namespace to be found.
     pub local: Option<Enrolment>,
+}
+
+impl Workload {
+    /// As conditions ask about a caller.
+    pub fn source(&self) -> Source<'_> {
+        Source {
+            namespace: &self.namespace,
+            labels: &self.labels,
+        }
+    }
 }
 
 /// How a local pod is captured.

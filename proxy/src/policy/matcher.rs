@@ -2,9 +2,12 @@
 //!
 //! Compiled once; asked once per request and block, without allocating. Does not know where
 //! requests come from, nor the static conditions (`port`, `gateways`): whoever compiles a table
-//! leaves out the blocks that can't apply there.
+//! leaves out the blocks that can't apply there. Conditions on the caller are asked like any other,
+//! since all pods of a node share a table.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, Method};
 
@@ -23,6 +26,42 @@ pub struct Request<'a> {
     pub authority: &'a str,
     /// Header fields, names in lower case.
     pub headers: &'a HeaderMap,
+    /// `:scheme`: of the connection, `http` or `https`.
+    pub scheme: &'a str,
+    /// Who calls.
+    pub source: Source<'a>,
+}
+
+/// A caller, as far as conditions ask about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its labels.
+    pub labels: &'a BTreeMap<String, String>,
+}
+
+/// Conditions on the caller: `sourceLabels` and `sourceNamespace`, or a DestinationRule's
+/// `workloadSelector`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// The namespace that it must be of.
+    pub namespace: Option<Box<str>>,
+    /// The labels that it must have.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Caller {
+    /// Whether it is `source`.
+    pub fn is(&self, source: Source<'_>) -> bool {
+        self.namespace
+            .as_deref()
+            .is_none_or(|namespace| namespace == source.namespace)
+            && self
+                .labels
+                .iter()
+                .all(|(label, value)| source.labels.get(label) == Some(value))
+    }
 }
 
 /// One match block: every condition must hold, and without any it matches everything.
@@ -38,6 +77,10 @@ pub struct Match {
     pub headers: Vec<HeaderCondition>,
     /// `queryParams`.
     pub query: Vec<QueryCondition>,
+    /// `scheme`, case-sensitive.
+    pub scheme: Option<Pattern>,
+    /// `sourceLabels` and `sourceNamespace`.
+    pub caller: Option<Arc<Caller>>,
 }
 
 /// A condition on one field of the request's head.
@@ -90,6 +133,11 @@ impl Match {
             && holds(self.authority.as_ref(), request.authority)
             && self.headers.iter().all(|one| one.holds(request))
             && self.query.iter().all(|one| one.holds(request.query))
+            && holds(self.scheme.as_ref(), request.scheme)
+            && self
+                .caller
+                .as_ref()
+                .is_none_or(|caller| caller.is(request.source))
     }
 
     /// Whether it holds for every request.
@@ -98,6 +146,8 @@ impl Match {
             && self.authority.is_none()
             && self.headers.is_empty()
             && self.query.is_empty()
+            && self.scheme.is_none()
+            && self.caller.is_none()
             && self.path.as_ref().is_none_or(Pattern::is_any_path)
     }
 }
@@ -166,6 +216,7 @@ impl fmt::Display for Match {
             ("uri", &self.path),
             ("method", &self.method),
             ("authority", &self.authority),
+            ("scheme", &self.scheme),
         ];
         let mut parts: Vec<String> = Vec::new();
         for (name, pattern) in fields {
@@ -185,10 +236,27 @@ impl fmt::Display for Match {
         for one in &self.query {
             parts.push(format!("query {}{}", one.name, Condition(&one.pattern)));
         }
+        parts.extend(self.caller.as_ref().map(ToString::to_string));
         if parts.is_empty() {
             return f.write_str("everything");
         }
         f.write_str(&parts.join(" and "))
+    }
+}
+
+/// `caller in shop with app=web`.
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("caller")?;
+        if let Some(namespace) = &self.namespace {
+            write!(f, " in {namespace}")?;
+        }
+        let mut separator = " with ";
+        for (label, value) in &self.labels {
+            write!(f, "{separator}{label}={value}")?;
+            separator = ",";
+        }
+        Ok(())
     }
 }
 

@@ -22,6 +22,11 @@ impl Weights {
         (total > 0).then_some(Self { bounds })
     }
 
+    /// Of one destination, which gets everything.
+    pub fn all() -> Self {
+        Self { bounds: vec![1] }
+    }
+
     /// The index that a uniformly random `draw` falls on.
     pub fn pick(&self, draw: u64) -> usize {
         let total = self.bounds.last().copied().unwrap_or(1);

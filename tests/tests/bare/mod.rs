@@ -233,6 +233,7 @@ impl BarePod {
                 service_account: "default".into(),
                 addresses: self.rules.addresses.clone(),
                 node: None,
+                locality: Arc::default(),
                 host_network: false,
                 enrolled: true,
                 local: None,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::mesh::{Destination, Endpoint};
+use crate::mesh::{Destination, Endpoint, Forward, Variants};
 use crate::policy::matcher::{Case, Match, Pattern};
 use crate::policy::split::Weights;
 use crate::types::{ClusterName, Hostname, ObjectRef, Protocol};
@@ -31,25 +31,32 @@ fn cluster(subset: Option<&str>, addresses: &[&str]) -> Arc<Cluster> {
 fn table(name: &str, subsets: &[(Option<&str>, u32)]) -> Arc<RouteTable> {
     let destinations = subsets.iter().map(|(subset, _)| Destination {
         cluster: ClusterName::outbound(80, *subset, &host()),
+        headers: None,
+        names_port: true,
     });
-    Arc::new(RouteTable {
-        source: Some(ObjectRef {
-            kind: "VirtualService".into(),
-            namespace: "shop".into(),
-            name: name.into(),
-        }),
-        rules: vec![Arc::new(Rule {
-            name: name.into(),
-            matches: vec![Match {
-                path: Some(Pattern::Prefix("/a".into(), Case::Sensitive)),
-                ..Match::default()
-            }],
-            action: Action::Forward {
-                destinations: destinations.collect(),
-                weights: Weights::new(subsets.iter().map(|(_, weight)| *weight)).expect("positive"),
-            },
-        })],
-    })
+    let source = ObjectRef {
+        kind: "VirtualService".into(),
+        namespace: "shop".into(),
+        name: name.into(),
+    };
+    let forward = Forward {
+        destinations: destinations.collect(),
+        weights: Weights::new(subsets.iter().map(|(_, weight)| *weight)).expect("positive"),
+        ..Forward::to(ClusterName::passthrough(), Arc::default())
+    };
+    let rule = Rule {
+        name: name.into(),
+        matches: vec![Match {
+            path: Some(Pattern::Prefix("/a".into(), Case::Sensitive)),
+            ..Match::default()
+        }],
+        action: Action::Forward(Arc::new(forward)),
+        headers: Arc::default(),
+        cors: None,
+        fault: None,
+        stat_prefix: None,
+    };
+    Arc::new(RouteTable::new(Some(source), vec![Arc::new(rule)]))
 }
 
 /// A service with a subset v2 that callers in `other` do not have, and rules of their own there.
@@ -66,13 +73,19 @@ fn snapshot() -> Snapshot {
             cluster: ClusterName::outbound(80, None, &host()),
             routes: table("all", &[(None, 90), (Some("v2"), 10)]),
             private_routes: BTreeMap::from([("other".into(), table("own", &[(Some("v2"), 1)]))]),
+            l4: None,
+            private_l4: BTreeMap::new(),
         }],
     });
     let clusters = [
         cluster(None, &["10.0.0.1:80", "10.0.0.2:80"]),
         cluster(Some("v2"), &["10.0.0.2:80"]),
     ];
-    let hidden = HashMap::from([(ClusterName::outbound(80, Some("v2"), &host()), None)]);
+    let none = Variants {
+        others: Some(None),
+        ..Variants::default()
+    };
+    let hidden = HashMap::from([(ClusterName::outbound(80, Some("v2"), &host()), none)]);
     Snapshot {
         services: HashMap::from([(host(), service)]),
         clusters: clusters

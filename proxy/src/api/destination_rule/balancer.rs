@@ -25,7 +25,11 @@ pub struct LoadBalancer {
     #[serde(default, alias = "zone_aware_lb_setting")]
     pub zone_aware_lb_setting: Option<Value>,
     /// `warmupDurationSecs`, deprecated.
-    #[serde(default, alias = "warmup_duration_secs", deserialize_with = "duration::optional")]
+    #[serde(
+        default,
+        alias = "warmup_duration_secs",
+        deserialize_with = "duration::optional"
+    )]
     pub warmup_duration_secs: Option<Duration>,
     /// `warmup`.
     #[serde(default)]

@@ -25,16 +25,28 @@ pub struct TcpPool {
     #[serde(default, alias = "max_connections", deserialize_with = "or_default")]
     pub max_connections: i32,
     /// `connectTimeout`.
-    #[serde(default, alias = "connect_timeout", deserialize_with = "duration::optional")]
+    #[serde(
+        default,
+        alias = "connect_timeout",
+        deserialize_with = "duration::optional"
+    )]
     pub connect_timeout: Option<Duration>,
     /// `tcpKeepalive`.
     #[serde(default, alias = "tcp_keepalive")]
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// `maxConnectionDuration`.
-    #[serde(default, alias = "max_connection_duration", deserialize_with = "duration::optional")]
+    #[serde(
+        default,
+        alias = "max_connection_duration",
+        deserialize_with = "duration::optional"
+    )]
     pub max_connection_duration: Option<Duration>,
     /// `idleTimeout`; `0s` turns it off.
-    #[serde(default, alias = "idle_timeout", deserialize_with = "duration::optional")]
+    #[serde(
+        default,
+        alias = "idle_timeout",
+        deserialize_with = "duration::optional"
+    )]
     pub idle_timeout: Option<Duration>,
 }
 
@@ -57,28 +69,48 @@ pub struct TcpKeepalive {
 #[serde(rename_all = "camelCase")]
 pub struct HttpPool {
     /// `http1MaxPendingRequests`.
-    #[serde(default, alias = "http1_max_pending_requests", deserialize_with = "or_default")]
+    #[serde(
+        default,
+        alias = "http1_max_pending_requests",
+        deserialize_with = "or_default"
+    )]
     pub http1_max_pending_requests: i32,
     /// `http2MaxRequests`.
     #[serde(default, alias = "http2_max_requests", deserialize_with = "or_default")]
     pub http2_max_requests: i32,
     /// `maxRequestsPerConnection`.
-    #[serde(default, alias = "max_requests_per_connection", deserialize_with = "or_default")]
+    #[serde(
+        default,
+        alias = "max_requests_per_connection",
+        deserialize_with = "or_default"
+    )]
     pub max_requests_per_connection: i32,
     /// `maxRetries`.
     #[serde(default, alias = "max_retries", deserialize_with = "or_default")]
     pub max_retries: i32,
     /// `idleTimeout`.
-    #[serde(default, alias = "idle_timeout", deserialize_with = "duration::optional")]
+    #[serde(
+        default,
+        alias = "idle_timeout",
+        deserialize_with = "duration::optional"
+    )]
     pub idle_timeout: Option<Duration>,
     /// `h2UpgradePolicy`.
     #[serde(default, alias = "h2_upgrade_policy", deserialize_with = "or_default")]
     pub h2_upgrade_policy: H2Upgrade,
     /// `useClientProtocol`.
-    #[serde(default, alias = "use_client_protocol", deserialize_with = "or_default")]
+    #[serde(
+        default,
+        alias = "use_client_protocol",
+        deserialize_with = "or_default"
+    )]
     pub use_client_protocol: bool,
     /// `maxConcurrentStreams`.
-    #[serde(default, alias = "max_concurrent_streams", deserialize_with = "or_default")]
+    #[serde(
+        default,
+        alias = "max_concurrent_streams",
+        deserialize_with = "or_default"
+    )]
     pub max_concurrent_streams: i32,
     /// `http2KeepAlive`.
     #[serde(default, rename = "http2KeepAlive", alias = "http2_keep_alive")]
@@ -117,7 +149,11 @@ pub struct OutlierDetection {
     #[serde(default, alias = "consecutive_errors")]
     pub consecutive_errors: Option<i32>,
     /// `consecutive5xxErrors`; 5 where absent, 0 turns it off.
-    #[serde(default, rename = "consecutive5xxErrors", alias = "consecutive_5xx_errors")]
+    #[serde(
+        default,
+        rename = "consecutive5xxErrors",
+        alias = "consecutive_5xx_errors"
+    )]
     pub consecutive_5xx_errors: Option<u32>,
     /// `consecutiveGatewayErrors`; off where absent.
     #[serde(default, alias = "consecutive_gateway_errors")]
@@ -126,22 +162,38 @@ pub struct OutlierDetection {
     #[serde(default, deserialize_with = "duration::optional")]
     pub interval: Option<Duration>,
     /// `baseEjectionTime`.
-    #[serde(default, alias = "base_ejection_time", deserialize_with = "duration::optional")]
+    #[serde(
+        default,
+        alias = "base_ejection_time",
+        deserialize_with = "duration::optional"
+    )]
     pub base_ejection_time: Option<Duration>,
     /// `maxEjectionPercent`; 10 where absent or 0.
-    #[serde(default, alias = "max_ejection_percent", deserialize_with = "or_default")]
+    #[serde(
+        default,
+        alias = "max_ejection_percent",
+        deserialize_with = "or_default"
+    )]
     pub max_ejection_percent: i32,
     /// `minHealthPercent`.
     #[serde(default, alias = "min_health_percent", deserialize_with = "or_default")]
     pub min_health_percent: i32,
     /// `splitExternalLocalOriginErrors`.
-    #[serde(default, alias = "split_external_local_origin_errors", deserialize_with = "or_default")]
+    #[serde(
+        default,
+        alias = "split_external_local_origin_errors",
+        deserialize_with = "or_default"
+    )]
     pub split_external_local_origin_errors: bool,
     /// `consecutiveLocalOriginFailures`.
     #[serde(default, alias = "consecutive_local_origin_failures")]
     pub consecutive_local_origin_failures: Option<u32>,
     /// `outlierDetectionHttpErrorCodes`.
-    #[serde(default, alias = "outlier_detection_http_error_codes", deserialize_with = "or_default")]
+    #[serde(
+        default,
+        alias = "outlier_detection_http_error_codes",
+        deserialize_with = "or_default"
+    )]
     pub outlier_detection_http_error_codes: Vec<u32>,
 }
 
@@ -156,7 +208,11 @@ pub struct RetryBudget {
     #[serde(default, alias = "min_retry_concurrency")]
     pub min_retry_concurrency: Option<u32>,
     /// `budgetInterval`.
-    #[serde(default, alias = "budget_interval", deserialize_with = "duration::optional")]
+    #[serde(
+        default,
+        alias = "budget_interval",
+        deserialize_with = "duration::optional"
+    )]
     pub budget_interval: Option<Duration>,
 }
 
@@ -168,8 +224,10 @@ fn percent<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<f
         Message(crate::api::virtual_service::Percentage),
         Number(f64),
     }
-    Ok(Option::<Either>::deserialize(deserializer)?.map(|one| match one {
-        Either::Message(percent) => percent.value,
-        Either::Number(value) => value,
-    }))
+    Ok(
+        Option::<Either>::deserialize(deserializer)?.map(|one| match one {
+            Either::Message(percent) => percent.value,
+            Either::Number(value) => value,
+        }),
+    )
 }

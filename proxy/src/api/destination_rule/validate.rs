@@ -17,7 +17,11 @@ impl DestinationRule {
         check_host(&spec.host, "spec.host", findings);
         check_export_to(&spec.export_to, findings);
         if let Some(selector) = &spec.workload_selector {
-            labels::check(&selector.match_labels, "spec.workloadSelector.matchLabels", findings);
+            labels::check(
+                &selector.match_labels,
+                "spec.workloadSelector.matchLabels",
+                findings,
+            );
         }
         if let Some(policy) = &spec.traffic_policy {
             policy.validate("spec.trafficPolicy", findings);

@@ -121,7 +121,11 @@ pub struct HttpRetry {
     #[serde(default, deserialize_with = "or_default")]
     pub attempts: i32,
     /// `perTryTimeout`.
-    #[serde(default, alias = "per_try_timeout", deserialize_with = "duration::optional")]
+    #[serde(
+        default,
+        alias = "per_try_timeout",
+        deserialize_with = "duration::optional"
+    )]
     pub per_try_timeout: Option<Duration>,
     /// `retryOn`.
     #[serde(default, alias = "retry_on", deserialize_with = "or_default")]
@@ -159,10 +163,18 @@ pub struct Delay {
     #[serde(default)]
     pub percentage: Option<Percentage>,
     /// `fixedDelay`.
-    #[serde(default, alias = "fixed_delay", deserialize_with = "duration::optional")]
+    #[serde(
+        default,
+        alias = "fixed_delay",
+        deserialize_with = "duration::optional"
+    )]
     pub fixed_delay: Option<Duration>,
     /// `exponentialDelay`: in the proto, and done by nobody.
-    #[serde(default, alias = "exponential_delay", deserialize_with = "duration::optional")]
+    #[serde(
+        default,
+        alias = "exponential_delay",
+        deserialize_with = "duration::optional"
+    )]
     pub exponential_delay: Option<Duration>,
 }
 
@@ -221,7 +233,11 @@ pub struct CorsPolicy {
     #[serde(default, alias = "allow_credentials")]
     pub allow_credentials: Option<bool>,
     /// `unmatchedPreflights`.
-    #[serde(default, alias = "unmatched_preflights", deserialize_with = "or_default")]
+    #[serde(
+        default,
+        alias = "unmatched_preflights",
+        deserialize_with = "or_default"
+    )]
     pub unmatched_preflights: UnmatchedPreflights,
 }
 

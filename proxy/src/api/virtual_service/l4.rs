@@ -26,7 +26,11 @@ pub struct TlsMatch {
     #[serde(default, alias = "sni_hosts", deserialize_with = "or_default")]
     pub sni_hosts: Vec<String>,
     /// `destinationSubnets`.
-    #[serde(default, alias = "destination_subnets", deserialize_with = "or_default")]
+    #[serde(
+        default,
+        alias = "destination_subnets",
+        deserialize_with = "or_default"
+    )]
     pub destination_subnets: Vec<String>,
     /// `port`; 0 means any.
     #[serde(default)]
@@ -58,7 +62,11 @@ pub struct TcpRoute {
 #[serde(rename_all = "camelCase")]
 pub struct L4Match {
     /// `destinationSubnets`.
-    #[serde(default, alias = "destination_subnets", deserialize_with = "or_default")]
+    #[serde(
+        default,
+        alias = "destination_subnets",
+        deserialize_with = "or_default"
+    )]
     pub destination_subnets: Vec<String>,
     /// `port`; 0 means any.
     #[serde(default)]

@@ -8,7 +8,7 @@ use super::subset::{self, Client};
 use super::world::World;
 use super::{Build, Compiler};
 use crate::api;
-use crate::mesh::{Cluster, Endpoint};
+use crate::mesh::{Cluster, Endpoint, Variants};
 use crate::types::{ClusterName, Hostname, Protocol};
 
 impl Compiler {
@@ -88,17 +88,25 @@ impl Compiler {
                     .iter()
                     .filter(|one| own.iter().all(|own| own.name != one.name))
                 {
+                    let none = Variants {
+                        others: Some(None),
+                        ..Variants::default()
+                    };
                     private.insert(
                         ClusterName::outbound(port.port, Some(&hidden.name), hostname),
-                        None,
+                        none,
                     );
                 }
                 let before = self.last.private_clusters.get(namespace);
                 for subset in own {
                     let name = ClusterName::outbound(port.port, Some(&subset.name), hostname);
-                    let before = before.and_then(|one| one.get(&name)?.as_ref());
+                    let before = before.and_then(|one| one.get(&name)?.others.as_ref()?.as_ref());
                     let one = cluster(Some(&subset.name), of_subset(subset), before);
-                    private.insert(name, Some(one));
+                    let own = Variants {
+                        others: Some(Some(one)),
+                        ..Variants::default()
+                    };
+                    private.insert(name, own);
                 }
             }
         }

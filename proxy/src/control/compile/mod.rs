@@ -25,7 +25,7 @@ use self::population::KeptWorkload;
 use self::service::KeptTable;
 use self::world::World;
 use super::store::{Key, Objects};
-use crate::mesh::{Cluster, Service, Snapshot};
+use crate::mesh::{Cluster, Service, Snapshot, Variants, VirtualHosts};
 use crate::types::{ClusterName, Finding, Hostname, ObjectRef};
 
 /// Makes snapshots, and remembers the last one's parts.
@@ -93,6 +93,7 @@ impl Compiler {
             addresses,
             clusters: build.clusters,
             private_clusters: build.private_clusters,
+            virtual_hosts: VirtualHosts::default(),
             workloads,
         });
         Compiled {
@@ -106,7 +107,7 @@ impl Compiler {
 #[derive(Default)]
 struct Build {
     clusters: HashMap<ClusterName, Arc<Cluster>>,
-    private_clusters: HashMap<Arc<str>, HashMap<ClusterName, Option<Arc<Cluster>>>>,
+    private_clusters: HashMap<Arc<str>, HashMap<ClusterName, Variants>>,
     tables: HashMap<(Hostname, u16), Vec<KeptTable>>,
     services: HashMap<Hostname, Arc<Service>>,
 }

@@ -2,11 +2,11 @@
 //! plain rule.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use super::rules::{Block, Routes, Target, Template};
+use super::rules::{self, Block, Forwarding, Place, Plan, Routes, Template};
 use super::visibility::{ByHost, is_public, named, sees};
-use crate::mesh::{Action, Destination, RouteTable, Rule};
+use crate::mesh::{Action, Destination, Forward, Mirror, RouteTable, Rule};
 use crate::policy::split::Weights;
 use crate::types::{ClusterName, Hostname};
 
@@ -20,7 +20,7 @@ pub(super) trait Ports {
 }
 
 /// The name of a rule that has none (Istio).
-const DEFAULT: &str = "default";
+static DEFAULT: LazyLock<Arc<str>> = LazyLock::new(|| "default".into());
 
 /// Indexes VirtualServices for mesh traffic, given from the oldest to the youngest.
 pub(super) fn index<'a>(routes: impl Iterator<Item = &'a Arc<Routes>>) -> Rules {
@@ -89,99 +89,124 @@ pub(super) fn owners(rules: &Rules, host: &Hostname) -> Owners {
 
 /// The plain table of a service without rules.
 pub(super) fn plain(cluster: &ClusterName) -> RouteTable {
-    let destinations = vec![Destination {
-        cluster: cluster.clone(),
-    }];
-    let rules = Weights::new([1]).map(|weights| {
-        Arc::new(Rule {
-            name: DEFAULT.into(),
-            matches: Vec::new(),
-            action: Action::Forward {
-                destinations,
-                weights,
-            },
-        })
-    });
-    RouteTable {
-        source: None,
-        rules: rules.into_iter().collect(),
-    }
+    let forward = Forward::to(cluster.clone(), rules::default_retry());
+    let rule = Rule {
+        name: Arc::clone(&DEFAULT),
+        matches: Vec::new(),
+        action: Action::Forward(Arc::new(forward)),
+        headers: rules::no_operations(),
+        cors: None,
+        fault: None,
+        stat_prefix: None,
+    };
+    RouteTable::new(None, vec![Arc::new(rule)])
 }
 
 /// The clusters that the rules of `routes` lead to at `port`, in order: all that a table depends on
 /// besides `routes` itself.
 pub(super) fn clusters(routes: &Routes, port: u16, ports: &impl Ports) -> Vec<ClusterName> {
-    let targets = routes.rules.iter().flat_map(|rule| &rule.targets);
-    targets.map(|target| cluster(target, port, ports)).collect()
+    let places = routes.rules.iter().flat_map(Template::places);
+    places.map(|place| cluster(place, port, ports)).collect()
 }
 
-fn cluster(target: &Target, port: u16, ports: &impl Ports) -> ClusterName {
-    let port = target
+/// The cluster that `place` means for traffic to `port`.
+pub(super) fn cluster(place: &Place, port: u16, ports: &impl Ports) -> ClusterName {
+    let port = place
         .port
-        .or_else(|| ports.only_port(&target.host))
+        .or_else(|| ports.only_port(&place.host))
         .unwrap_or(port);
-    ClusterName::outbound(port, target.subset.as_deref(), &target.host)
+    ClusterName::outbound(port, place.subset.as_deref(), &place.host)
 }
 
 /// The table of `routes` at `port`; `clusters` as [`clusters`] gave them.
 pub(super) fn table(routes: &Routes, port: u16, clusters: &[ClusterName]) -> RouteTable {
     let mut rules = Vec::new();
-    let mut clusters = clusters.iter();
+    let mut clusters = clusters.iter().cloned();
     for template in &routes.rules {
-        let destinations: Vec<Destination> = clusters
-            .by_ref()
-            .take(template.targets.len())
-            .map(|cluster| Destination {
-                cluster: cluster.clone(),
-            })
-            .collect();
-        let Some(weights) = Weights::new(template.targets.iter().map(|one| one.weight)) else {
-            continue;
+        let action = match &template.plan {
+            Plan::Redirect(redirect) => Action::Redirect(Arc::clone(redirect)),
+            Plan::Respond(response) => Action::Respond(Arc::clone(response)),
+            Plan::Forward(forwarding) => {
+                let Some(forward) = forward(forwarding, &mut clusters) else {
+                    continue;
+                };
+                Action::Forward(Arc::new(forward))
+            }
         };
-        let action = Action::Forward {
-            destinations,
-            weights,
-        };
-        rules_of(template, port, action, &mut rules);
+        rules_of(template, port, &action, &mut rules);
     }
-    RouteTable {
-        source: Some(routes.reference.clone()),
-        rules,
-    }
+    RouteTable::new(Some(routes.reference.clone()), rules)
 }
 
-/// One rule, or one for each named match block: the block's name becomes a part of the rule's.
-fn rules_of(template: &Template, port: u16, action: Action, rules: &mut Vec<Arc<Rule>>) {
-    let rule = |name: &str, matches| {
+/// Takes as many of `clusters` as there are places.
+fn forward(
+    forwarding: &Forwarding,
+    clusters: &mut impl Iterator<Item = ClusterName>,
+) -> Option<Forward> {
+    let targets = forwarding.targets.iter().zip(clusters.by_ref());
+    let destinations = targets
+        .map(|(target, cluster)| Destination {
+            cluster,
+            headers: target.headers.clone(),
+            names_port: target.place.port.is_some(),
+        })
+        .collect();
+    let mirrors = forwarding.mirrors.iter().zip(clusters);
+    let mirrors = mirrors
+        .map(|(mirror, cluster)| Mirror {
+            cluster,
+            share: mirror.share,
+        })
+        .collect();
+    Some(Forward {
+        destinations,
+        weights: Weights::new(forwarding.targets.iter().map(|one| one.weight))?,
+        rewrite: forwarding.rewrite.clone(),
+        timeout: forwarding.timeout,
+        retry: Arc::clone(&forwarding.retry),
+        mirrors,
+    })
+}
+
+/// One rule, or one for each match block that has a name or a statistics prefix: the block's name
+/// becomes a part of the rule's.
+fn rules_of(template: &Template, port: u16, action: &Action, rules: &mut Vec<Arc<Rule>>) {
+    let rule = |name: &str, stat_prefix: Option<&Arc<str>>, matches| {
         Arc::new(Rule {
             name: if name.is_empty() {
-                DEFAULT.into()
+                Arc::clone(&DEFAULT)
             } else {
                 name.into()
             },
             matches,
             action: action.clone(),
+            headers: Arc::clone(&template.headers),
+            cors: template.cors.clone(),
+            fault: template.fault,
+            stat_prefix: stat_prefix.cloned(),
         })
     };
     let Some(blocks) = &template.blocks else {
-        rules.push(rule(&template.name, Vec::new()));
+        rules.push(rule(&template.name, None, Vec::new()));
         return;
     };
     let here = |block: &&Block| block.port.is_none_or(|one| one == port);
     let blocks: Vec<&Block> = blocks.iter().filter(here).collect();
-    if blocks.iter().all(|block| block.name.is_empty()) {
+    let alike = |block: &&Block| block.name.is_empty() && block.stat_prefix.is_none();
+    if blocks.iter().all(alike) {
         if !blocks.is_empty() {
             let matches = blocks.iter().map(|block| block.condition.clone()).collect();
-            rules.push(rule(&template.name, matches));
+            rules.push(rule(&template.name, None, matches));
         }
         return;
     }
     for block in blocks {
         let name = match (template.name.as_str(), block.name.as_str()) {
-            ("", _) => DEFAULT.to_owned(),
+            ("", _) => String::new(),
             (rule, "") => rule.to_owned(),
             (rule, block) => format!("{rule}.{block}"),
         };
-        rules.push(rule(&name, vec![block.condition.clone()]));
+        let conditions = vec![block.condition.clone()];
+        rules.push(rule(&name, block.stat_prefix.as_ref(), conditions));
     }
 }

@@ -1,5 +1,6 @@
 //! A service with its ports and their route tables.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::cluster::protocol;
@@ -46,6 +47,8 @@ impl Compiler {
                         .map(|(namespace, routes)| (Arc::clone(namespace), table(routes.as_ref())))
                         .collect(),
                     cluster: cluster.clone(),
+                    l4: None,
+                    private_l4: BTreeMap::new(),
                 }
             })
             .collect();

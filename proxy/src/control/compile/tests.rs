@@ -7,8 +7,10 @@ use http::{HeaderMap, Method};
 use super::*;
 use crate::api::{decode, yaml};
 use crate::control::store::{Content, File, Store};
-use crate::mesh::{Action, FailureMode, Owner};
-use crate::policy::matcher::Request;
+use std::collections::BTreeMap;
+
+use crate::mesh::{Action, Choice, FailureMode, Owner};
+use crate::policy::matcher::{Request, Source};
 use crate::types::Protocol;
 
 /// Objects that are changed one after the other, as files are.
@@ -70,7 +72,7 @@ fn endpoints(compiled: &Compiled, cluster: &str) -> String {
 /// clusters with their weights.
 fn route(compiled: &Compiled, namespace: &str, host: &str, port: u16, target: &str) -> String {
     let snapshot = &compiled.snapshot;
-    let Some((_, port)) = snapshot.host(host, namespace, port) else {
+    let Some(table) = snapshot.route_table(host, namespace, port) else {
         return "no host".to_owned();
     };
     let (path, query) = match target.split_once('?') {
@@ -84,20 +86,24 @@ fn route(compiled: &Compiled, namespace: &str, host: &str, port: u16, target: &s
         query,
         authority: host,
         headers: &headers,
+        scheme: "http",
+        source: Source {
+            namespace,
+            labels: &BTreeMap::new(),
+        },
     };
-    let Some(rule) = snapshot.routes(port, namespace).choose(&request) else {
+    let Some(Choice { rule, .. }) = table.choose(&request) else {
         return "no route".to_owned();
     };
-    let Action::Forward {
-        destinations,
-        weights,
-    } = &rule.action;
-    let to: Vec<String> = destinations
-        .iter()
-        .zip(weights.iter())
-        .map(|(one, weight)| format!("{weight} {}", one.cluster))
-        .collect();
-    format!("{}: {}", rule.name, to.join(", "))
+    match &rule.action {
+        Action::Forward(forward) => {
+            let shares = forward.destinations.iter().zip(forward.weights.iter());
+            let to = shares.map(|(one, weight)| format!("{weight} {}", one.cluster));
+            format!("{}: {}", rule.name, to.collect::<Vec<_>>().join(", "))
+        }
+        Action::Redirect(redirect) => format!("{}: redirect {}", rule.name, redirect.status),
+        Action::Respond(response) => format!("{}: respond {}", rule.name, response.status),
+    }
 }
 
 const WEB: &str = "
@@ -671,6 +677,11 @@ fn destination_rules_are_found_by_level() {
             .into_iter()
             .filter(|subset| {
                 let name = ClusterName::outbound(80, Some(subset), &Hostname::new(host));
+                let labels = BTreeMap::new();
+                let client = Source {
+                    namespace: client,
+                    labels: &labels,
+                };
                 compiled.snapshot.cluster_for(&name, client).is_some()
             })
             .collect();

@@ -66,6 +66,7 @@ pub(super) fn compile(
             .unwrap_or_else(|| "default".into()),
         addresses,
         node: pod.spec.node_name.clone(),
+        locality: Arc::default(),
         host_network: pod.spec.host_network,
         enrolled,
         local,

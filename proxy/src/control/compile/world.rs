@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::rules::Routes;
+use super::rules::{Plan, Routes};
 use super::{Build, route, subset};
 use crate::api;
 use crate::control::store::Objects;
@@ -105,7 +105,11 @@ impl<'a> World<'a> {
     ) {
         let mut told = BTreeSet::new();
         for rule in &routes.rules {
-            for target in &rule.targets {
+            let Plan::Forward(forwarding) = &rule.plan else {
+                continue;
+            };
+            for target in &forwarding.targets {
+                let place = &target.place;
                 let field = format!(
                     "spec.http[{}].route[{}].destination",
                     rule.index, target.index
@@ -118,8 +122,8 @@ impl<'a> World<'a> {
                         findings.push((routes.reference.clone(), finding));
                     }
                 };
-                let Some(destination) = self.services.get(&target.host) else {
-                    warn("host", format!("no Service has the name {}", target.host));
+                let Some(destination) = self.services.get(&place.host) else {
+                    warn("host", format!("no Service has the name {}", place.host));
                     continue;
                 };
                 let has = |number: u16| {
@@ -129,32 +133,30 @@ impl<'a> World<'a> {
                         .iter()
                         .any(|port| port.port == number && port.is_tcp())
                 };
-                if let Some(port) = target.port.filter(|port| !has(*port)) {
-                    warn("port.number", format!("{} has no port {port}", target.host));
+                if let Some(port) = place.port.filter(|port| !has(*port)) {
+                    warn("port.number", format!("{} has no port {port}", place.host));
                     continue;
                 }
-                let Some(subset) = &target.subset else {
+                let Some(subset) = &place.subset else {
                     continue;
                 };
-                let port = target
+                let port = place
                     .port
                     .or_else(|| self.only_port_of(destination))
                     .or_else(|| {
                         let mut ports = service.spec.ports.iter().map(|port| port.port);
                         ports.find(|port| has(*port))
                     });
-                let name = port.map(|port| ClusterName::outbound(port, Some(subset), &target.host));
+                let name = port.map(|port| ClusterName::outbound(port, Some(subset), &place.host));
                 let known = name.is_some_and(|name| {
                     let private = build.private_clusters.values();
                     build.clusters.contains_key(&name)
-                        || private
-                            .into_iter()
-                            .any(|one| matches!(one.get(&name), Some(Some(_))))
+                        || private.into_iter().any(|one| one.contains_key(&name))
                 });
                 if !known {
                     warn(
                         "subset",
-                        format!("no DestinationRule gives {} a subset {subset}", target.host),
+                        format!("no DestinationRule gives {} a subset {subset}", place.host),
                     );
                 }
             }

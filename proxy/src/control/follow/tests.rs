@@ -317,7 +317,7 @@ async fn an_invalid_object_keeps_its_last_good_version() {
     let rule = |followed: &Followed| {
         let snapshot = followed.store.load();
         let service = &snapshot.services["a.default.svc.cluster.local"];
-        service.ports[0].routes.rules[0].name.to_string()
+        service.ports[0].routes.rules()[0].name.to_string()
     };
     write(&file, &rules("/a.*"));
     let followed = Followed::start(&[folder.path()]).await;
@@ -374,7 +374,7 @@ async fn enormous_objects_are_bounded() {
         (
             "unknown fields",
             format!("{rules}{}", lines(|n| format!("  k{n}: 1\n"))),
-            "and 599902 more of the kind",
+            "and 599901 more of the kind",
         ),
         (
             "hosts",

@@ -44,10 +44,10 @@ pub(super) fn choose(
     draw: u64,
 ) -> Result<Route, Error> {
     let pod = downstream.pod.pod();
-    let namespace = &pod.workload.namespace;
+    let source = pod.workload.source();
     let authority = canonical.authority();
     let port = downstream.destination.port();
-    let Some((_, port)) = snapshot.host(authority, namespace, port) else {
+    let Some(table) = snapshot.route_table(authority, source.namespace, port) else {
         return Ok(allow_any(snapshot, downstream));
     };
     let uri = &canonical.parts.uri;
@@ -57,31 +57,27 @@ pub(super) fn choose(
         query: uri.query(),
         authority,
         headers: &canonical.parts.headers,
+        scheme: "http",
+        source,
     };
-    let rule = snapshot
-        .routes(port, namespace)
-        .choose(&request)
-        .ok_or(Error::NoRoute)?;
-    match &rule.action {
-        Action::Forward {
-            destinations,
-            weights,
-        } => {
-            // One of them: a table whose weights and destinations differ in number is not made.
-            let chosen = destinations
-                .get(weights.pick(draw))
-                .ok_or(Error::NoCluster)?;
-            let destination = match snapshot.cluster_for(&chosen.cluster, namespace) {
-                Some(cluster) => Destination::Cluster(Arc::clone(cluster)),
-                None => Destination::Missing,
-            };
-            Ok(Route {
-                name: Arc::clone(&rule.name),
-                cluster: chosen.cluster.clone(),
-                destination,
-            })
-        }
-    }
+    let rule = table.choose(&request).ok_or(Error::NoRoute)?.rule;
+    let Action::Forward(forward) = &rule.action else {
+        return Err(Error::NoRoute);
+    };
+    // One of them: a table whose weights and destinations differ in number is not made.
+    let chosen = forward
+        .destinations
+        .get(forward.weights.pick(draw))
+        .ok_or(Error::NoCluster)?;
+    let destination = match snapshot.cluster_for(&chosen.cluster, source) {
+        Some(cluster) => Destination::Cluster(Arc::clone(cluster)),
+        None => Destination::Missing,
+    };
+    Ok(Route {
+        name: Arc::clone(&rule.name),
+        cluster: chosen.cluster.clone(),
+        destination,
+    })
 }
 
 /// An authority that names nothing in the mesh goes to where the client was going
@@ -92,7 +88,7 @@ fn allow_any(snapshot: &Snapshot, downstream: &Downstream) -> Route {
     let service = downstream
         .target
         .port()
-        .and_then(|port| snapshot.cluster_for(&port.cluster, &pod.workload.namespace));
+        .and_then(|port| snapshot.cluster_for(&port.cluster, pod.workload.source()));
     Route {
         name: Arc::clone(&ALLOW_ANY),
         cluster: PASSTHROUGH.clone(),

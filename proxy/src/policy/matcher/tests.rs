@@ -6,6 +6,12 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 
+static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
+const NOBODY: Source<'static> = Source {
+    namespace: "shop",
+    labels: &NO_LABELS,
+};
+
 /// Reads `GET /path?query host a:1 b:2`.
 fn matches(block: &Match, request: &str) -> bool {
     let mut words = request.split(' ');
@@ -30,6 +36,8 @@ fn matches(block: &Match, request: &str) -> bool {
         query,
         authority,
         headers: &headers,
+        scheme: "http",
+        source: NOBODY,
     })
 }
 
@@ -378,6 +386,8 @@ fn a_header_value_need_not_be_text() {
         query: None,
         authority: "web",
         headers: &headers,
+        scheme: "http",
+        source: NOBODY,
     };
     assert!(with("x", Some(prefix("a"))).matches(&request));
     assert!(!with("x", Some(exact("a"))).matches(&request));
@@ -440,6 +450,8 @@ fn no_input_panics() {
             query: Some(&query_text),
             authority: &name,
             headers: &headers,
+            scheme: "http",
+            source: NOBODY,
         };
         for block in [
             uri(pattern.clone()),
@@ -452,4 +464,51 @@ fn no_input_panics() {
         }
     }
     assert!(compiled > 300, "too few expressions were valid: {compiled}");
+}
+
+#[test]
+fn conditions_on_the_caller_and_the_scheme() {
+    let labels = |text: &str| -> BTreeMap<String, String> {
+        let pairs = text
+            .split_whitespace()
+            .filter_map(|one| one.split_once('='));
+        pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+    };
+    for (namespace, wanted, scheme, own, expected) in [
+        (None, "", None, "", true),
+        (Some("shop"), "", None, "", true),
+        (Some("other"), "", None, "", false),
+        (None, "a=1", None, "a=1 b=2", true),
+        (None, "a=1 b=2", None, "a=1 b=2", true),
+        (None, "a=1 b=3", None, "a=1 b=2", false),
+        (None, "c=", None, "a=1", false),
+        (Some("shop"), "a=2", None, "a=1", false),
+        (None, "", Some("http"), "", true),
+        (None, "", Some("https"), "", false),
+        (None, "", Some("HTTP"), "", false),
+    ] {
+        let caller = Caller {
+            namespace: namespace.map(Into::into),
+            labels: labels(wanted),
+        };
+        let block = Match {
+            scheme: scheme.map(|one| Pattern::Exact(one.into(), Case::Sensitive)),
+            caller: (caller != Caller::default()).then(|| Arc::new(caller)),
+            ..Match::default()
+        };
+        let (own, headers) = (labels(own), HeaderMap::new());
+        let request = Request {
+            method: &Method::GET,
+            path: "/",
+            query: None,
+            authority: "web",
+            headers: &headers,
+            scheme: "http",
+            source: Source {
+                namespace: "shop",
+                labels: &own,
+            },
+        };
+        assert_eq!(block.matches(&request), expected, "{block}");
+    }
 }

@@ -43,7 +43,11 @@ impl LoadBalancer {
             });
         }
         if self.warmup_duration_secs.is_some() {
-            duration::check(self.warmup_duration_secs, &at("warmupDurationSecs"), findings);
+            duration::check(
+                self.warmup_duration_secs,
+                &at("warmupDurationSecs"),
+                findings,
+            );
             findings.push(Finding::warning(
                 at("warmupDurationSecs"),
                 if self.warmup.is_some() {
@@ -225,7 +229,10 @@ fn is_token(text: &str) -> bool {
 
 /// What would end the cookie's attribute, or the header, early.
 fn check_text(text: &str, field: &str, findings: &mut Vec<Finding>) {
-    if text.bytes().any(|byte| byte == b';' || !(0x20..0x7f).contains(&byte)) {
+    if text
+        .bytes()
+        .any(|byte| byte == b';' || !(0x20..0x7f).contains(&byte))
+    {
         findings.push(Finding::error(
             field,
             format!("{text:?} can't be a part of a cookie"),
@@ -341,7 +348,9 @@ fn check_locality(text: &str, field: &str, findings: &mut Vec<Finding>) {
     if !valid {
         findings.push(Finding::error(
             field,
-            format!("{text:?} is not a locality such as region/zone/subzone, region/zone or region/*"),
+            format!(
+                "{text:?} is not a locality such as region/zone/subzone, region/zone or region/*"
+            ),
         ));
     }
 }

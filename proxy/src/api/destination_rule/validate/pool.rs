@@ -116,7 +116,11 @@ impl OutlierDetection {
             }
         }
         let apart = self.split_external_local_origin_errors;
-        if !apart && self.consecutive_local_origin_failures.is_some_and(|count| count > 0) {
+        if !apart
+            && self
+                .consecutive_local_origin_failures
+                .is_some_and(|count| count > 0)
+        {
             findings.push(Finding::error(
                 at("consecutiveLocalOriginFailures"),
                 "needs splitExternalLocalOriginErrors: true",

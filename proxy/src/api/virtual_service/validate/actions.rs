@@ -72,7 +72,12 @@ impl HttpRedirect {
         let mut refuse = |field: String, message: String| {
             findings.push(Finding::error(field, message));
         };
-        let texts = [&self.uri, &self.prefix_rewrite, &self.authority, &self.scheme];
+        let texts = [
+            &self.uri,
+            &self.prefix_rewrite,
+            &self.authority,
+            &self.scheme,
+        ];
         let empty = texts.iter().all(|one| one.is_empty())
             && self.port.is_none()
             && self.derive_port.is_none();
@@ -94,8 +99,14 @@ impl HttpRedirect {
             ("prefixRewrite", &self.prefix_rewrite),
             ("authority", &self.authority),
         ] {
-            if text.bytes().any(|byte| byte.is_ascii_control() || byte == b' ') {
-                refuse(at(name), format!("{text:?} holds spaces or control characters"));
+            if text
+                .bytes()
+                .any(|byte| byte.is_ascii_control() || byte == b' ')
+            {
+                refuse(
+                    at(name),
+                    format!("{text:?} holds spaces or control characters"),
+                );
             }
         }
         if !matches!(self.scheme.as_str(), "" | "http" | "https") {

@@ -35,7 +35,12 @@ impl TlsRoute {
                 }
             }
             check_subnets(&block.destination_subnets, &field, findings);
-            check_source(&block.source_labels, &block.source_namespace, &field, findings);
+            check_source(
+                &block.source_labels,
+                &block.source_namespace,
+                &field,
+                findings,
+            );
         }
         check_route(&self.route, field, findings);
     }
@@ -46,7 +51,12 @@ impl TcpRoute {
         for (index, block) in self.matches.iter().enumerate() {
             let field = format!("{field}.match[{index}]");
             check_subnets(&block.destination_subnets, &field, findings);
-            check_source(&block.source_labels, &block.source_namespace, &field, findings);
+            check_source(
+                &block.source_labels,
+                &block.source_namespace,
+                &field,
+                findings,
+            );
             if !block.source_subnet.is_empty() {
                 findings.push(Finding::warning(
                     format!("{field}.sourceSubnet"),

@@ -68,7 +68,10 @@ impl HttpRoute {
         if let Some(percent) = self.mirror_percent {
             let field = at("mirrorPercent");
             findings.push(if percent > 100 {
-                Finding::error(field, format!("{percent} is not a percentage from 0 to 100"))
+                Finding::error(
+                    field,
+                    format!("{percent} is not a percentage from 0 to 100"),
+                )
             } else {
                 Finding::warning(field, "deprecated; use mirrorPercentage")
             });
@@ -101,7 +104,11 @@ impl HttpRoute {
         if self.other_action().is_some_and(|one| one != "delegate")
             && (self.mirror.is_some() || !self.mirrors.is_empty())
         {
-            let name = if self.mirror.is_some() { "mirror" } else { "mirrors" };
+            let name = if self.mirror.is_some() {
+                "mirror"
+            } else {
+                "mirrors"
+            };
             findings.push(Finding::warning(
                 at(name),
                 "has no effect: the rule forwards nothing that could be mirrored",
@@ -171,7 +178,10 @@ impl HttpRetry {
             for (name, given) in [
                 ("perTryTimeout", self.per_try_timeout.is_some()),
                 ("retryOn", !self.retry_on.is_empty()),
-                ("retryRemoteLocalities", self.retry_remote_localities.is_some()),
+                (
+                    "retryRemoteLocalities",
+                    self.retry_remote_localities.is_some(),
+                ),
             ] {
                 if given {
                     findings.push(Finding::error(
@@ -242,7 +252,8 @@ impl Fault {
 }
 
 /// What is said where a fault has no percentage.
-const NEVER: &str = "without a percentage it never happens; write percentage: {value: 100} for all requests";
+const NEVER: &str =
+    "without a percentage it never happens; write percentage: {value: 100} for all requests";
 
 impl Delay {
     fn validate(&self, field: &str, findings: &mut Vec<Finding>) {
