@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 
 use super::condition::pattern;
 use crate::api::virtual_service::{
@@ -135,24 +135,15 @@ pub(super) fn cors(
         let exact = |text: &String| Pattern::Exact(text.as_str().into(), Case::Sensitive);
         origins.extend(given.allow_origin.iter().map(exact));
     }
-    let mut value = |name: &str, list: &[String]| match HeaderValue::from_str(&list.join(",")) {
-        Ok(value) => Some(value),
-        Err(error) => {
+    let mut list = |name: &str, given: &[String]| {
+        cors::List::new(given).unwrap_or_else(|error| {
             errors.push(Finding::error(format!("{field}.{name}"), error.to_string()));
-            None
-        }
+            cors::List::default()
+        })
     };
-    let mut list = |name: &str, given: &[String]| match given {
-        [] => Some(cors::List::Absent),
-        [one] if one == "*" => Some(cors::List::Asked),
-        given => value(name, given).map(cors::List::Listed),
-    };
-    let methods = list("allowMethods", &given.allow_methods)?;
-    let headers = list("allowHeaders", &given.allow_headers)?;
-    let expose = match given.expose_headers.as_slice() {
-        [] => None,
-        list => Some(value("exposeHeaders", list)?),
-    };
+    let methods = list("allowMethods", &given.allow_methods);
+    let headers = list("allowHeaders", &given.allow_headers);
+    let expose = list("exposeHeaders", &given.expose_headers);
     if errors.len() > before {
         return None;
     }
@@ -161,7 +152,7 @@ pub(super) fn cors(
         methods,
         headers,
         expose,
-        max_age: given.max_age.map(|age| age.as_secs()),
+        max_age: given.max_age,
         credentials: given.allow_credentials.unwrap_or(false),
         unmatched: match given.unmatched_preflights {
             UnmatchedPreflights::Unspecified | UnmatchedPreflights::Forward => {
