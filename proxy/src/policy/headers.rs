@@ -1,10 +1,11 @@
 //! Header operations of a rule or a destination: `set`, `add`, `remove`, on requests and responses.
 //!
 //! Knows neither routes nor connections. Within one edit fields are removed first, then set, then
-//! added (Envoy, `header_parser.cc`); of several edits the later one wins. The engine applies a
-//! destination's before the rule's, and where a rule has a single destination the compiler joins
-//! both into one ([`Operations::joined`]).
+//! added, and no value sees another operation's work (Envoy, `header_parser.cc`). Of several edits
+//! the later one wins: the engine applies a destination's before the rule's, and where a rule has a
+//! single destination the compiler joins both into one ([`Operations::joined`]).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::SystemTime;
@@ -15,10 +16,11 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::format::{
     End, FormatError, Message, Moment, Name, Nothing, Number, Template, Text, Variables,
 };
+use super::target;
 
-/// The longest value that is sent, in bytes; a longer one is left out. Templates can multiply what
-/// a client sends.
-const LONGEST_VALUE: usize = 64 * 1024;
+/// What an edit may add to a head, in bytes of values. Templates can multiply what a client sends,
+/// and no server takes a head of this size.
+const MOST_BYTES: usize = 1 << 20;
 
 /// Operations on a request and on its response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,9 +35,24 @@ pub struct Operations {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edit {
     remove: Vec<HeaderName>,
-    set: Vec<(HeaderName, Value)>,
-    add: Vec<(HeaderName, Value)>,
+    /// Those that set come first.
+    write: Vec<Write>,
     authority: Option<Template>,
+    reads: Reads,
+}
+
+/// One field that is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Write {
+    mode: Mode,
+    name: HeaderName,
+    value: Value,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Mode {
+    Set,
+    Add,
 }
 
 /// A value, rendered beforehand where it is always the same.
@@ -43,6 +60,14 @@ pub struct Edit {
 enum Value {
     Static(HeaderValue),
     Template(Template),
+}
+
+/// Which messages the values ask for fields of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Reads {
+    request: bool,
+    response: bool,
+    trailers: bool,
 }
 
 /// Why operations are refused.
@@ -56,9 +81,9 @@ pub enum HeadersError {
         /// As it was written.
         name: String,
     },
-    /// `:path` and its kind.
+    /// `:path` and its kind, or the authority where it can't be changed.
     #[error(
-        "{operation}: {name} can't be changed; of the pseudo-headers only :authority can be set"
+        "{operation}: {name:?} can't be changed here; the authority can be set on requests, and other pseudo-headers not at all"
     )]
     Pseudo {
         /// `set`, `add` or `remove`.
@@ -85,8 +110,8 @@ pub enum HeadersError {
 }
 
 impl Operations {
-    /// Both in one level, as for a rule with a single destination: `later` wins where both set.
-    /// The authority is the exception: what the rule sets stands (Istio).
+    /// Both in one level, as for a rule with a single destination: `later` wins where both set a
+    /// field. The authority is the exception: what this one sets stands (Istio).
     #[must_use]
     pub fn joined(&self, later: &Self) -> Self {
         Self {
@@ -103,7 +128,7 @@ impl Operations {
 
 impl Edit {
     /// Compiles the operations on a message of one kind. Those of `set` and of `add` are applied in
-    /// the order of their names, whatever order they come in (Istio).
+    /// the order of their names (Istio).
     ///
     /// # Errors
     /// The first name or value that can't be used.
@@ -115,8 +140,7 @@ impl Edit {
     ) -> Result<Self, HeadersError> {
         let mut edit = Self::default();
         for name in remove {
-            let lower = name.to_ascii_lowercase();
-            if lower.starts_with(':') || lower == "host" {
+            if is_pseudo(name) {
                 return Err(HeadersError::Pseudo {
                     operation: "remove",
                     name: name.clone(),
@@ -124,117 +148,183 @@ impl Edit {
             }
             edit.remove.push(header("remove", name)?);
         }
-        for (operation, entries) in [("set", set), ("add", add)] {
-            for (name, text) in entries {
-                let template = Template::parse(text).map_err(|source| HeadersError::Format {
+        let set = set.iter().map(|entry| (Mode::Set, entry));
+        let add = add.iter().map(|entry| (Mode::Add, entry));
+        for (mode, (name, text)) in set.chain(add) {
+            let operation = mode.name();
+            let template = Template::parse(text).map_err(|source| HeadersError::Format {
+                operation,
+                name: name.clone(),
+                source,
+            })?;
+            edit.reads.add(&template);
+            if message == Message::Request && is_authority(name) {
+                if edit.authority.replace(template).is_some() {
+                    return Err(HeadersError::Authority { operation });
+                }
+                continue;
+            }
+            if is_pseudo(name) {
+                return Err(HeadersError::Pseudo {
                     operation,
                     name: name.clone(),
-                    source,
-                })?;
-                let is_authority = message == Message::Request
-                    && (name.eq_ignore_ascii_case(":authority")
-                        || name.eq_ignore_ascii_case(HOST.as_str()));
-                if is_authority {
-                    if edit.authority.is_some() {
-                        return Err(HeadersError::Authority { operation });
-                    }
-                    edit.authority = Some(template);
-                    continue;
-                }
-                if name.starts_with(':') {
-                    return Err(HeadersError::Pseudo {
-                        operation,
-                        name: name.clone(),
-                    });
-                }
-                let entry = (header(operation, name)?, Value::new(template));
-                if operation == "set" {
-                    edit.set.push(entry);
-                } else {
-                    edit.add.push(entry);
-                }
+                });
             }
+            edit.write.push(Write {
+                mode,
+                name: header(operation, name)?,
+                value: Value::new(template),
+            });
         }
         Ok(edit)
     }
 
-    /// What takes the place of the request's authority. The engine does that, after the edit and
-    /// before any rewrite of the path; a rewrite's own authority goes before it.
-    pub fn authority(&self) -> Option<&Template> {
-        self.authority.as_ref()
-    }
-
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
-        self.remove.is_empty()
-            && self.set.is_empty()
-            && self.add.is_empty()
-            && self.authority.is_none()
+        self.remove.is_empty() && self.write.is_empty() && self.authority.is_none()
+    }
+
+    /// Whether it may replace the request's authority.
+    pub fn sets_authority(&self) -> bool {
+        self.authority.is_some()
+    }
+
+    /// What takes the place of the request's authority; `None` where nothing does, or where the
+    /// value is no authority. The engine puts it in place after the edit and before any rewrite of
+    /// the path; a rewrite's own authority goes before it.
+    pub fn authority(&self, variables: &impl Variables) -> Option<HeaderValue> {
+        let value = rendered(self.authority.as_ref()?, variables)?;
+        target::is_authority(value.as_bytes()).then_some(value)
     }
 
     /// Whether a value asks for a field of `message`: the engine need not keep the request's head
     /// for the response where nothing does.
     pub fn reads(&self, message: Message) -> bool {
-        let values = self.set.iter().chain(&self.add);
-        values
-            .filter_map(|(_, value)| match value {
-                Value::Static(_) => None,
-                Value::Template(template) => Some(template),
-            })
-            .chain(&self.authority)
-            .any(|template| template.reads(message))
+        match message {
+            Message::Request => self.reads.request,
+            Message::Response => self.reads.response,
+            Message::Trailers => self.reads.trailers,
+        }
     }
 
     fn joined(&self, later: &Self) -> Self {
-        let both = |first: &[(HeaderName, Value)], second: &[(HeaderName, Value)]| {
-            first.iter().chain(second).cloned().collect()
-        };
-        Self {
-            remove: self.remove.iter().chain(&later.remove).cloned().collect(),
-            set: both(&self.set, &later.set),
-            add: both(&self.add, &later.add),
-            authority: self.authority.clone().or_else(|| later.authority.clone()),
-        }
+        let mut both = self.clone();
+        both.remove.extend_from_slice(&later.remove);
+        both.write.extend_from_slice(&later.write);
+        both.write.sort_by_key(|write| write.mode);
+        both.authority = both.authority.or_else(|| later.authority.clone());
+        both.reads.join(later.reads);
+        both
     }
 
     /// Changes the head of a message of the kind it was compiled for. `message`'s ordinary fields
     /// are read from `headers` themselves, as they are once fields were removed; for the rest
     /// `variables` is asked.
-    pub fn apply(&self, message: Message, headers: &mut HeaderMap, variables: &impl Variables) {
+    ///
+    /// Gives how many fields were left out because the head does not hold as many (about 24,000
+    /// names), or because they would add more than a mebibyte: 0 for any message that a server
+    /// takes.
+    pub fn apply(
+        &self,
+        message: Message,
+        headers: &mut HeaderMap,
+        variables: &impl Variables,
+    ) -> usize {
         for name in &self.remove {
             headers.remove(name);
         }
-        if self.set.is_empty() && self.add.is_empty() {
-            return;
+        let mut room = Room::default();
+        // Where a value reads the head that is being changed, all are rendered beforehand.
+        let mut beforehand = self.reads(message).then(|| {
+            let around = Around {
+                message,
+                headers,
+                variables,
+            };
+            let values = self.write.iter();
+            let values = values.map(|write| room.admit(write.value.render(&around)));
+            values.collect::<Vec<_>>().into_iter()
+        });
+        for write in &self.write {
+            let value = match &mut beforehand {
+                Some(values) => values.next().flatten(),
+                None => room.admit(write.value.render(variables)),
+            };
+            let Some(value) = value else {
+                continue;
+            };
+            let put = match write.mode {
+                Mode::Set => headers.try_insert(&write.name, value).is_ok(),
+                Mode::Add => headers.try_append(&write.name, value).is_ok(),
+            };
+            room.left_out += usize::from(!put);
         }
-        // Every value is rendered before the first field changes (Envoy): no operation sees
-        // another's work.
-        let around = Around {
-            message,
-            headers,
-            variables,
-        };
-        let set = rendered(&self.set, &around);
-        let add = rendered(&self.add, &around);
-        // A head takes 32,768 fields; what is beyond that is left out.
-        for (name, value) in set {
-            let _ = headers.try_insert(name, value);
-        }
-        for (name, value) in add {
-            let _ = headers.try_append(name, value);
+        room.left_out
+    }
+}
+
+/// What may still be added to a head.
+struct Room {
+    bytes: usize,
+    left_out: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self {
+            bytes: MOST_BYTES,
+            left_out: 0,
         }
     }
 }
 
-/// The fields that are not empty.
-fn rendered(
-    entries: &[(HeaderName, Value)],
-    variables: &impl Variables,
-) -> Vec<(HeaderName, HeaderValue)> {
-    let values = entries.iter();
-    values
-        .filter_map(|(name, value)| Some((name.clone(), value.render(variables)?)))
-        .collect()
+impl Room {
+    fn admit(&mut self, value: Option<HeaderValue>) -> Option<HeaderValue> {
+        let value = value?;
+        match self.bytes.checked_sub(value.len()) {
+            Some(rest) => {
+                self.bytes = rest;
+                Some(value)
+            }
+            None => {
+                self.left_out += 1;
+                None
+            }
+        }
+    }
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Set => "set",
+            Self::Add => "add",
+        }
+    }
+}
+
+impl Reads {
+    fn add(&mut self, template: &Template) {
+        self.join(Self {
+            request: template.reads(Message::Request),
+            response: template.reads(Message::Response),
+            trailers: template.reads(Message::Trailers),
+        });
+    }
+
+    fn join(&mut self, other: Self) {
+        self.request |= other.request;
+        self.response |= other.response;
+        self.trailers |= other.trailers;
+    }
+}
+
+fn is_authority(name: &str) -> bool {
+    name.eq_ignore_ascii_case(":authority") || name.eq_ignore_ascii_case(HOST.as_str())
+}
+
+fn is_pseudo(name: &str) -> bool {
+    name.starts_with(':') || name.eq_ignore_ascii_case(HOST.as_str())
 }
 
 fn header(operation: &'static str, name: &str) -> Result<HeaderName, HeadersError> {
@@ -246,29 +336,27 @@ fn header(operation: &'static str, name: &str) -> Result<HeaderName, HeadersErro
 
 impl Value {
     fn new(template: Template) -> Self {
-        if !template.is_static() {
-            return Self::Template(template);
-        }
-        match value(&template, &Nothing) {
-            Some(value) => Self::Static(value),
-            // Empty: never sent.
-            None => Self::Template(template),
-        }
+        // An empty one is no value: it is never sent.
+        let value = template
+            .is_static()
+            .then(|| rendered(&template, &Nothing))
+            .flatten();
+        value.map_or(Self::Template(template), Self::Static)
     }
 
     fn render(&self, variables: &impl Variables) -> Option<HeaderValue> {
         match self {
             Self::Static(value) => Some(value.clone()),
-            Self::Template(template) => value(template, variables),
+            Self::Template(template) => rendered(template, variables),
         }
     }
 }
 
-/// `None` where it is empty, or longer than any server takes.
-pub fn value(template: &Template, variables: &impl Variables) -> Option<HeaderValue> {
+/// `None` where it is empty: then the field is not written (Envoy).
+fn rendered(template: &Template, variables: &impl Variables) -> Option<HeaderValue> {
     let mut text = Vec::new();
     template.render(variables, &mut text);
-    if text.is_empty() || text.len() > LONGEST_VALUE {
+    if text.is_empty() {
         return None;
     }
     HeaderValue::try_from(text).ok()
@@ -299,7 +387,7 @@ impl<V: Variables> Variables for Around<'_, V> {
         }
     }
 
-    fn text(&self, text: Text) -> Option<std::borrow::Cow<'_, str>> {
+    fn text(&self, text: Text) -> Option<Cow<'_, str>> {
         self.variables.text(text)
     }
 
@@ -307,3 +395,6 @@ impl<V: Variables> Variables for Around<'_, V> {
         self.variables.number(number)
     }
 }
+
+#[cfg(test)]
+mod tests;

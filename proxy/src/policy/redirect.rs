@@ -3,7 +3,7 @@
 use http::{HeaderValue, StatusCode};
 
 use super::rewrite::Matched;
-use super::target;
+use super::target::{self, split_port};
 
 /// A redirect. What is absent is taken from the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,14 +133,6 @@ fn kept_authority<'a>(request: &Request<'a>, scheme: Scheme, has_port: bool) -> 
     }
 }
 
-/// `a:80`, `[::1]:80`.
-fn split_port(authority: &str) -> (&str, Option<&str>) {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, Some(port)),
-        _ => (authority, None),
-    }
-}
-
 impl Scheme {
     fn as_str(self) -> &'static str {
         match self {
@@ -156,3 +148,6 @@ impl Scheme {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,6 +67,22 @@ pub enum SubstitutionError {
     },
 }
 
+/// A text that is no authority.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a host, or a host and a port")]
+pub struct AuthorityError(String);
+
+/// Reads a rewrite's `authority`.
+///
+/// # Errors
+/// It is none.
+pub fn authority(text: &str) -> Result<HeaderValue, AuthorityError> {
+    if !target::is_authority(text.as_bytes()) {
+        return Err(AuthorityError(text.to_owned()));
+    }
+    HeaderValue::try_from(text).map_err(|_| AuthorityError(text.to_owned()))
+}
+
 /// The path would be longer than a request target can be (65,534 bytes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the rewritten path is too long for a request target")]
@@ -204,3 +220,6 @@ impl Substitution {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

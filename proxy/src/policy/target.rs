@@ -26,3 +26,55 @@ pub(super) fn encode(text: &[u8], allowed: &[u8], out: &mut Vec<u8>) {
         }
     }
 }
+
+/// Whether a text is host and port of a request target: without user information, with a port that
+/// is one.
+pub(super) fn is_authority(text: &[u8]) -> bool {
+    let Ok(authority) = http::uri::Authority::try_from(text) else {
+        return false;
+    };
+    let port = split_port(authority.as_str()).1;
+    !text.contains(&b'@')
+        && !authority.host().is_empty()
+        && text
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || AUTHORITY.contains(byte))
+        && port.is_none_or(|port| port.is_empty() || port.parse::<u16>().is_ok())
+}
+
+/// `a:80`, `[::1]:80`: host and port.
+pub(super) fn split_port(authority: &str) -> (&str, Option<&str>) {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (authority, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorities_are_told_from_other_texts() {
+        for (text, expected) in [
+            ("web", true),
+            ("web:80", true),
+            ("web:", true),
+            ("[::1]", true),
+            ("[::1]:80", true),
+            ("a_b.c-d", true),
+            ("", false),
+            (":80", false),
+            ("web:x", false),
+            ("web:65536", false),
+            ("user@web", false),
+            ("web/path", false),
+            ("web?q", false),
+            ("we b", false),
+            ("w\u{e9}b", false),
+        ] {
+            assert_eq!(is_authority(text.as_bytes()), expected, "{text}");
+        }
+        assert!(!is_authority(b"\xff"));
+    }
+}

@@ -291,3 +291,6 @@ impl Number {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -408,6 +408,8 @@ fn kind(name: &str) -> Result<Kind, FormatError> {
         .filter(|(distance, known)| *distance <= 1 + known.len().min(upper.len()) / 5)
         .collect();
     near.sort_unstable();
+    let nearest = near.first().map_or(0, |(distance, _)| *distance);
+    near.retain(|(distance, _)| *distance <= nearest + 1);
     near.truncate(3);
     Err(FormatError::Unknown {
         name: name.to_owned(),
@@ -435,4 +437,10 @@ fn field(text: &str) -> Result<Name, FormatError> {
             .map(Name::Header)
             .map_err(|_| FormatError::FieldName(text.to_owned()))?,
     })
+}
+
+/// Every name.
+#[cfg(test)]
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    OTHERS.iter().chain(TLS).map(|(name, _)| *name)
 }
