@@ -14,10 +14,12 @@
 //! | [`process`] | a child process, its end and its lines as events |
 //! | [`proxy`] | the `aquifer` binary: start, readiness, admin, end |
 //! | [`world`] | the lab that most tests start from |
+//! | [`differential`] | the same requests through aquifer and Envoy |
 //! | [`client`], [`echo`], [`raw`] | HTTP from a pod, an HTTP server that tells what it saw, bytes by script |
 
 pub mod client;
 pub mod clock;
+pub mod differential;
 pub mod echo;
 pub mod lab;
 pub mod manifest;

@@ -2,6 +2,7 @@
 //! asked through its own commands and addresses.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -199,6 +200,16 @@ impl Proxy {
     /// Asks the metrics address.
     pub async fn metrics(&self) -> Result<String> {
         Ok(self.get(METRICS, "/metrics").await?.text())
+    }
+
+    /// The counters that the admin address tells as `name: value` lines, as Envoy's does; none where
+    /// it does not.
+    pub async fn stats(&self) -> Result<BTreeMap<String, u64>> {
+        let text = self.get(ADMIN, "/stats").await?.text();
+        let pairs = text.lines().filter_map(|line| line.rsplit_once(": "));
+        Ok(pairs
+            .filter_map(|(name, value)| Some((name.to_owned(), value.trim().parse().ok()?)))
+            .collect())
     }
 
     /// The version of the snapshot in force.

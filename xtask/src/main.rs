@@ -9,6 +9,7 @@ mod backend;
 mod bench;
 mod demo;
 mod ebpf;
+mod envoy;
 mod floors;
 mod setup;
 mod source;

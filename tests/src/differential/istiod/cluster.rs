@@ -1,0 +1,206 @@
+//! A DestinationRule as clusters (`cluster_traffic_policy.go`).
+
+use serde_json::{Value, json};
+
+use super::{Endpoint, Service, duration, items, locality, members, put, text};
+use crate::differential::scenario::Port;
+
+/// The Service's clusters: its own, and its subsets'.
+pub fn clusters(service: &Service) -> Vec<Value> {
+    let mut clusters = vec![cluster(service, "", &service.policy, |_| true)];
+    for subset in items(&service.subsets) {
+        let mut policy = service.policy.clone();
+        if policy.is_null() {
+            policy = json!({});
+        }
+        for (block, value) in members(&subset["trafficPolicy"]) {
+            policy[block] = value.clone();
+        }
+        let labels = &subset["labels"];
+        let has = |one: &Endpoint| {
+            members(labels).all(|(label, value)| label == "version" && *value == one.version)
+        };
+        clusters.push(cluster(service, text(&subset["name"]), &policy, has));
+    }
+    clusters
+}
+
+fn cluster(
+    service: &Service,
+    subset: &str,
+    policy: &Value,
+    has: impl Fn(&Endpoint) -> bool,
+) -> Value {
+    let name = service.cluster(subset);
+    let outlier = policy.get("outlierDetection");
+    let balancer = &policy["loadBalancer"];
+    let endpoints: Vec<_> = service.endpoints.iter().filter(|one| has(one)).collect();
+    let mut cluster = json!({
+        "name": name,
+        "alt_stat_name": format!("{name};"),
+        "type": "STATIC",
+        "connect_timeout": "10s",
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": locality::groups(&endpoints, balancer, outlier.is_some()),
+        },
+    });
+    if locality::weighs(balancer, outlier.is_some()) {
+        cluster["common_lb_config"]["locality_weighted_lb_config"] = json!({});
+    }
+    pool(&mut cluster, service, policy);
+    balance(&mut cluster, balancer);
+    if let Some(outlier) = outlier {
+        cluster["outlier_detection"] = detection(outlier);
+        let percent = outlier["minHealthPercent"].as_u64().unwrap_or_default();
+        cluster["common_lb_config"]["healthy_panic_threshold"]["value"] = percent.into();
+    }
+    cluster
+}
+
+fn pool(cluster: &mut Value, service: &Service, policy: &Value) {
+    let (tcp, http) = (
+        &policy["connectionPool"]["tcp"],
+        &policy["connectionPool"]["http"],
+    );
+    let limit = |value: &Value| match value.as_u64() {
+        None | Some(0) => u64::from(u32::MAX),
+        Some(limit) => limit,
+    };
+    let mut thresholds = json!({
+        "max_connections": limit(&tcp["maxConnections"]),
+        "max_pending_requests": limit(&http["http1MaxPendingRequests"]),
+        "max_requests": limit(&http["http2MaxRequests"]),
+        "max_retries": limit(&http["maxRetries"]),
+        "track_remaining": true,
+    });
+    if let Some(budget) = policy.get("retryBudget") {
+        let mut out = json!({});
+        let percent = budget["percent"]
+            .as_f64()
+            .map(|value| json!({"value": value}));
+        put(&mut out, "budget_percent", percent);
+        put(
+            &mut out,
+            "min_retry_concurrency",
+            budget.get("minRetryConcurrency").cloned(),
+        );
+        thresholds["retry_budget"] = out;
+    }
+    cluster["circuit_breakers"] = json!({"thresholds": [thresholds]});
+    put(
+        cluster,
+        "connect_timeout",
+        tcp.get("connectTimeout").map(duration),
+    );
+    if service.speaks == Port::Tcp {
+        return;
+    }
+    let mut common = json!({});
+    let idle = http
+        .get("idleTimeout")
+        .or(tcp.get("idleTimeout"))
+        .map(duration);
+    put(&mut common, "idle_timeout", idle);
+    let requests = http["maxRequestsPerConnection"]
+        .as_u64()
+        .filter(|most| *most > 0);
+    put(
+        &mut common,
+        "max_requests_per_connection",
+        requests.map(Into::into),
+    );
+    let duration = tcp.get("maxConnectionDuration").map(duration);
+    put(&mut common, "max_connection_duration", duration);
+    let upgrade = text(&http["h2UpgradePolicy"]) == "UPGRADE";
+    let mut options = json!({
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "common_http_protocol_options": common,
+    });
+    let mut http2 = json!({});
+    put(
+        &mut http2,
+        "max_concurrent_streams",
+        http.get("maxConcurrentStreams").cloned(),
+    );
+    if http["useClientProtocol"] == true {
+        options["use_downstream_protocol_config"] = json!({
+            "http_protocol_options": {}, "http2_protocol_options": http2,
+        });
+    } else if service.speaks == Port::Http2 || upgrade {
+        options["explicit_http_config"] = json!({"http2_protocol_options": http2});
+    } else {
+        options["explicit_http_config"] = json!({"http_protocol_options": {}});
+    }
+    cluster["typed_extension_protocol_options"] = json!({
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options,
+    });
+}
+
+fn balance(cluster: &mut Value, balancer: &Value) {
+    cluster["lb_policy"] = match text(&balancer["simple"]) {
+        "RANDOM" => "RANDOM",
+        "ROUND_ROBIN" => "ROUND_ROBIN",
+        "PASSTHROUGH" => {
+            cluster["type"] = "ORIGINAL_DST".into();
+            if let Some(map) = cluster.as_object_mut() {
+                map.remove("load_assignment");
+            }
+            "CLUSTER_PROVIDED"
+        }
+        _ => "LEAST_REQUEST",
+    }
+    .into();
+    let hash = &balancer["consistentHash"];
+    if let Some(maglev) = hash.get("maglev") {
+        cluster["lb_policy"] = "MAGLEV".into();
+        cluster["maglev_lb_config"] = json!({"table_size": maglev["tableSize"]});
+    } else if !hash.is_null() {
+        let given = hash["ringHash"]["minimumRingSize"].as_u64();
+        let size = given.or(hash["minimumRingSize"].as_u64()).unwrap_or(1024);
+        cluster["lb_policy"] = "RING_HASH".into();
+        cluster["ring_hash_lb_config"] = json!({"minimum_ring_size": size});
+    }
+}
+
+fn detection(outlier: &Value) -> Value {
+    let mut out = json!({"enforcing_success_rate": 0});
+    for (field, count, enforcing) in [
+        (
+            "consecutive5xxErrors",
+            "consecutive_5xx",
+            "enforcing_consecutive_5xx",
+        ),
+        (
+            "consecutiveGatewayErrors",
+            "consecutive_gateway_failure",
+            "enforcing_consecutive_gateway_failure",
+        ),
+    ] {
+        if let Some(value) = outlier[field].as_u64() {
+            // Envoy refuses no zero, and enforces none.
+            out[count] = value.into();
+            out[enforcing] = (if value > 0 { 100 } else { 0 }).into();
+        }
+    }
+    put(&mut out, "interval", outlier.get("interval").map(duration));
+    put(
+        &mut out,
+        "base_ejection_time",
+        outlier.get("baseEjectionTime").map(duration),
+    );
+    let percent = outlier["maxEjectionPercent"]
+        .as_u64()
+        .filter(|percent| *percent > 0);
+    put(&mut out, "max_ejection_percent", percent.map(Into::into));
+    if outlier["splitExternalLocalOriginErrors"] == true {
+        out["split_external_local_origin_errors"] = true.into();
+        out["enforcing_local_origin_success_rate"] = 0.into();
+        if let Some(count) = outlier["consecutiveLocalOriginFailures"].as_u64() {
+            out["consecutive_local_origin_failure"] = count.into();
+            out["enforcing_consecutive_local_origin_failure"] = 100.into();
+        }
+    }
+    out
+}

@@ -1,0 +1,252 @@
+//! One line of the tables: a policy as Istio's resources have it, what the upstream does, what the
+//! client asks, and what Envoy is known to make of it.
+//!
+//! The expectation guards the scenario, not aquifer: a scenario that Envoy does not play as it was
+//! meant compares nothing, and fails. aquifer is compared with what Envoy was seen to do.
+
+use super::{
+    expect::Expected,
+    request::Ask,
+    script::{Script, Scripts},
+};
+
+/// A scenario under construction, and then in a table.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Its name, which is also the name of its Service.
+    pub name: &'static str,
+    /// `http` of its VirtualService, as YAML; empty where it has none. `@` stands for the Service's
+    /// name.
+    pub http: String,
+    /// `tcp` of its VirtualService.
+    pub tcp: String,
+    /// `trafficPolicy` of its DestinationRule, as YAML; empty where it has none.
+    pub policy: String,
+    /// Subsets with policies of their own, as YAML; `v1` to `v3` otherwise, where `http` names one.
+    pub subsets: String,
+    /// What the upstream does.
+    pub scripts: Scripts,
+    /// What kind of port the Service has.
+    pub port: Port,
+    /// Which pods are its endpoints.
+    pub endpoints: Endpoints,
+    /// What is done, in order.
+    pub steps: Vec<Step>,
+    /// What is compared beside the usual.
+    pub compare: Compare,
+    /// Counters of its clusters, by Envoy's names, that must be equal.
+    pub counters: Vec<&'static str>,
+}
+
+/// What the client does, and what Envoy makes of it.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The requests.
+    pub ask: Ask,
+    /// What each gets.
+    pub expected: Expected,
+}
+
+/// The Service's port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// Declared HTTP: HTTP/1.1 to the upstream.
+    Http,
+    /// Declared HTTP/2: so to the upstream.
+    Http2,
+    /// Declared TCP.
+    Tcp,
+}
+
+/// The endpoints of the Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoints {
+    /// The first so many of the usual pods; the `n`-th is labelled `version: v<n+1>`.
+    First(usize),
+    /// So many, the first few of which are not ready.
+    Unready {
+        /// How many there are.
+        of: usize,
+        /// How many of these are not ready.
+        unready: usize,
+    },
+    /// The pods that have a locality: `r1/z1` (where the client is), `r1/z2`, `r2/z1`, `r3/z1`.
+    Located,
+}
+
+impl Endpoints {
+    /// How many there are.
+    pub fn count(self) -> usize {
+        match self {
+            Self::First(count) | Self::Unready { of: count, .. } => count,
+            Self::Located => super::LOCALITIES.len(),
+        }
+    }
+}
+
+/// How far two observations must agree.
+#[derive(Clone, Copy, Debug)]
+pub struct Compare {
+    /// Which endpoint an attempt went to; otherwise only to how many different ones.
+    pub endpoint: bool,
+    /// How long an answer took.
+    pub time: bool,
+    /// How many connections the upstream saw.
+    pub connections: bool,
+    /// Only shares: how many answers were alike, and how many attempts went to each endpoint, within
+    /// so many standard deviations. For what is left to chance.
+    pub shares: Option<f64>,
+}
+
+impl Default for Compare {
+    fn default() -> Self {
+        Self {
+            endpoint: true,
+            time: false,
+            connections: false,
+            shares: None,
+        }
+    }
+}
+
+/// A scenario with this `http`. `TO`, `V1`, `V2`, `V3` in it stand for the Service, or a subset of
+/// it, as the destination.
+pub fn http(name: &'static str, http: &str) -> Scenario {
+    let http = http
+        .replace("TO", "route: [{destination: {host: @}}]")
+        .replace("V1", "destination: {host: @, subset: v1}")
+        .replace("V2", "destination: {host: @, subset: v2}")
+        .replace("V3", "destination: {host: @, subset: v3}");
+    Scenario {
+        name,
+        http: if http.is_empty() {
+            http
+        } else {
+            format!("[{http}]")
+        },
+        tcp: String::new(),
+        policy: String::new(),
+        subsets: String::new(),
+        scripts: Scripts::default(),
+        port: Port::Http,
+        endpoints: Endpoints::First(1),
+        steps: Vec::new(),
+        compare: Compare::default(),
+        counters: Vec::new(),
+    }
+}
+
+/// A scenario with this `trafficPolicy` and no VirtualService.
+pub fn policy(name: &'static str, policy: &str) -> Scenario {
+    http(name, "").policy(policy)
+}
+
+/// A scenario with neither.
+pub fn plain(name: &'static str) -> Scenario {
+    http(name, "")
+}
+
+impl Scenario {
+    /// Its DestinationRule has this `trafficPolicy`.
+    #[must_use]
+    pub fn policy(mut self, policy: &str) -> Self {
+        self.policy = format!("{{{policy}}}");
+        self
+    }
+
+    /// Its DestinationRule has these subsets.
+    #[must_use]
+    pub fn subsets(mut self, subsets: &str) -> Self {
+        self.subsets = format!("[{subsets}]");
+        self
+    }
+
+    /// Its VirtualService has these `tcp` rules, and its port is declared TCP.
+    #[must_use]
+    pub fn tcp(mut self, tcp: &str) -> Self {
+        self.tcp = tcp.into();
+        self.port = Port::Tcp;
+        self
+    }
+
+    /// The upstream does this; see [`Script`].
+    #[must_use]
+    pub fn up(mut self, script: &str) -> Self {
+        self.scripts = Scripts::parse(script)
+            .unwrap_or_else(|error| panic!("{}: `{script}`: {error}", self.name));
+        self
+    }
+
+    /// The client asks this (see [`Ask`]), and Envoy makes that of it (see [`Expected`]).
+    #[must_use]
+    pub fn ask(mut self, ask: &str, expected: &str) -> Self {
+        let name = self.name;
+        let ask = Ask::parse(ask).unwrap_or_else(|error| panic!("{name}: `{ask}`: {error}"));
+        let expected = Expected::parse(expected)
+            .unwrap_or_else(|error| panic!("{name}: `{expected}`: {error}"));
+        self.steps.push(Step { ask, expected });
+        self
+    }
+
+    /// The Service has so many endpoints.
+    #[must_use]
+    pub fn over(mut self, count: usize) -> Self {
+        self.endpoints = Endpoints::First(count);
+        self
+    }
+
+    /// The Service has these endpoints.
+    #[must_use]
+    pub fn endpoints(mut self, endpoints: Endpoints) -> Self {
+        self.endpoints = endpoints;
+        self
+    }
+
+    /// The Service's port is declared HTTP/2.
+    #[must_use]
+    pub fn http2(mut self) -> Self {
+        self.port = Port::Http2;
+        self
+    }
+
+    /// Which endpoint is left to chance: how many different ones counts.
+    #[must_use]
+    pub fn any_endpoint(mut self) -> Self {
+        self.compare.endpoint = false;
+        self
+    }
+
+    /// How long answers take is compared.
+    #[must_use]
+    pub fn timed(mut self) -> Self {
+        self.compare.time = true;
+        self
+    }
+
+    /// How many connections the upstream sees is compared.
+    #[must_use]
+    pub fn connections(mut self) -> Self {
+        self.compare.connections = true;
+        self
+    }
+
+    /// All is left to chance: shares within 5 standard deviations.
+    #[must_use]
+    pub fn shares(mut self) -> Self {
+        self.compare.endpoint = false;
+        self.compare.shares = Some(5.0);
+        self
+    }
+
+    /// These counters are compared.
+    #[must_use]
+    pub fn counts(mut self, counters: &[&'static str]) -> Self {
+        self.counters.extend(counters);
+        self
+    }
+
+    /// What the endpoint of this number does.
+    pub fn script(&self, endpoint: usize) -> &Script {
+        self.scripts.of(endpoint)
+    }
+}
