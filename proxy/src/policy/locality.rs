@@ -97,3 +97,12 @@ pub struct Place<'a> {
     /// Its node's name.
     pub node: Option<&'a str>,
 }
+
+/// Where an endpoint stands for one client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// 0 is used first. Priorities have no gaps.
+    pub priority: u32,
+    /// Endpoints of one priority and locality have the same number, from 0.
+    pub group: u32,
+}

@@ -1,6 +1,22 @@
 //! Which endpoint of a cluster takes the next request.
 //!
-//! Pure: it is handed the random draws and the number of requests in flight at each endpoint.
+//! Pure: it is handed random draws, hashes, and what is known of each endpoint at the time. A
+//! [`Plan`] says what the endpoints, their health and their places amount to; it is immutable, and
+//! made anew when one of these changes. A [`Picker`] is a worker's place in the turns of a plan.
+//! Follows Envoy's balancers, whose files are named in the modules.
+
+mod edf;
+mod maglev;
+mod picker;
+mod plan;
+mod priority;
+mod ring;
+#[cfg(test)]
+mod tests;
+
+pub use maglev::is_prime;
+pub use picker::{Hosts, Picked, Picker, Wish};
+pub use plan::{Candidate, Plan};
 
 /// A DestinationRule's `loadBalancer`, with Istio's defaults filled in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,32 +70,4 @@ pub fn least_request(len: usize, draws: [u64; 2], active: impl Fn(usize) -> u64)
     } else {
         first
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_less_busy_of_two_wins() {
-        for (name, active, draws, expected) in [
-            ("none", &[][..], [0, 0], None),
-            ("one", &[7][..], [3, 9], Some(0)),
-            ("first is less busy", &[1, 2][..], [0, 1], Some(0)),
-            ("second is less busy", &[2, 1][..], [0, 1], Some(1)),
-            (
-                "a tie goes to the first drawn",
-                &[1, 1][..],
-                [1, 0],
-                Some(1),
-            ),
-            ("draws wrap", &[5, 4, 3][..], [3, 5], Some(2)),
-        ] {
-            assert_eq!(
-                least_request(active.len(), draws, |i| active[i]),
-                expected,
-                "{name}"
-            );
-        }
-    }
 }
