@@ -52,14 +52,20 @@ impl Edf {
             time = time.max(picks / weight);
             Entry {
                 deadline: (picks + 1.0) / weight,
-                order: u64::from(index),
+                order: 0,
                 index,
                 weight: *weight,
                 turns: picks + 1.0,
                 since: 0.0,
             }
         });
-        let queue: Vec<Entry> = entries.collect();
+        let mut queue: Vec<Entry> = entries.collect();
+        // Of two with one deadline the one that has waited longer is first.
+        let queued_at = |entry: &Entry| (entry.turns - 1.0) / entry.weight;
+        queue.sort_by(|a, b| queued_at(a).total_cmp(&queued_at(b)));
+        for (order, entry) in (0..).zip(&mut queue) {
+            entry.order = order;
+        }
         let mut edf = Self {
             queue: queue.into(),
             time,

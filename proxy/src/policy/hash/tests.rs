@@ -1,6 +1,9 @@
+use std::collections::BTreeMap;
+
 use http::{HeaderName, Method};
 
 use super::*;
+use crate::policy::matcher::Source;
 
 fn ends() -> Ends {
     Ends {
@@ -27,6 +30,11 @@ fn hashed(keys: &[Key], target: &str, headers: &[(&'static str, &'static str)]) 
         query,
         authority: "web.shop",
         headers: &headers,
+        scheme: "http",
+        source: Source {
+            namespace: "shop",
+            labels: &BTreeMap::new(),
+        },
     };
     of_request(keys, &request, ends())
 }
