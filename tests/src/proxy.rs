@@ -271,6 +271,17 @@ impl Proxy {
         Ok((output.status, text(&output.stdout), text(&output.stderr)))
     }
 
+    /// A counter of the kernel side, by its name, as `aquifer maps stats` tells it.
+    pub fn counted(&self, name: &str) -> Result<u64> {
+        let bpffs = self.bpffs.to_string_lossy();
+        let (status, out, err) =
+            self.command(&["maps", "stats", "--bpffs", &bpffs, "-o", "json"])?;
+        ensure!(status.success(), "{err}");
+        let told: Value = serde_json::from_str(&out).context("maps: not JSON")?;
+        let count = told["stats"][name].as_u64();
+        count.with_context(|| format!("there is no counter {name}"))
+    }
+
     /// The folder it pins to.
     pub fn bpffs(&self) -> &Path {
         &self.bpffs

@@ -306,6 +306,109 @@ fn multipath_tcp_is_captured() -> Result<()> {
     Ok(())
 }
 
+/// How a client opens a connection with data in its SYN.
+#[derive(Clone, Copy, Debug)]
+enum FastOpen {
+    /// `TCP_FASTOPEN_CONNECT`: `connect` may put the SYN off until something is written.
+    Connect,
+    /// `sendto` with `MSG_FASTOPEN`: there is no `connect` at all.
+    Send,
+}
+
+impl FastOpen {
+    fn open(self, socket: &socket2::Socket, to: SocketAddr, first: &[u8]) -> Result<()> {
+        match self {
+            Self::Connect => {
+                nix::sys::socket::setsockopt(
+                    socket,
+                    nix::sys::socket::sockopt::TcpFastOpenConnect,
+                    &true,
+                )?;
+                socket.connect(&to.into())?;
+                assert_eq!(socket.send(first)?, first.len());
+            }
+            Self::Send => {
+                let flags = nix::libc::MSG_FASTOPEN;
+                let sent = socket.send_to_with_flags(first, &to.into(), flags)?;
+                assert_eq!(sent, first.len());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn fast_open_is_captured_and_its_bytes_arrive() -> Result<()> {
+    /// Bits of `net.ipv4.tcp_fastopen`: clients may; without a cookie from an earlier connection;
+    /// listeners take data in a SYN; without a cookie; whether they asked for it or not.
+    const CLIENT: u32 = 1;
+    const NO_COOKIE: u32 = 4;
+    const SERVER: u32 = 2 | 0x200 | 0x400;
+    let bare = Bare::new()?;
+    let mapped = SocketAddr::new(Ipv4Addr::new(192, 0, 2, 7).to_ipv6_mapped().into(), 80);
+    let pattern: Vec<u8> = (0..100_000_u32)
+        .map(|index| index.wrapping_mul(2_654_435_761).to_be_bytes()[0])
+        .collect();
+    for (name, bits, in_syn) in [
+        ("asks", CLIENT, false),
+        ("puts-off", CLIENT | NO_COOKIE, false),
+        ("in-syn", CLIENT | NO_COOKIE | SERVER, true),
+    ] {
+        let net = bare.stranger(name)?;
+        net.netns
+            .sysctl("net/ipv4/tcp_fastopen", &bits.to_string())?;
+        let pod = bare.enrol(net, |_| {})?;
+        for way in [FastOpen::Connect, FastOpen::Send] {
+            for to in [
+                "192.0.2.7:80".parse()?,
+                "[2001:db8::7]:443".parse()?,
+                mapped,
+            ] {
+                let what = format!("{name}, {way:?} to {to}");
+                let passive = fast_opened(&pod.netns)?;
+                let domain = socket2::Domain::for_address(to);
+                let socket = pod
+                    .netns
+                    .run(|| socket2::Socket::new(domain, socket2::Type::STREAM, None))??;
+                let (first, rest) = pattern.split_at(100);
+                way.open(&socket, to, first).with_context(|| what.clone())?;
+                let (mut accepted, origin) = pod.accept_outbound().context(what.clone())?;
+                let canonical = SocketAddr::new(to.ip().to_canonical(), to.port());
+                assert_eq!(origin, Some(canonical), "{what}");
+                assert_eq!(socket.peer_addr()?.as_socket(), Some(to), "{what}");
+                assert_eq!(
+                    fast_opened(&pod.netns)? - passive,
+                    u64::from(in_syn),
+                    "{what}: the SYN carried data that the listener took"
+                );
+                let mut client = std::net::TcpStream::from(socket);
+                let mut read = vec![0; pattern.len()];
+                std::thread::scope(|scope| {
+                    let writer = scope.spawn(|| client.write_all(rest));
+                    accepted.read_exact(&mut read).context(what.clone())?;
+                    writer.join().expect("the writer")?;
+                    anyhow::Ok(())
+                })?;
+                assert!(read == pattern, "{what}: the bytes differ");
+                assert_eq!(bare.redirects()?, 1, "{what}");
+                drop(client);
+                until("the release ends the entry", || Ok(bare.redirects()? == 0))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How many connections of a namespace began with data that its listeners took from the SYN.
+fn fast_opened(netns: &Namespace) -> Result<u64> {
+    let table = netns.run(|| std::fs::read_to_string("/proc/thread-self/net/netstat"))??;
+    let mut lines = table.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = lines.next().zip(lines.next()).context("no TcpExt")?;
+    let mut fields = names.split(' ').zip(values.split(' '));
+    let field = fields.find(|(name, _)| *name == "TCPFastOpenPassive");
+    Ok(field.context("no TCPFastOpenPassive")?.1.parse()?)
+}
+
 #[test]
 fn two_proxies_on_one_kernel_do_not_meet() -> Result<()> {
     let (one, other) = (Bare::new()?, Bare::new()?);

@@ -1,6 +1,9 @@
 //! The proxy is killed, and comes back: what the kernel does meanwhile is the namespace's choice.
 
+use std::collections::HashSet;
+
 use anyhow::{Context, Result, ensure};
+use aquifer::kernel::{Pins, maps};
 use aquifer_tests::{
     Config, Lab, Manifests, Pod, Proxy,
     client::Http,
@@ -226,6 +229,87 @@ async fn probes_reach_the_application_and_nothing_else_does() -> Result<()> {
         }
     }
     Ok(())
+}
+
+impl Prober {
+    /// Ends it and waits until it is gone.
+    fn end(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+/// A kubelet that restarts has another process number; the old one may be anybody's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prober_that_restarts_is_noticed() -> Result<()> {
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_aqh-probe"));
+    let node = node_with(None, &["--probe-process", "aqh-probe"]).await?;
+    let log = &node.proxy.child.stderr;
+    let known: aya::maps::HashMap<_, u32, u8> =
+        maps::hash(&Pins::new(node.proxy.bpffs()), maps::names::PROBE_PROCESSES)?;
+    // The proxy says whom it has told the kernel side about, once it has.
+    let told = |mark: usize, wanted: &[&Prober]| -> Result<()> {
+        let wanted: HashSet<u32> = wanted.iter().map(|prober| prober.pid()).collect();
+        let says = |line: &str| {
+            let list = line
+                .split_once("processes={")
+                .and_then(|(_, list)| list.split_once('}'));
+            let Some((list, _)) = list.filter(|_| line.contains("probe processes")) else {
+                return false;
+            };
+            let list = list
+                .split(", ")
+                .filter(|pid| !pid.is_empty())
+                .map(str::parse);
+            list.collect::<Result<HashSet<u32>, _>>()
+                .is_ok_and(|list| list == wanted)
+        };
+        log.wait_for(mark, aquifer_tests::PATIENCE, says)?;
+        assert_eq!(known.keys().collect::<Result<HashSet<u32>, _>>()?, wanted);
+        Ok(())
+    };
+    let probes = |prober: &mut Prober, what: &str| -> Result<()> {
+        let captured = || -> Result<u64> {
+            let of = |family| node.proxy.counted(&format!("captured_inbound_{family}"));
+            Ok(of("v4")? + of("v6")?)
+        };
+        let before = (captured()?, node.proxy.counted("passed_inbound_probe")?);
+        for (target, expected) in [
+            (node.server.at(8080), "open"),
+            (node.server.at6(8080), "open"),
+            (node.server.at(4), "refused"),
+            (node.server.at6(4), "refused"),
+        ] {
+            assert_eq!(prober.probe(target)?, expected, "{what}: {target}");
+        }
+        let after = (captured()?, node.proxy.counted("passed_inbound_probe")?);
+        assert_eq!(after, (before.0, before.1 + 4), "{what}: captured, passed");
+        Ok(())
+    };
+
+    let mut first = Prober::start(program, &node)?;
+    told(0, &[&first])?;
+    probes(&mut first, "the first")?;
+    let mark = log.mark();
+    first.end()?;
+    told(mark, &[])?;
+    let mark = log.mark();
+    let mut second = Prober::start(program, &node)?;
+    told(mark, &[&second])?;
+    probes(&mut second, "after a restart")?;
+    // The successor may start before its predecessor has ended.
+    let mark = log.mark();
+    let mut third = Prober::start(program, &node)?;
+    told(mark, &[&second, &third])?;
+    let mark = log.mark();
+    second.end()?;
+    told(mark, &[&third])?;
+    probes(&mut third, "after an overlapping restart")
 }
 
 #[tokio::test]
