@@ -20,7 +20,7 @@ pub use stats::{Cause, ProxyCause};
 
 /// Counts up with every change of a map's key, value, type or meaning. A proxy that finds pins of
 /// another layout replaces them.
-pub const LAYOUT: u32 = 4;
+pub const LAYOUT: u32 = 5;
 
 /// Mark of the proxy's own dials. It serves routing only: nothing is trusted for bearing it.
 pub const MARK_DIAL: u32 = 0x539;

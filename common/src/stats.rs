@@ -63,7 +63,8 @@ causes! {
         DroppedInboundClosed => "dropped_inbound_failure_mode_closed",
         /// No memory for the socket's tag: the failure mode decides, as without a listener.
         FullSockets => "full_sockets",
-        /// `ORIGINS` refused an entry: the proxy will miss it and end the connection.
+        /// `ORIGINS` refused an entry: the proxy will miss it and end the connection. (An entry that
+        /// was forgotten for a newer one is counted as missed.)
         FullOrigins => "full_origins",
         /// `REDIRECTS` is full: the connection goes on, unlisted.
         FullRedirects => "full_redirects",
@@ -75,6 +76,9 @@ causes! {
         UnboundApplication => "unbound_application",
         /// A connection from outside could not be bound to the device it came by.
         UnboundInbound => "unbound_inbound",
+        /// `PROBE_FLOWS` was full and forgot the entry of a probe that was open: had its SYN come
+        /// again, it would have been treated as a stranger's.
+        MissedProbeFlow => "missed_probe_flow",
     }
 }
 
@@ -83,6 +87,23 @@ causes! {
     ProxyCause {
         /// An accepted connection had no entry in `ORIGINS`: evicted, or dialled on purpose.
         MissedOrigin => "missed_origin",
+        /// `INBOUND_FLOWS` was full and forgot the entry of a connection that was open: its source
+        /// port was unguarded.
+        MissedInboundFlow => "missed_inbound_flow",
+        /// `PODS` is full: the pod is not enrolled.
+        FullPods => "full_pods",
+        /// `NAMES` is full: the pod is not enrolled.
+        FullNames => "full_names",
+        /// `LISTENERS` is full: the pod is not enrolled.
+        FullListeners => "full_listeners",
+        /// `OWN_ADDRESSES` is full: the pod is not enrolled, or its change not in force.
+        FullOwnAddresses => "full_own_addresses",
+        /// `EXCLUDED_PORTS` is full: the pod is not enrolled, or its change not in force.
+        FullExcludedPorts => "full_excluded_ports",
+        /// `EXCLUDED_RANGES` is full: the pod is not enrolled, or its change not in force.
+        FullExcludedRanges => "full_excluded_ranges",
+        /// `PROBE_PROCESSES` is full: further processes are treated as strangers.
+        FullProbeProcesses => "full_probe_processes",
     }
 }
 

@@ -31,20 +31,22 @@ pub static COOKIE: Global<u64> = Global::new(0);
 #[map]
 pub static LAYOUT: Array<u32> = Array::pinned(1, 0);
 
-/// Enrolled pods. Full: user space is told, the pod is not enrolled.
+/// Enrolled pods. Full: user space is told and counts it, the pod is not enrolled.
 #[map]
 pub static PODS: HashMap<u64, Pod> = HashMap::pinned(PODS_MAX, BPF_F_NO_PREALLOC);
 
-/// How people call them; for user space.
+/// How people call them; for user space. Full: as `PODS`.
 #[map]
 pub static NAMES: HashMap<u64, Name> = HashMap::pinned(PODS_MAX, BPF_F_NO_PREALLOC);
 
 /// One listening socket a pod, direction and family. A closed socket leaves by itself, so a look-up
-/// tells whether a proxy lives.
+/// tells whether a proxy lives. Full: as `PODS`.
 #[map]
 pub static LISTENERS: SockHash<ListenerKey> = SockHash::pinned(4 * PODS_MAX, 0);
 
-/// What is known of one socket; goes with it.
+/// What is known of one socket; goes with it. It has no size of its own, but a socket's options may
+/// take no more memory than `net.core.optmem_max` (a namespace's own since Linux 6.9). Full: the
+/// failure mode decides, counted.
 #[btf_map]
 pub static SOCKETS: SkStorage<Tag> = SkStorage::new();
 
@@ -53,33 +55,37 @@ pub static SOCKETS: SkStorage<Tag> = SkStorage::new();
 #[map]
 pub static ORIGINS: LruHashMap<OriginKey, Origin> = LruHashMap::pinned(CONNECTIONS_MAX, 0);
 
-/// Captured connections that live, by socket cookie; for people. Full: the connection goes on.
+/// Captured connections that live, by socket cookie; for people. Full: the connection goes on,
+/// unlisted, counted.
 #[map]
 pub static REDIRECTS: HashMap<u64, Redirect> = HashMap::pinned(CONNECTIONS_MAX, BPF_F_NO_PREALLOC);
 
-/// Destinations that are the pod itself.
+/// Destinations that are the pod itself. Full: a pod that was not enrolled is not; of one that was,
+/// the change is not in force. User space is told and counts it.
 #[map]
 pub static OWN_ADDRESSES: HashMap<AddressKey, u8> =
     HashMap::pinned(16 * PODS_MAX, BPF_F_NO_PREALLOC);
 
-/// Ports that are not captured.
+/// Ports that are not captured. Full: as `OWN_ADDRESSES`.
 #[map]
 pub static EXCLUDED_PORTS: HashMap<PortKey, u8> = HashMap::pinned(32 * PODS_MAX, BPF_F_NO_PREALLOC);
 
-/// Destinations that are not captured.
+/// Destinations that are not captured. Full: as `OWN_ADDRESSES`.
 #[map]
 pub static EXCLUDED_RANGES: LpmTrie<RangeKey, u8> = LpmTrie::pinned(32 * PODS_MAX, 0);
 
-/// Thread groups of the host whose connections to pods are probes.
+/// Thread groups of the host whose connections to pods are probes. Full: further ones are treated as
+/// strangers, counted.
 #[map]
 pub static PROBE_PROCESSES: HashMap<u32, u8> = HashMap::pinned(64, BPF_F_NO_PREALLOC);
 
-/// Their connections that live. Full: the one unused for longest is treated as a stranger's.
+/// Their connections that live. Full: the one unused for longest is forgotten, and treated as a
+/// stranger's if its SYN comes again; counted when it ends.
 #[map]
 pub static PROBE_FLOWS: LruHashMap<PathKey, u8> = LruHashMap::pinned(8192, 0);
 
-/// Connections from outside that were given to the proxy, and the device they came by. Full: the one unused for longest is
-/// forgotten, and its source port unguarded.
+/// Connections from outside that were given to the proxy, and the device they came by. Full: the one
+/// unused for longest is forgotten, and its source port unguarded; counted when it ends.
 #[map]
 pub static INBOUND_FLOWS: LruHashMap<FlowKey, u32> = LruHashMap::pinned(CONNECTIONS_MAX, 0);
 

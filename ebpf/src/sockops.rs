@@ -54,6 +54,8 @@ fn connecting(ctx: &SockOpsContext, event: Event) {
         debug!(ctx, "filed the origin of source port {}", tag.source_port);
     } else if tag.is(TagKind::Probe) && PROBE_FLOWS.insert(&path(tag), &1, 0).is_err() {
         count(Cause::FullProbeFlows);
+        // Nothing was filed, so nothing will be missed.
+        tag.kind = 0;
     }
 }
 
@@ -154,7 +156,11 @@ pub fn release(ctx: &SockContext) {
     let Some(tag) = socket.tag() else { return };
     if tag.is(TagKind::Captured) {
         let _ = REDIRECTS.remove(&socket.socket_cookie());
-    } else if tag.is(TagKind::Probe) {
-        let _ = PROBE_FLOWS.remove(&path(tag));
+    } else if tag.is(TagKind::Probe) && tag.pending == 0 {
+        // This program may run again for the same socket, by the next proxy's link.
+        tag.kind = 0;
+        if PROBE_FLOWS.remove(&path(tag)).is_err() {
+            count(Cause::MissedProbeFlow);
+        }
     }
 }

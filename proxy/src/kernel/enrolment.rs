@@ -89,6 +89,11 @@ impl Entries {
         self.pods.keys().filter_map(Result::ok).collect()
     }
 
+    /// Whether a pod is captured.
+    pub(super) fn has(&self, cookie: u64) -> bool {
+        self.pods.get(&cookie, 0).is_ok()
+    }
+
     /// What a pod is called.
     pub(super) fn name(&self, cookie: u64) -> Option<String> {
         let name = self.names.get(&cookie, 0).ok()?;
@@ -291,7 +296,7 @@ fn replace<K: aya::Pod, I: Eq + Hash>(
 }
 
 fn written(name: &'static str) -> impl Fn(MapError) -> Error {
-    move |source| Error::Write { name, source }
+    move |source| Error::write(name, source)
 }
 
 /// What is not there is removed.

@@ -3,6 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use aya::maps::MapError;
+
+use super::maps::{self, names};
+
 /// One line that names the thing and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -49,7 +53,7 @@ pub enum Error {
         /// Where it is pinned.
         path: PathBuf,
         /// Why it failed.
-        source: aya::maps::MapError,
+        source: MapError,
     },
     /// A map could not be written.
     #[error("map {name}: {source}")]
@@ -57,7 +61,13 @@ pub enum Error {
         /// Its name.
         name: &'static str,
         /// Why it failed.
-        source: aya::maps::MapError,
+        source: MapError,
+    },
+    /// A map has no room.
+    #[error("map {name} is full: {}", room(name))]
+    Full {
+        /// Its name.
+        name: &'static str,
     },
     /// The object did not load.
     #[error("the kernel refuses the program {name}: {source}")]
@@ -78,4 +88,29 @@ pub enum Error {
         /// Why it failed.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+impl Error {
+    /// Of a map that could not be written.
+    pub(super) fn write(name: &'static str, source: MapError) -> Self {
+        if maps::full(&source) {
+            Self::Full { name }
+        } else {
+            Self::Write { name, source }
+        }
+    }
+}
+
+/// How a full map gets room.
+fn room(name: &str) -> &'static str {
+    match name {
+        names::PROBE_PROCESSES => "give --probe-process a name that fewer processes have",
+        names::PODS | names::NAMES | names::LISTENERS => {
+            "enrol fewer pods on this node (`aquifer maps pods` lists them)"
+        }
+        _ => {
+            "exclude fewer ports and ranges on this node, or enrol fewer pods (`aquifer maps pods` \
+             lists them)"
+        }
+    }
 }

@@ -135,6 +135,16 @@ pub fn socket_address(octets: [u8; 16], port: u16) -> SocketAddr {
     SocketAddr::new(address(octets), port)
 }
 
+/// Whether a write failed because the map has no room: hash maps and maps of sockets say E2BIG, a
+/// trie ENOSPC.
+pub fn full(error: &MapError) -> bool {
+    let MapError::SyscallError(error) = error else {
+        return false;
+    };
+    let code = error.io_error.raw_os_error();
+    matches!(code, Some(nix::libc::E2BIG | nix::libc::ENOSPC))
+}
+
 /// Whether a write failed because the key is not there: for a removal that is no failure.
 pub fn absent(error: &MapError) -> bool {
     match error {

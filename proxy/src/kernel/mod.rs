@@ -6,6 +6,7 @@
 //! proxy means is decided in the kernel, by the failure mode that a pod's entry carries.
 
 pub mod bpffs;
+mod counts;
 pub mod enrolment;
 pub mod error;
 pub mod load;
@@ -23,6 +24,7 @@ pub use load::Options;
 pub use pins::Pins;
 pub use redirects::Redirects;
 
+use counts::Counts;
 use enrolment::Entries;
 use load::Loader;
 
@@ -32,6 +34,7 @@ pub struct Kernel {
     loader: Loader,
     entries: Entries,
     redirects: Redirects,
+    counts: Counts,
     records: Option<log::Records>,
 }
 
@@ -45,6 +48,7 @@ impl Kernel {
             loader,
             entries: Entries::open(&pins)?,
             redirects: Redirects::open(&pins)?,
+            counts: Counts::open(&pins)?,
             records,
         })
     }
@@ -75,8 +79,21 @@ impl Kernel {
     }
 
     /// Captures a pod, or takes over one that is captured: new connections go to these listeners
-    /// from the moment this returns.
+    /// from the moment this returns. Where it fails, a pod that was not captured leaves nothing
+    /// behind, and one that was stays captured: its failure mode holds.
     pub fn enrol(&mut self, capture: &Capture<'_>) -> Result<(), Error> {
+        let captured = self.entries.has(capture.cookie);
+        let enrolled = self.write(capture);
+        if let Err(error) = &enrolled {
+            self.counts.full(error);
+            if !captured && let Err(error) = self.expel(capture.cookie) {
+                tracing::warn!(pod = capture.name, %error, "the kernel side keeps a part of a pod");
+            }
+        }
+        enrolled
+    }
+
+    fn write(&mut self, capture: &Capture<'_>) -> Result<(), Error> {
         let pod = self.entries.prepare(capture)?;
         self.loader.attach_inbound(capture.cookie, capture.netns)?;
         self.entries.commit(capture.cookie, pod)
@@ -84,7 +101,8 @@ impl Kernel {
 
     /// Changes what may change of an enrolled pod. Returns `false` where it is not enrolled.
     pub fn update(&mut self, cookie: u64, rules: &Rules<'_>) -> Result<bool, Error> {
-        self.entries.update(cookie, rules)
+        let updated = self.entries.update(cookie, rules);
+        updated.inspect_err(|error| self.counts.full(error))
     }
 
     /// Stops capturing a pod and forgets it. One that is not enrolled is no error.

@@ -9,12 +9,14 @@ use std::io;
 
 use aya::maps::{HashMap, MapData};
 
+use super::counts::Counts;
 use super::maps::{self, names};
 use super::{Error, Pins};
 
 /// The kernel side's list of probe processes.
 pub struct Probes {
     map: HashMap<MapData, u32, u8>,
+    counts: Counts,
 }
 
 impl Probes {
@@ -22,24 +24,25 @@ impl Probes {
     pub fn open(pins: &Pins) -> Result<Self, Error> {
         Ok(Self {
             map: maps::hash(pins, names::PROBE_PROCESSES)?,
+            counts: Counts::open(pins)?,
         })
     }
 
-    /// Makes these thread groups the probe processes, and no others.
+    /// Makes these thread groups the probe processes, and no others. Where there is no room for
+    /// all, as many as fit are, and the rest are treated as strangers.
     pub fn set(&mut self, groups: &HashSet<u32>) -> Result<(), Error> {
-        let failed = |source| Error::Write {
-            name: names::PROBE_PROCESSES,
-            source,
-        };
-        for group in groups {
-            self.map.insert(group, 1, 0).map_err(failed)?;
-        }
+        let failed = |source| Error::write(names::PROBE_PROCESSES, source);
+        // First, so that those that are gone take no place: their numbers may be anybody's.
         let known: Vec<u32> = self.map.keys().filter_map(Result::ok).collect();
         for group in known.iter().filter(|group| !groups.contains(group)) {
             match self.map.remove(group) {
                 Err(error) if !maps::absent(&error) => return Err(failed(error)),
                 _ => {}
             }
+        }
+        for group in groups {
+            let written = self.map.insert(group, 1, 0).map_err(failed);
+            written.inspect_err(|error| self.counts.full(error))?;
         }
         Ok(())
     }

@@ -7,8 +7,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aquifer_common::{FlowKey, Origin, OriginKey, ProxyCause, Tag};
-use aya::maps::{Array, HashMap, MapData, SkStorage};
+use aya::maps::{HashMap, MapData, SkStorage};
 
+use super::counts::Counts;
 use super::maps::{self, names};
 use super::{Error, Pins};
 
@@ -28,7 +29,7 @@ struct Inner {
     origins: Mutex<HashMap<MapData, OriginKey, Origin>>,
     flows: Mutex<HashMap<MapData, FlowKey, u32>>,
     sockets: Mutex<SkStorage<MapData, Tag>>,
-    stats: Mutex<Array<MapData, u64>>,
+    counts: Counts,
 }
 
 impl Redirects {
@@ -38,7 +39,7 @@ impl Redirects {
             origins: Mutex::new(maps::lru(pins, names::ORIGINS)?),
             flows: Mutex::new(maps::lru(pins, names::INBOUND_FLOWS)?),
             sockets: Mutex::new(maps::storage(pins, names::SOCKETS)?),
-            stats: Mutex::new(maps::array(pins, names::PROXY_STATS)?),
+            counts: Counts::open(pins)?,
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -67,7 +68,7 @@ impl Redirects {
             origin
         };
         if origin.is_none() {
-            self.count(ProxyCause::MissedOrigin);
+            self.inner.counts.count(ProxyCause::MissedOrigin);
         }
         origin.map(|origin| maps::socket_address(origin.address, origin.port))
     }
@@ -90,18 +91,10 @@ impl Redirects {
 
     /// Tells that an accepted inbound connection is closed: its source port is free again.
     pub fn inbound_closed(&self, pod: u64, caller: SocketAddr, local: SocketAddr) {
-        // Gone already (forgotten by a full map) is as good.
-        let _ = lock(&self.inner.flows).remove(&flow(pod, caller, local));
-    }
-
-    /// Counts a rare event. The workers' handles lead to one map: they take turns.
-    fn count(&self, cause: ProxyCause) {
-        static TURN: Mutex<()> = Mutex::new(());
-        let _turn = lock(&TURN);
-        let mut stats = lock(&self.inner.stats);
-        let index = cause as u32;
-        if let Ok(count) = stats.get(&index, 0) {
-            let _ = stats.set(index, count.wrapping_add(1), 0);
+        let removed = lock(&self.inner.flows).remove(&flow(pod, caller, local));
+        // Gone already is as good, and tells that the map was full and forgot it.
+        if removed.is_err_and(|error| maps::absent(&error)) {
+            self.inner.counts.count(ProxyCause::MissedInboundFlow);
         }
     }
 }

@@ -23,7 +23,7 @@ use aquifer::kernel::report::Reader;
 use aquifer::kernel::{Capture, Kernel, Listener, Options, Pins, Redirects, Rules, bpffs};
 use aquifer::mesh::{FailureMode, Workload};
 use aquifer::net::{Namespace, listener, routes};
-use aquifer_common::{Cause, Direction, Family, LISTEN_PORTS, Redirect};
+use aquifer_common::{Cause, Direction, Family, LISTEN_PORTS, ProxyCause, Redirect};
 use aquifer_tests::{Lab, PATIENCE};
 use socket2::{Domain, Socket, Type};
 
@@ -39,6 +39,11 @@ static FOLDERS: AtomicU32 = AtomicU32::new(0);
 
 impl Bare {
     pub fn new() -> Result<Self> {
+        Self::with_log(Level::Off)
+    }
+
+    /// As [`Self::new`], with programs that write log lines.
+    pub fn with_log(log: Level) -> Result<Self> {
         let lab = Lab::new()?;
         let host = Namespace::open(lab.node.path())?.cookie();
         let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
@@ -46,7 +51,7 @@ impl Bare {
             bpffs: format!("/sys/fs/bpf/aqk-{}-{number}", std::process::id()).into(),
             cgroup: bpffs::cgroup2()?.context("no cgroup2 tree")?,
             host,
-            log: Level::Off,
+            log,
         };
         let kernel = Kernel::load(&options)?;
         Ok(Self {
@@ -82,6 +87,17 @@ impl Bare {
         net: aquifer_tests::Pod,
         change: impl FnOnce(&mut OwnedRules),
     ) -> Result<BarePod> {
+        let pod = self.prepare(net, change)?;
+        pod.write(self.kernel().as_mut().context("unloaded")?)?;
+        Ok(pod)
+    }
+
+    /// All that [`Self::enrol`] does but to tell the kernel side.
+    pub fn prepare(
+        &self,
+        net: aquifer_tests::Pod,
+        change: impl FnOnce(&mut OwnedRules),
+    ) -> Result<BarePod> {
         let netns = Namespace::open(net.netns.path())?;
         let mut rules = OwnedRules {
             failure_mode: FailureMode::Closed,
@@ -102,7 +118,6 @@ impl Bare {
             .enable_all()
             .build()?
             .block_on(routes::lay(&pod.netns, true))?;
-        pod.write(self.kernel().as_mut().context("unloaded")?)?;
         Ok(pod)
     }
 
@@ -124,6 +139,12 @@ impl Bare {
                 .iter()
                 .all(|row| row.cookie != cookie || !row.live))
         })
+    }
+
+    /// A counter of user space.
+    pub fn counted_here(&self, cause: ProxyCause) -> Result<u64> {
+        let map: aya::maps::Array<_, u64> = maps::array(&self.pins(), names::PROXY_STATS)?;
+        Ok(map.get(&(cause as u32), 0)?)
     }
 
     /// A counter of the kernel side.
