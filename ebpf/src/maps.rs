@@ -1,7 +1,10 @@
 //! The maps. All are pinned by name under the proxy's `--bpffs`; `SOCKETS` and the log's ring by
 //! the loader, since their kinds of definition have no word for it.
 //!
-//! What a full map means stands at each; `STATS` counts it.
+//! What a full map means stands at each; `STATS` and `PROXY_STATS` count it.
+//!
+//! A map that forgets prefers what no program has looked up since it was written: a flood of SYNs
+//! does not push out the flows of connections that are open.
 
 use aquifer_common::{
     AddressKey, Cause, FlowKey, LAYOUT as LAYOUT_VERSION, ListenerKey, Name, Origin, OriginKey,
@@ -50,8 +53,8 @@ pub static LISTENERS: SockHash<ListenerKey> = SockHash::pinned(4 * PODS_MAX, 0);
 #[btf_map]
 pub static SOCKETS: SkStorage<Tag> = SkStorage::new();
 
-/// Where captured connections were going, until the proxy takes it. Full: the entry unused for
-/// longest is forgotten, and its connection ended by the proxy, which counts the miss.
+/// Where captured connections were going, until the proxy takes it. Full: the oldest entry is
+/// forgotten, and its connection ended by the proxy, which counts the miss.
 #[map]
 pub static ORIGINS: LruHashMap<OriginKey, Origin> = LruHashMap::pinned(CONNECTIONS_MAX, 0);
 

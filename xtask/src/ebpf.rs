@@ -3,7 +3,7 @@
 //!
 //! What compiler, LLVM and linker made the object stands beside it. The same versions make the same
 //! code; other versions may not, so there the check loads the rebuilt object and runs the tests of
-//! the capture on it instead, and says so.
+//! the kernel side on it instead, and says so.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+
+use crate::setup;
 
 const OBJECT: &str = "ebpf/bytecode/aquifer.bpf.o";
 const RECORD: &str = "ebpf/bytecode/toolchain.txt";
@@ -56,43 +58,76 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// How a rebuilt object is held against the committed one.
+#[derive(Debug, PartialEq, Eq)]
+enum Proof {
+    /// The same versions made both: byte by byte.
+    Bytes,
+    /// Others made this one: it must do what the tests want. Holds what to say of it.
+    Tests(String),
+}
+
+impl Proof {
+    /// `recorded` says what made the committed object; empty where nobody knows. `here` says what
+    /// made the other.
+    fn choose(recorded: &str, here: &str) -> Self {
+        if recorded == here {
+            return Self::Bytes;
+        }
+        let recorded = match recorded {
+            "" => "nobody knows what",
+            recorded => recorded,
+        };
+        Self::Tests(format!(
+            "{OBJECT} was built by\n{}\nand here is\n{}\nso the bytes are not compared: the rebuilt \
+             object is loaded and tested instead",
+            recorded.trim_end(),
+            here.trim_end()
+        ))
+    }
+}
+
 fn check(root: &Path, tools: &Tools, built: &Path) -> Result<()> {
     let recorded = fs::read_to_string(root.join(RECORD)).unwrap_or_default();
     let committed = root.join(OBJECT);
-    if recorded == tools.record() {
-        let differing = differences(tools, &committed, built)?;
-        if differing.is_empty() {
+    match Proof::choose(&recorded, &tools.record()) {
+        Proof::Bytes => {
+            let differing = differences(tools, &committed, built)?;
+            if !differing.is_empty() {
+                bail!(
+                    "{OBJECT} is not what ebpf/ says (sections {}): run `cargo xtask ebpf` and \
+                     commit it",
+                    differing.join(", ")
+                );
+            }
             say(&format!("{OBJECT} is what ebpf/ says"));
-            return Ok(());
+            Ok(())
         }
-        bail!(
-            "{OBJECT} is not what ebpf/ says (sections {}): run `cargo xtask ebpf` and commit it",
-            differing.join(", ")
-        );
+        Proof::Tests(why) => {
+            say(&why);
+            test(root, &committed, built)?;
+            say("the rebuilt object passes the tests of the kernel side");
+            Ok(())
+        }
     }
-    say(&format!(
-        "{OBJECT} was built by\n{recorded}and here is\n{}so the bytes are not compared: the rebuilt \
-         object is loaded and tested instead",
-        tools.record()
-    ));
-    let before = fs::read(&committed).with_context(|| format!("reading {OBJECT}"))?;
-    fs::copy(built, &committed)?;
-    let tested = Command::new(env_or("CARGO", "cargo"))
-        .args([
-            "test",
-            "--package",
-            "aquifer-tests",
-            "--test",
-            "capture",
-            "--test",
-            "inbound",
-        ])
-        .current_dir(root)
-        .status();
+}
+
+/// Runs the tests of the kernel side with `built` in the place of the committed object.
+fn test(root: &Path, committed: &Path, built: &Path) -> Result<()> {
+    let before = fs::read(committed).with_context(|| format!("reading {OBJECT}"))?;
+    fs::copy(built, committed)?;
+    let tested = setup::build(false).and_then(|binary| {
+        let tests = ["capture", "inbound", "full", "kernel"];
+        let mut command = setup::cargo();
+        command.args(["test", "--package", "aquifer-tests"]);
+        command.args(tests.iter().flat_map(|test| ["--test", test]));
+        let status = command.env("AQUIFER_BIN", binary).status();
+        status.context("running cargo test")
+    });
     // The committed object comes back whatever the tests said.
-    fs::write(&committed, before).with_context(|| format!("restoring {OBJECT}"))?;
-    if !tested.context("running cargo test")?.success() {
-        bail!("the rebuilt object fails the tests of the capture");
+    fs::write(committed, before).with_context(|| format!("restoring {OBJECT}"))?;
+    if !tested?.success() {
+        bail!("the rebuilt object fails the tests of the kernel side");
     }
     Ok(())
 }
@@ -273,4 +308,43 @@ fn say(text: &str) {
     use std::io::Write;
     // Nobody reads on: then nobody needs it.
     let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Proof;
+
+    #[test]
+    fn bytes_are_compared_where_the_same_versions_made_them() {
+        let here = "rustc 1.96.0\nbpf-linker 0.13.0\n";
+        for (name, recorded, named) in [
+            ("the same", here, None),
+            (
+                "another compiler",
+                "rustc 1.97.0\nbpf-linker 0.13.0\n",
+                Some("rustc 1.97.0"),
+            ),
+            (
+                "another linker",
+                "rustc 1.96.0\nbpf-linker 0.14.0\n",
+                Some("bpf-linker 0.14.0"),
+            ),
+            (
+                "no linker",
+                "rustc 1.96.0\n",
+                Some("rustc 1.96.0\nand here is"),
+            ),
+            ("no record", "", Some("nobody knows what")),
+        ] {
+            match (Proof::choose(recorded, here), named) {
+                (Proof::Bytes, None) => {}
+                (Proof::Tests(told), Some(named)) => {
+                    for part in [named, here.trim_end(), "loaded and tested instead"] {
+                        assert!(told.contains(part), "{name}: {told}");
+                    }
+                }
+                (proof, _) => panic!("{name}: {proof:?}"),
+            }
+        }
+    }
 }
