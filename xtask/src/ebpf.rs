@@ -105,7 +105,7 @@ fn check(root: &Path, tools: &Tools, built: &Path) -> Result<()> {
         }
         Proof::Tests(why) => {
             say(&why);
-            test(root, &committed, built)?;
+            test(&committed, built)?;
             say("the rebuilt object passes the tests of the kernel side");
             Ok(())
         }
@@ -113,7 +113,7 @@ fn check(root: &Path, tools: &Tools, built: &Path) -> Result<()> {
 }
 
 /// Runs the tests of the kernel side with `built` in the place of the committed object.
-fn test(root: &Path, committed: &Path, built: &Path) -> Result<()> {
+fn test(committed: &Path, built: &Path) -> Result<()> {
     let before = fs::read(committed).with_context(|| format!("reading {OBJECT}"))?;
     fs::copy(built, committed)?;
     let tested = setup::build(false).and_then(|binary| {
