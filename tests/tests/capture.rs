@@ -409,6 +409,55 @@ fn fast_opened(netns: &Namespace) -> Result<u64> {
     Ok(field.context("no TCPFastOpenPassive")?.1.parse()?)
 }
 
+/// The limit that ebpf/README.md tells, in small: a pod with so many local ports has so many captured
+/// connections of a family, wherever they go.
+#[test]
+fn local_ports_bound_a_pods_captured_connections() -> Result<()> {
+    const PORTS: u16 = 10;
+    let bare = Bare::new()?;
+    let pod = bare.pod("client")?;
+    let range = |ports: u16| {
+        let range = format!("40000 {}", 40000 + ports - 1);
+        pod.net.netns.sysctl("net/ipv4/ip_local_port_range", &range)
+    };
+    range(PORTS)?;
+    let mut open = Vec::new();
+    for (full, elsewhere) in [
+        ("192.0.2.7:80", "192.0.2.8:81"),
+        ("[2001:db8::7]:80", "[2001:db8::8]:81"),
+    ] {
+        let (full, elsewhere): (SocketAddr, SocketAddr) = (full.parse()?, elsewhere.parse()?);
+        for _ in 0..PORTS {
+            open.push((pod.dial(full)?, pod.accept_outbound()?));
+        }
+        for to in [full, elsewhere] {
+            let refused = pod.dial(to).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::AddrNotAvailable, "{to}");
+        }
+    }
+    // What is refused leaves nothing behind.
+    assert_eq!(bare.redirects()?, open.len());
+    range(PORTS + 1)?;
+    let to = "192.0.2.8:81".parse()?;
+    let _client = pod.dial(to)?;
+    assert_eq!(pod.accept_outbound()?.1, Some(to));
+
+    // One port that the client chose, to two destinations.
+    let bound = SocketAddr::new(pod.net.v4.into(), 50000);
+    let from = |to: &str| {
+        dial(&pod.netns, to.parse()?, |socket| {
+            socket.set_reuse_address(true)?;
+            socket.bind(&bound.into())
+        })
+        .map_err(anyhow::Error::from)
+    };
+    let _first = from("192.0.2.7:80")?;
+    let refused = from("192.0.2.8:80").unwrap_err();
+    let kind = refused.downcast_ref::<io::Error>().map(io::Error::kind);
+    assert_eq!(kind, Some(io::ErrorKind::AddrNotAvailable));
+    Ok(())
+}
+
 #[test]
 fn two_proxies_on_one_kernel_do_not_meet() -> Result<()> {
     let (one, other) = (Bare::new()?, Bare::new()?);
