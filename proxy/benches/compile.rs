@@ -21,9 +21,11 @@ fn main() {
     let mut compiler = Compiler::new("node-1", "cluster.local");
     let all = timed("read and decode", || objects(&text));
     timed("check", || store.update(vec![file("mesh.yaml", all)]));
-    timed("compile", || compiler.compile(&store.objects()));
+    timed("compile", || {
+        compiler.compile(&store.objects(), clock::wall())
+    });
     timed("compile, nothing changed", || {
-        compiler.compile(&store.objects())
+        compiler.compile(&store.objects(), clock::wall())
     });
     let one = objects("{apiVersion: v1, kind: Service, metadata: {name: one}}");
     timed("one more Service", || {
@@ -32,7 +34,7 @@ fn main() {
             content: Content::Unchanged,
         };
         store.update(vec![unchanged, file("one.yaml", one)]);
-        compiler.compile(&store.objects())
+        compiler.compile(&store.objects(), clock::wall())
     });
 }
 

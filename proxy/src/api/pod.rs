@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::Deserialize;
 
@@ -114,6 +115,9 @@ pub struct Condition {
     pub r#type: String,
     /// `status`: `True`, `False` or `Unknown`.
     pub status: String,
+    /// `lastTransitionTime`, RFC 3339.
+    #[serde(default, rename = "lastTransitionTime")]
+    pub last_transition_time: Option<String>,
 }
 
 impl Pod {
@@ -146,6 +150,13 @@ impl Pod {
         !self.is_finished()
             && self.metadata.deletion_timestamp.is_none()
             && ready.is_none_or(|one| one.status == "True")
+    }
+
+    /// Since when it is ready, where its manifest says so.
+    pub fn ready_since(&self) -> Option<SystemTime> {
+        let mut conditions = self.status.conditions.iter();
+        let ready = conditions.find(|one| one.r#type == "Ready" && one.status == "True")?;
+        humantime::parse_rfc3339(ready.last_transition_time.as_deref()?).ok()
     }
 
     /// The number of the TCP port that a container gives this name.

@@ -155,6 +155,16 @@ impl Service {
                 ));
             }
         }
+        let prefer = spec.traffic_distribution.as_deref();
+        if !matches!(
+            prefer,
+            None | Some("" | "PreferClose" | "PreferSameZone" | "PreferSameNode")
+        ) {
+            findings.push(Finding::warning(
+                "spec.trafficDistribution",
+                "is none of PreferClose, PreferSameZone and PreferSameNode, and has no effect",
+            ));
+        }
         let exported = "networking.istio.io/exportTo";
         if self.metadata.annotations.contains_key(exported) {
             findings.push(Finding::warning(
@@ -169,7 +179,6 @@ impl Service {
                 &spec.internal_traffic_policy,
                 "Cluster",
             ),
-            ("trafficDistribution", &spec.traffic_distribution, ""),
         ] {
             if value.as_deref().is_some_and(|value| value != harmless) {
                 findings.push(Finding::warning(format!("spec.{field}"), super::NOT_YET));
@@ -205,6 +214,9 @@ pub struct SliceEndpoint {
     /// `conditions`.
     #[serde(default, deserialize_with = "or_default")]
     pub conditions: SliceConditions,
+    /// `nodeName`.
+    #[serde(default)]
+    pub node_name: Option<String>,
     /// `targetRef`: the pod.
     #[serde(default)]
     pub target_ref: Option<TargetRef>,
@@ -216,6 +228,9 @@ pub struct SliceConditions {
     /// `ready`; absent means ready (Kubernetes).
     #[serde(default)]
     pub ready: Option<bool>,
+    /// `terminating`.
+    #[serde(default)]
+    pub terminating: Option<bool>,
 }
 
 /// `targetRef` of an endpoint.

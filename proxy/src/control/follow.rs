@@ -118,7 +118,9 @@ impl Pipeline {
             self.store.report(problems);
             return;
         }
-        let compiled = self.compiler.compile(&self.objects.objects());
+        let compiled = self
+            .compiler
+            .compile(&self.objects.objects(), clock::wall());
         let found = compiled.findings.into_iter().map(|(object, finding)| {
             let position = self.objects.locate(&object, &finding.field);
             finding.of(&object, position)

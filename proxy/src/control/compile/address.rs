@@ -36,14 +36,15 @@ pub(super) fn owners(
             .ports
             .iter()
             .filter_map(|port| build.clusters.get(&port.cluster));
-        for endpoint in clusters.flat_map(|cluster| cluster.endpoints.iter()) {
+        let endpoints = clusters.flat_map(|cluster| cluster.endpoints.iter());
+        for endpoint in endpoints.filter(|one| one.ready) {
             let list = behind.entry(endpoint.address.ip()).or_default();
             if list.last().is_none_or(|last| !Arc::ptr_eq(last, service)) {
                 list.push(Arc::clone(service));
             }
         }
     }
-    for Member { pod, workload } in pods.members().iter().filter(|one| !one.pod.is_finished()) {
+    for Member { pod, workload, .. } in pods.members().iter().filter(|one| !one.pod.is_finished()) {
         for address in &workload.addresses {
             match owners.get(address) {
                 None => {

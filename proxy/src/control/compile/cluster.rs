@@ -1,116 +1,290 @@
 //! The clusters of a service's ports: of the whole service, and of each subset, for everyone and for
 //! the callers that see other DestinationRules.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::endpoint::{Index, has_labels};
-use super::subset::{self, Client};
+use super::endpoint::{Index, Input, has_labels};
+use super::policy::{self, Distribution};
+use super::subset::{self, Client, Merged};
 use super::world::World;
 use super::{Build, Compiler};
-use crate::api;
+use crate::api::{self, DestinationRule, Namespace};
 use crate::mesh::{Cluster, Endpoint, Variants};
 use crate::types::{ClusterName, Hostname, Protocol};
+
+/// The annotation of a Service or a Namespace that asks for a traffic distribution.
+const DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
+
+/// The clusters of one service, and out of what they were made.
+#[derive(Debug)]
+pub(super) struct KeptClusters {
+    service: Arc<api::Service>,
+    namespace: Option<Arc<Namespace>>,
+    rules: Vec<Arc<DestinationRule>>,
+    inputs: Vec<Input>,
+    clusters: Vec<Arc<Cluster>>,
+    private: Vec<(Arc<str>, ClusterName, Variants)>,
+}
+
+impl KeptClusters {
+    fn is_of(
+        &self,
+        service: &Arc<api::Service>,
+        namespace: Option<&Arc<Namespace>>,
+        rules: &[Arc<DestinationRule>],
+        inputs: &[Input],
+    ) -> bool {
+        let same_namespace = match (&self.namespace, namespace) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            (None, None) => true,
+            _ => false,
+        };
+        let same_rules = self.rules.len() == rules.len()
+            && self
+                .rules
+                .iter()
+                .zip(rules)
+                .all(|(one, other)| Arc::ptr_eq(one, other));
+        Arc::ptr_eq(&self.service, service) && same_namespace && same_rules && self.inputs == inputs
+    }
+}
+
+/// One cluster of a port for each subset, and one for the whole.
+type Set = BTreeMap<Option<Arc<str>>, Arc<Cluster>>;
 
 impl Compiler {
     /// The clusters of each port: of the whole service, and of each subset.
     pub(super) fn clusters_of(
-        &self,
+        &mut self,
         hostname: &Hostname,
-        service: &api::Service,
+        service: &Arc<api::Service>,
         pods: &Index<'_>,
         world: &World<'_>,
         build: &mut Build,
     ) {
-        let namespace = &*service.metadata.namespace;
-        let rules = subset::effective(&world.destination_rules, hostname, namespace, Client::Any);
-        let subsets = subset::subsets(&rules);
-        let particular = subset::particular(&world.destination_rules, hostname);
-        for port in service.spec.ports.iter().filter(|port| port.is_tcp()) {
-            let endpoints = pods.endpoints(service, port);
-            let of_subset = |subset: &api::destination_rule::Subset| {
-                let in_subset = |one: &&Endpoint| {
-                    subset.labels.is_empty()
-                        || one
-                            .workload
-                            .as_ref()
-                            .is_some_and(|one| has_labels(&one.labels, &subset.labels))
-                };
-                endpoints
-                    .iter()
-                    .filter(in_subset)
-                    .cloned()
-                    .collect::<Vec<_>>()
-            };
-            let protocol = protocol(port);
-            let cluster = |subset: Option<&Arc<str>>,
-                           endpoints: Vec<Endpoint>,
-                           before: Option<&Arc<Cluster>>| {
-                let name = ClusterName::outbound(port.port, subset.map(|one| &**one), hostname);
-                let before = before.or_else(|| self.last.clusters.get(&name));
-                let new = Cluster {
-                    name,
-                    hostname: hostname.clone(),
-                    port: port.port,
-                    subset: subset.cloned(),
-                    protocol,
-                    endpoints: endpoints.into(),
-                    policy: Arc::clone(&self.default_policy),
-                };
-                keep(new, before)
-            };
-            let mut add = |one: Arc<Cluster>| build.clusters.insert(one.name.clone(), one);
-            add(cluster(None, endpoints.clone(), None));
-            for subset in &subsets {
-                add(cluster(Some(&subset.name), of_subset(subset), None));
+        let namespace = world.namespaces.get(&service.metadata.namespace);
+        let rules: Vec<_> = subset::all(&world.destination_rules, hostname)
+            .cloned()
+            .collect();
+        let inputs = pods.inputs(service);
+        let before = self.clusters.remove(hostname);
+        let kept = match before {
+            Some(kept) if kept.is_of(service, namespace, &rules, &inputs) => kept,
+            before => {
+                build.work.clusters += 1;
+                let before = before.as_ref();
+                let (clusters, private) =
+                    self.make_clusters(hostname, service, namespace, pods, world, before);
+                KeptClusters {
+                    service: Arc::clone(service),
+                    namespace: namespace.cloned(),
+                    rules,
+                    inputs,
+                    clusters,
+                    private,
+                }
             }
-            for namespace in &particular {
-                let client = Client::In(namespace);
-                let own = subset::effective(
-                    &world.destination_rules,
-                    hostname,
-                    &service.metadata.namespace,
-                    client,
-                );
-                let same = own.len() == rules.len()
-                    && own
-                        .iter()
-                        .zip(&rules)
-                        .all(|(one, other)| Arc::ptr_eq(one, other));
-                if same {
-                    continue;
-                }
-                let own = subset::subsets(&own);
-                let private = build
-                    .private_clusters
-                    .entry(Arc::clone(namespace))
-                    .or_default();
-                for hidden in subsets
+        };
+        for cluster in &kept.clusters {
+            build
+                .clusters
+                .insert(cluster.name.clone(), Arc::clone(cluster));
+        }
+        for (namespace, name, variants) in &kept.private {
+            let of_namespace = build
+                .private_clusters
+                .entry(Arc::clone(namespace))
+                .or_default();
+            of_namespace.insert(name.clone(), variants.clone());
+        }
+        build.kept_clusters.insert(hostname.clone(), kept);
+    }
+
+    fn make_clusters(
+        &self,
+        hostname: &Hostname,
+        service: &api::Service,
+        namespace: Option<&Arc<Namespace>>,
+        pods: &Index<'_>,
+        world: &World<'_>,
+        before: Option<&KeptClusters>,
+    ) -> (Vec<Arc<Cluster>>, Vec<(Arc<str>, ClusterName, Variants)>) {
+        let own = &*service.metadata.namespace;
+        let rules = &world.destination_rules;
+        let public = subset::effective(rules, hostname, own, Client::Any);
+        let private: Vec<_> = subset::particular(rules, hostname)
+            .into_iter()
+            .map(|client| {
+                let effective = subset::effective(rules, hostname, own, Client::In(&client));
+                (client, effective)
+            })
+            .filter(|(_, effective)| {
+                !effective.selected.is_empty() || !same(&effective.others, &public.others)
+            })
+            .collect();
+        let (mut clusters, mut variants) = (Vec::new(), Vec::new());
+        for port in service.spec.ports.iter().filter(|port| port.is_tcp()) {
+            let maker = Maker {
+                hostname,
+                port: port.port,
+                protocol: protocol(port),
+                endpoints: pods.endpoints(service, port).into(),
+                distribution: distribution(service, namespace),
+                default: &self.default_policy,
+                before: before.map(|one| {
+                    let clusters = one.clusters.iter().filter(|one| one.port == port.port);
+                    clusters
+                        .map(|one| (one.subset.clone(), Arc::clone(one)))
+                        .collect()
+                }),
+            };
+            let everyone = maker.set(&public.others);
+            for (client, effective) in &private {
+                let others = maker.set(&effective.others);
+                let selected: Vec<_> = effective
+                    .selected
                     .iter()
-                    .filter(|one| own.iter().all(|own| own.name != one.name))
-                {
-                    let none = Variants {
-                        others: Some(None),
-                        ..Variants::default()
+                    .map(|(caller, rules)| (Arc::clone(caller), maker.set(rules)))
+                    .collect();
+                let sets = selected.iter().map(|(_, set)| set);
+                let names = sets.chain([&everyone, &others]).flat_map(BTreeMap::keys);
+                for subset in names.collect::<BTreeSet<_>>() {
+                    let name = ClusterName::outbound(port.port, subset.as_deref(), hostname);
+                    let (own, theirs) = (others.get(subset), everyone.get(subset));
+                    let alike = match (own, theirs) {
+                        (Some(own), Some(theirs)) => is_same(own, theirs),
+                        (None, None) => true,
+                        _ => false,
                     };
-                    private.insert(
-                        ClusterName::outbound(port.port, Some(&hidden.name), hostname),
-                        none,
-                    );
-                }
-                let before = self.last.private_clusters.get(namespace);
-                for subset in own {
-                    let name = ClusterName::outbound(port.port, Some(&subset.name), hostname);
-                    let before = before.and_then(|one| one.get(&name)?.others.as_ref()?.as_ref());
-                    let one = cluster(Some(&subset.name), of_subset(subset), before);
-                    let own = Variants {
-                        others: Some(Some(one)),
-                        ..Variants::default()
+                    let chosen = Variants {
+                        selected: selected
+                            .iter()
+                            .map(|(caller, set)| (Arc::clone(caller), set.get(subset).cloned()))
+                            .collect(),
+                        others: (!alike).then(|| own.cloned()),
                     };
-                    private.insert(name, own);
+                    if !chosen.selected.is_empty() || chosen.others.is_some() {
+                        variants.push((Arc::clone(client), name, chosen));
+                    }
                 }
+            }
+            clusters.extend(everyone.into_values());
+        }
+        if let Some(before) = before {
+            keep_variants(&mut variants, &before.private);
+        }
+        (clusters, variants)
+    }
+}
+
+/// Takes over the clusters of the time before that say the same.
+fn keep_variants(
+    now: &mut [(Arc<str>, ClusterName, Variants)],
+    before: &[(Arc<str>, ClusterName, Variants)],
+) {
+    for (client, name, variants) in now {
+        let mut before = before.iter();
+        let Some((.., before)) = before.find(|(c, n, _)| c == client && n == name) else {
+            continue;
+        };
+        let old = before.selected.iter().map(|(_, one)| one);
+        let old: Vec<_> = old.chain(&before.others).flatten().collect();
+        let new = variants.selected.iter_mut().map(|(_, one)| one);
+        for one in new.chain(&mut variants.others).flatten() {
+            if let Some(same) = old.iter().find(|old| is_same(old, one)) {
+                *one = Arc::clone(same);
             }
         }
     }
+}
+
+/// What the clusters of one port have in common.
+struct Maker<'a> {
+    hostname: &'a Hostname,
+    port: u16,
+    protocol: Protocol,
+    endpoints: Arc<[Endpoint]>,
+    distribution: Option<Distribution>,
+    default: &'a Arc<crate::mesh::cluster::Policy>,
+    /// As it was the time before, for everyone.
+    before: Option<Set>,
+}
+
+impl Maker<'_> {
+    /// The clusters under `rules`.
+    fn set(&self, rules: &Merged) -> Set {
+        let policy = subset::policy(rules);
+        let whole = self.cluster(None, Arc::clone(&self.endpoints), policy, None);
+        let mut set = BTreeMap::from([(None, whole)]);
+        for subset in subset::subsets(rules) {
+            let endpoints = if subset.labels.is_empty() {
+                Arc::clone(&self.endpoints)
+            } else {
+                let members = self
+                    .endpoints
+                    .iter()
+                    .filter(|one| has_labels(one, &subset.labels));
+                members.cloned().collect()
+            };
+            let own = subset.traffic_policy.as_ref();
+            let cluster = self.cluster(Some(&subset.name), endpoints, policy, own);
+            set.insert(Some(Arc::clone(&subset.name)), cluster);
+        }
+        set
+    }
+
+    fn cluster(
+        &self,
+        subset: Option<&Arc<str>>,
+        endpoints: Arc<[Endpoint]>,
+        rule: Option<&api::destination_rule::TrafficPolicy>,
+        own: Option<&api::destination_rule::TrafficPolicy>,
+    ) -> Arc<Cluster> {
+        let before = self
+            .before
+            .as_ref()
+            .and_then(|set| set.get(&subset.cloned()));
+        let policy = policy::compile(rule, own, self.port, self.distribution);
+        let before_policy = before.map(|one| &one.policy);
+        let new = Cluster {
+            name: match before {
+                Some(before) => before.name.clone(),
+                None => ClusterName::outbound(self.port, subset.map(|one| &**one), self.hostname),
+            },
+            hostname: self.hostname.clone(),
+            port: self.port,
+            subset: subset.cloned(),
+            protocol: self.protocol,
+            endpoints,
+            policy: policy::keep(policy, before_policy, self.default),
+        };
+        keep(new, before)
+    }
+}
+
+fn same(one: &Merged, other: &Merged) -> bool {
+    one.len() == other.len()
+        && one
+            .iter()
+            .zip(other)
+            .all(|(one, other)| Arc::ptr_eq(one, other))
+}
+
+fn is_same(one: &Cluster, other: &Cluster) -> bool {
+    one.endpoints == other.endpoints && one.policy == other.policy && one.protocol == other.protocol
+}
+
+/// The Service's own traffic distribution, or else its namespace's (Istio).
+fn distribution(
+    service: &api::Service,
+    namespace: Option<&Arc<Namespace>>,
+) -> Option<Distribution> {
+    let annotated = service.metadata.annotations.get(DISTRIBUTION);
+    let of_namespace = namespace.and_then(|one| one.metadata.annotations.get(DISTRIBUTION));
+    let given = service.spec.traffic_distribution.as_ref();
+    let given = given.filter(|text| !text.is_empty());
+    Distribution::parse(given.or(annotated).or(of_namespace)?)
 }
 
 /// What a port declares to carry.

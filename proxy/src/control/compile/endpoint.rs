@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use crate::api::service::{ServicePort, TargetPort};
-use crate::api::{EndpointSlice, Pod, Service};
+use super::locality;
+use crate::api::service::{ServicePort, SliceEndpoint, TargetPort};
+use crate::api::{EndpointSlice, Node, Pod, Service};
 use crate::mesh::{Endpoint, Workload};
 
 /// A Pod with the workload that it became.
@@ -14,6 +16,32 @@ use crate::mesh::{Endpoint, Workload};
 pub(super) struct Member {
     pub(super) pod: Arc<Pod>,
     pub(super) workload: Arc<Workload>,
+    /// Since when it is ready, where that is known.
+    pub(super) since: Option<SystemTime>,
+}
+
+/// Something that a service's endpoints are made of; equal where it is the same allocation.
+#[derive(Clone, Debug)]
+pub(super) enum Input {
+    /// One of its slices.
+    Slice(Arc<EndpointSlice>),
+    /// The node of an endpoint that is no Pod.
+    Node(Arc<Node>),
+    /// A Pod behind it.
+    Pod(Arc<Pod>, Arc<Workload>),
+}
+
+impl PartialEq for Input {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Slice(one), Self::Slice(other)) => Arc::ptr_eq(one, other),
+            (Self::Node(one), Self::Node(other)) => Arc::ptr_eq(one, other),
+            (Self::Pod(one, its), Self::Pod(other, others)) => {
+                Arc::ptr_eq(one, other) && Arc::ptr_eq(its, others)
+            }
+            (Self::Slice(_) | Self::Node(_) | Self::Pod(..), _) => false,
+        }
+    }
 }
 
 /// Pods and slices, by what services look them up by.
@@ -23,15 +51,20 @@ pub(super) struct Index<'a> {
     by_name: HashMap<(&'a str, &'a str), usize>,
     by_address: HashMap<IpAddr, usize>,
     by_label: HashMap<(&'a str, &'a str, &'a str), Vec<usize>>,
-    slices: HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>,
+    slices: HashMap<(&'a str, &'a str), Vec<&'a Arc<EndpointSlice>>>,
+    nodes: Option<&'a BTreeMap<Arc<str>, Arc<Node>>>,
 }
 
 impl<'a> Index<'a> {
     pub(super) fn new(
         members: &'a [Member],
         slices: impl Iterator<Item = &'a Arc<EndpointSlice>>,
+        nodes: &'a BTreeMap<Arc<str>, Arc<Node>>,
     ) -> Self {
-        let mut index = Self::default();
+        let mut index = Self {
+            nodes: Some(nodes),
+            ..Self::default()
+        };
         for (at, Member { workload, .. }) in members.iter().enumerate() {
             let namespace = &*workload.namespace;
             index.by_name.insert((namespace, &workload.name), at);
@@ -53,7 +86,33 @@ impl<'a> Index<'a> {
         index
     }
 
-    /// The endpoints of `port`, ready ones only, sorted by address.
+    /// What the endpoints of `service` are made of.
+    pub(super) fn inputs(&self, service: &Service) -> Vec<Input> {
+        let metadata = &service.metadata;
+        let key = (&*metadata.namespace, &*metadata.name);
+        let of_member = |one: &Member| Input::Pod(Arc::clone(&one.pod), Arc::clone(&one.workload));
+        let Some(slices) = self.slices.get(&key) else {
+            let selected = self.selected(&metadata.namespace, &service.spec.selector);
+            return selected.map(of_member).collect();
+        };
+        let mut inputs = Vec::new();
+        for slice in slices {
+            inputs.push(Input::Slice(Arc::clone(slice)));
+            for endpoint in &slice.endpoints {
+                let node = self.node(endpoint);
+                inputs.extend(node.map(|node| Input::Node(Arc::clone(node))));
+                let members = endpoint.addresses.iter().filter_map(|text| {
+                    let address = text.parse().ok()?;
+                    self.member(slice, endpoint, address)
+                });
+                inputs.extend(members.map(of_member));
+            }
+        }
+        inputs
+    }
+
+    /// The endpoints of `port`, sorted by address: those that are not ready too, but none that is
+    /// going.
     pub(super) fn endpoints(&self, service: &Service, port: &ServicePort) -> Vec<Endpoint> {
         let metadata = &service.metadata;
         let key = (&*metadata.namespace, &*metadata.name);
@@ -61,14 +120,16 @@ impl<'a> Index<'a> {
             Some(slices) => self.of_slices(slices, service, port),
             None => self.of_selector(service, port),
         };
-        endpoints.sort_by_key(|one| one.address);
+        // Of two entries for one address (an endpoint that moves between slices) the ready one
+        // counts.
+        endpoints.sort_by_key(|one| (one.address, !one.ready));
         endpoints.dedup_by_key(|one| one.address);
         endpoints
     }
 
     fn of_slices(
         &self,
-        slices: &[&EndpointSlice],
+        slices: &[&Arc<EndpointSlice>],
         service: &Service,
         port: &ServicePort,
     ) -> Vec<Endpoint> {
@@ -81,29 +142,26 @@ impl<'a> Index<'a> {
                 continue;
             };
             for endpoint in &slice.endpoints {
-                let ready = endpoint.conditions.ready.unwrap_or(true);
-                if !ready && !service.spec.publish_not_ready_addresses {
+                let conditions = &endpoint.conditions;
+                if conditions.terminating == Some(true) {
                     continue;
                 }
-                let named = endpoint
-                    .target_ref
-                    .as_ref()
-                    .filter(|one| one.kind == "Pod")
-                    .and_then(|one| {
-                        let namespace = one
-                            .namespace
-                            .as_deref()
-                            .unwrap_or(&slice.metadata.namespace);
-                        self.by_name.get(&(namespace, one.name.as_str()))
-                    });
-                for address in endpoint
-                    .addresses
-                    .iter()
-                    .filter_map(|text| text.parse().ok())
-                {
-                    let member = named.or_else(|| self.by_address.get(&address));
+                let ready = conditions.ready.unwrap_or(true);
+                let addresses = endpoint.addresses.iter();
+                for address in addresses.filter_map(|text| text.parse().ok()) {
+                    let member = self.member(slice, endpoint, address);
+                    let place = || {
+                        let node = self.node(endpoint)?;
+                        Some(Arc::new(locality::of_node(node)))
+                    };
                     endpoints.push(Endpoint {
-                        workload: member.map(|at| Arc::clone(&self.members[*at].workload)),
+                        workload: member.map(|one| Arc::clone(&one.workload)),
+                        locality: member
+                            .map(|one| Arc::clone(&one.workload.locality))
+                            .or_else(place)
+                            .unwrap_or_default(),
+                        ready: ready || service.spec.publish_not_ready_addresses,
+                        since: member.and_then(|one| one.since),
                         ..Endpoint::new(SocketAddr::new(address, target))
                     });
                 }
@@ -112,22 +170,49 @@ impl<'a> Index<'a> {
         endpoints
     }
 
+    /// The Pod behind an endpoint: the one that it names, or the one that has its address.
+    fn member(
+        &self,
+        slice: &EndpointSlice,
+        endpoint: &SliceEndpoint,
+        address: IpAddr,
+    ) -> Option<&'a Member> {
+        let named = endpoint.target_ref.as_ref().filter(|one| one.kind == "Pod");
+        let named = named.and_then(|one| {
+            let namespace = one.namespace.as_deref();
+            let namespace = namespace.unwrap_or(&slice.metadata.namespace);
+            self.by_name.get(&(namespace, one.name.as_str()))
+        });
+        let at = named.or_else(|| self.by_address.get(&address))?;
+        self.members.get(*at)
+    }
+
+    fn node(&self, endpoint: &SliceEndpoint) -> Option<&'a Arc<Node>> {
+        self.nodes?.get(endpoint.node_name.as_deref()?)
+    }
+
     fn of_selector(&self, service: &Service, port: &ServicePort) -> Vec<Endpoint> {
         let mut endpoints = Vec::new();
         for member in self.selected(&service.metadata.namespace, &service.spec.selector) {
-            let Member { pod, workload } = member;
-            let usable =
-                pod.is_ready() || (service.spec.publish_not_ready_addresses && !pod.is_finished());
+            let Member {
+                pod,
+                workload,
+                since,
+            } = member;
             let target = match &port.target_port {
                 None => Some(port.port),
                 Some(TargetPort::Number(number)) => Some(*number),
                 Some(TargetPort::Name(name)) => pod.port_named(name),
             };
-            let (true, Some(target)) = (usable, target) else {
+            let going = pod.is_finished() || pod.metadata.deletion_timestamp.is_some();
+            let (false, Some(target)) = (going, target) else {
                 continue;
             };
             endpoints.extend(workload.addresses.iter().map(|address| Endpoint {
                 workload: Some(Arc::clone(workload)),
+                locality: Arc::clone(&workload.locality),
+                ready: pod.is_ready() || service.spec.publish_not_ready_addresses,
+                since: *since,
                 ..Endpoint::new(SocketAddr::new(*address, target))
             }));
         }
@@ -152,7 +237,7 @@ impl<'a> Index<'a> {
         rarest
             .iter()
             .map(|at| &self.members[*at])
-            .filter(move |member| has_labels(&member.workload.labels, selector))
+            .filter(move |member| has_all(&member.workload.labels, selector))
     }
 
     /// Every Pod, in the order of namespace and name.
@@ -161,12 +246,30 @@ impl<'a> Index<'a> {
     }
 }
 
-/// Whether `labels` has all of `wanted`.
-pub(super) fn has_labels(
-    labels: &BTreeMap<String, String>,
-    wanted: &BTreeMap<String, String>,
-) -> bool {
-    wanted
-        .iter()
-        .all(|(label, value)| labels.get(label) == Some(value))
+/// Whether an endpoint has all of `wanted`: its Pod's own labels, and those that Istio adds about
+/// where it runs, which come first.
+pub(super) fn has_labels(endpoint: &Endpoint, wanted: &BTreeMap<String, String>) -> bool {
+    let place = &endpoint.locality;
+    let workload = endpoint.workload.as_deref();
+    wanted.iter().all(|(label, value)| {
+        let added = match label.as_str() {
+            locality::REGION => &*place.region,
+            locality::ZONE => &*place.zone,
+            locality::SUBZONE => &*place.subzone,
+            "kubernetes.io/hostname" => workload.and_then(|one| one.node.as_deref()).unwrap_or(""),
+            // Istio's name of the only cluster that there is.
+            "topology.istio.io/cluster" => "Kubernetes",
+            _ => "",
+        };
+        if added.is_empty() {
+            workload.is_some_and(|one| one.labels.get(label) == Some(value))
+        } else {
+            added == value
+        }
+    })
+}
+
+fn has_all(labels: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
+    let mut wanted = wanted.iter();
+    wanted.all(|(label, value)| labels.get(label) == Some(value))
 }

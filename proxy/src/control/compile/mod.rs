@@ -8,6 +8,8 @@
 mod address;
 mod cluster;
 mod endpoint;
+mod locality;
+mod policy;
 mod population;
 mod route;
 pub mod rules;
@@ -19,7 +21,9 @@ mod world;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use self::cluster::KeptClusters;
 use self::endpoint::Index;
 use self::population::KeptWorkload;
 use self::service::KeptTable;
@@ -34,6 +38,7 @@ pub struct Compiler {
     node: Arc<str>,
     cluster_domain: Arc<str>,
     workloads: HashMap<Key, KeptWorkload>,
+    clusters: HashMap<Hostname, KeptClusters>,
     tables: HashMap<(Hostname, u16), Vec<KeptTable>>,
     /// Of clusters that no DestinationRule speaks of.
     default_policy: Arc<crate::mesh::cluster::Policy>,
@@ -48,6 +53,19 @@ pub struct Compiled {
     pub snapshot: Arc<Snapshot>,
     /// What is wrong, by object.
     pub findings: Vec<(ObjectRef, Finding)>,
+    /// What had to be made anew.
+    pub work: Work,
+}
+
+/// What a compilation made anew, rather than taking it over from the time before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Pods.
+    pub workloads: usize,
+    /// Services whose clusters were made.
+    pub clusters: usize,
+    /// Route tables, of one port and audience each.
+    pub tables: usize,
 }
 
 impl Compiler {
@@ -57,24 +75,26 @@ impl Compiler {
             node: node.into(),
             cluster_domain: cluster_domain.into(),
             workloads: HashMap::new(),
+            clusters: HashMap::new(),
             tables: HashMap::new(),
             default_policy: Arc::default(),
             last: Arc::default(),
         }
     }
 
-    /// Makes the snapshot of `objects`. Its version counts up by one each time.
-    pub fn compile(&mut self, objects: &Objects) -> Compiled {
+    /// Makes the snapshot of `objects`. Its version counts up by one each time. `now` is when what
+    /// is new joined.
+    pub fn compile(&mut self, objects: &Objects, now: SystemTime) -> Compiled {
         let mut findings = Vec::new();
-        let members = self.workloads(objects, &mut findings);
+        let mut build = Build::default();
+        let members = self.workloads(objects, now, &mut build, &mut findings);
         let workloads = members
             .iter()
             .map(|one| Arc::clone(&one.workload))
             .collect();
-        let pods = Index::new(&members, objects.slices.values());
+        let pods = Index::new(&members, objects.slices.values(), &objects.nodes);
         let world = World::new(objects, &self.cluster_domain);
 
-        let mut build = Build::default();
         for (hostname, service) in &world.services {
             self.clusters_of(hostname, service, &pods, &world, &mut build);
         }
@@ -86,6 +106,7 @@ impl Compiler {
         world.report(&build, &mut findings);
 
         self.tables = build.tables;
+        self.clusters = build.kept_clusters;
         self.last = Arc::new(Snapshot {
             version: self.last.version + 1,
             cluster_domain: Arc::clone(&self.cluster_domain),
@@ -99,6 +120,7 @@ impl Compiler {
         Compiled {
             snapshot: Arc::clone(&self.last),
             findings,
+            work: build.work,
         }
     }
 }
@@ -108,6 +130,8 @@ impl Compiler {
 struct Build {
     clusters: HashMap<ClusterName, Arc<Cluster>>,
     private_clusters: HashMap<Arc<str>, HashMap<ClusterName, Variants>>,
+    kept_clusters: HashMap<Hostname, KeptClusters>,
+    work: Work,
     tables: HashMap<(Hostname, u16), Vec<KeptTable>>,
     services: HashMap<Hostname, Arc<Service>>,
 }

@@ -93,8 +93,13 @@ impl Compiler {
             .and_then(|kept| kept.iter().find(same));
         let table = match (before, routes) {
             (Some(kept), _) => Arc::clone(&kept.table),
-            (None, Some(routes)) => Arc::new(route::table(routes, port, &clusters)),
-            (None, None) => Arc::new(route::plain(cluster)),
+            (None, routes) => {
+                build.work.tables += 1;
+                Arc::new(match routes {
+                    Some(routes) => route::table(routes, port, &clusters),
+                    None => route::plain(cluster),
+                })
+            }
         };
         build.tables.entry(key).or_default().push(KeptTable {
             routes: routes.cloned(),

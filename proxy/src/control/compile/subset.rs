@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::visibility::{ByHost, is_public, named, sees};
 use crate::api::DestinationRule;
-use crate::api::destination_rule::Subset;
+use crate::api::destination_rule::{Subset, TrafficPolicy};
+use crate::policy::matcher::Caller;
 use crate::types::Hostname;
 
 /// Where rules for the whole mesh live.
@@ -13,6 +14,9 @@ const ROOT_NAMESPACE: &str = "istio-system";
 
 /// The rules by host, the older first.
 pub(super) type Rules = ByHost<Arc<DestinationRule>>;
+
+/// Rules that are merged into one, the oldest first.
+pub(super) type Merged = Vec<Arc<DestinationRule>>;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
@@ -23,14 +27,22 @@ pub(super) enum Client<'a> {
     In(&'a str),
 }
 
-/// Indexes the rules, given from the oldest to the youngest. A rule that is for some clients only
-/// is left out (validation has said so).
+/// The rules in force for a host, as clients of one namespace see them.
+#[derive(Debug, Default)]
+pub(super) struct Effective {
+    /// For the clients that a `workloadSelector` selects; the first one counts.
+    pub(super) selected: Vec<(Arc<Caller>, Merged)>,
+    /// For all others.
+    pub(super) others: Merged,
+}
+
+/// Indexes the rules, given from the oldest to the youngest.
 pub(super) fn index<'a>(
     rules: impl Iterator<Item = &'a Arc<DestinationRule>>,
     cluster_domain: &str,
 ) -> Rules {
     let mut index = ByHost::new();
-    for rule in rules.filter(|rule| rule.spec.workload_selector.is_none()) {
+    for rule in rules {
         let namespace = &rule.metadata.namespace;
         let host = Hostname::resolve(&rule.spec.host, namespace, cluster_domain);
         index.insert(&host, Arc::clone(rule));
@@ -46,12 +58,16 @@ pub(super) fn effective(
     host: &Hostname,
     namespace: &str,
     client: Client<'_>,
-) -> Vec<Arc<DestinationRule>> {
+) -> Effective {
     let seen = |rule: &DestinationRule| {
+        let own = &*rule.metadata.namespace;
         let export_to = &rule.spec.export_to;
         match client {
+            // A rule for some workloads is for those of its own namespace.
+            Client::In(client) if rule.spec.workload_selector.is_some() => client == own,
+            Client::Any if rule.spec.workload_selector.is_some() => false,
             Client::Any => is_public(export_to),
-            Client::In(client) => sees(export_to, &rule.metadata.namespace, client),
+            Client::In(client) => sees(export_to, own, client),
         }
     };
     let own = match client {
@@ -60,34 +76,69 @@ pub(super) fn effective(
     };
     for level in own.into_iter().chain([namespace, ROOT_NAMESPACE]) {
         for list in rules.find(host) {
-            let mut found: Vec<Arc<DestinationRule>> = Vec::new();
-            for rule in list {
-                if &*rule.metadata.namespace != level || !seen(rule) {
-                    continue;
-                }
-                // A younger rule adds its subsets where it is seen by at least as many.
-                let adds = found.first().is_none_or(|first| {
-                    let wide = is_public(&rule.spec.export_to);
-                    let first = &first.spec.export_to;
-                    wide || first.iter().all(|one| rule.spec.export_to.contains(one))
-                        && !first.is_empty()
-                });
-                if adds {
-                    found.push(Arc::clone(rule));
-                }
-            }
-            if !found.is_empty() {
-                return found;
+            let list: Vec<_> = list
+                .iter()
+                .filter(|rule| &*rule.metadata.namespace == level && seen(rule))
+                .collect();
+            if !list.is_empty() {
+                return merge(&list);
             }
         }
     }
-    Vec::new()
+    Effective::default()
+}
+
+/// Puts together what says the same about whom it is for.
+fn merge(list: &[&Arc<DestinationRule>]) -> Effective {
+    let mut effective = Effective::default();
+    for rule in list {
+        let selector = rule.spec.workload_selector.as_ref();
+        let Some(selector) = selector.filter(|one| !one.match_labels.is_empty()) else {
+            if adds(&effective.others, rule) {
+                effective.others.push(Arc::clone(rule));
+            }
+            continue;
+        };
+        let known = &mut effective.selected;
+        match known
+            .iter_mut()
+            .find(|(one, _)| one.labels == selector.match_labels)
+        {
+            Some((_, merged)) => merged.push(Arc::clone(rule)),
+            None => {
+                let caller = Caller {
+                    namespace: None,
+                    labels: selector.match_labels.clone(),
+                };
+                known.push((Arc::new(caller), vec![Arc::clone(rule)]));
+            }
+        }
+    }
+    effective
+}
+
+/// A younger rule adds to an older one where it is seen by at least as many.
+fn adds(merged: &Merged, rule: &DestinationRule) -> bool {
+    merged.first().is_none_or(|first| {
+        let first = &first.spec.export_to;
+        is_public(&rule.spec.export_to)
+            || !first.is_empty() && first.iter().all(|one| rule.spec.export_to.contains(one))
+    })
+}
+
+/// Every rule that speaks of `host`, to whomever: all that the clusters of a service depend on,
+/// besides the service itself and its endpoints.
+pub(super) fn all<'a>(
+    rules: &'a Rules,
+    host: &'a Hostname,
+) -> impl Iterator<Item = &'a Arc<DestinationRule>> {
+    rules.find(host).flatten()
 }
 
 /// The namespaces whose clients may see other rules for `host` than [`Client::Any`] does.
 pub(super) fn particular(rules: &Rules, host: &Hostname) -> BTreeSet<Arc<str>> {
     let mut namespaces = BTreeSet::new();
-    for rule in rules.find(host).flatten() {
+    for rule in all(rules, host) {
         let own = &rule.metadata.namespace;
         namespaces.insert(Arc::clone(own));
         named(&rule.spec.export_to, own, &mut namespaces);
@@ -96,8 +147,16 @@ pub(super) fn particular(rules: &Rules, host: &Hostname) -> BTreeSet<Arc<str>> {
 }
 
 /// The subsets of `rules`; of two with one name the first counts.
-pub(super) fn subsets(rules: &[Arc<DestinationRule>]) -> Vec<&Subset> {
+pub(super) fn subsets(rules: &Merged) -> Vec<&Subset> {
     let mut names = HashSet::new();
     let all = rules.iter().flat_map(|rule| &rule.spec.subsets);
     all.filter(|subset| names.insert(&subset.name)).collect()
+}
+
+/// The policy of `rules`: the oldest rule that has one.
+pub(super) fn policy(rules: &Merged) -> Option<&TrafficPolicy> {
+    let mut policies = rules
+        .iter()
+        .filter_map(|rule| rule.spec.traffic_policy.as_ref());
+    policies.next()
 }

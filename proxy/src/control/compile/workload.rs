@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::api::{Namespace, Pod};
 use crate::mesh::{Enrolment, FailureMode, Workload};
-use crate::types::Finding;
+use crate::types::{Finding, Locality};
 
 const MESH: &str = "aquifer.io/mesh";
 const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
@@ -30,6 +30,7 @@ pub(super) fn compile(
     pod: &Pod,
     namespace: Option<&Namespace>,
     node: &str,
+    place: Arc<Locality>,
     findings: &mut Vec<Finding>,
 ) -> Workload {
     let metadata = &pod.metadata;
@@ -66,7 +67,7 @@ pub(super) fn compile(
             .unwrap_or_else(|| "default".into()),
         addresses,
         node: pod.spec.node_name.clone(),
-        locality: Arc::default(),
+        locality: place,
         host_network: pod.spec.host_network,
         enrolled,
         local,

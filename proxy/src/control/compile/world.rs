@@ -15,6 +15,7 @@ const MAX_FINDINGS: usize = 100;
 /// What the objects say, by what it is looked up by.
 pub(super) struct World<'a> {
     pub(super) services: BTreeMap<Hostname, &'a Arc<api::Service>>,
+    pub(super) namespaces: &'a BTreeMap<Arc<str>, Arc<api::Namespace>>,
     pub(super) routes: route::Rules,
     /// Those that route HTTP for the mesh, the older first.
     all_routes: Vec<&'a Arc<Routes>>,
@@ -43,6 +44,7 @@ impl<'a> World<'a> {
         rules.sort_by(|one, other| one.metadata.age().cmp(&other.metadata.age()));
         Self {
             services,
+            namespaces: &objects.namespaces,
             routes: route::index(routes.iter().copied()),
             all_routes: routes,
             destination_rules: subset::index(rules.into_iter(), cluster_domain),

@@ -1,0 +1,1 @@
+//! Precedence of rule, port and subset, and the defaults.
