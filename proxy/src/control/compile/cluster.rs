@@ -129,7 +129,12 @@ impl Compiler {
                 hostname,
                 port: port.port,
                 protocol: protocol(port),
-                endpoints: pods.endpoints(service, port).into(),
+                endpoints: {
+                    let mut endpoints = pods.endpoints(service, port);
+                    // The data plane does not tell them apart yet.
+                    endpoints.retain(|one| one.ready);
+                    endpoints.into()
+                },
                 distribution: distribution(service, namespace),
                 default: &self.default_policy,
                 before: before.map(|one| {

@@ -14,6 +14,7 @@ use crate::api::destination_rule::{
 use crate::mesh::cluster::{Http, Http2Keepalive, Keepalive, Policy, Tcp};
 use crate::policy::balance::Algorithm;
 use crate::policy::circuit::{Budget, Limits};
+use crate::policy::matcher::Field;
 use crate::policy::{hash, locality, outlier, slow_start};
 use crate::types::Percent;
 
@@ -165,8 +166,8 @@ fn algorithm(given: Option<&LoadBalancer>) -> Algorithm {
 
 fn key(given: &ConsistentHash) -> Option<hash::Key> {
     if let Some(name) = &given.http_header_name {
-        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
-        return Some(hash::Key::Header(name));
+        let field = Field::Header(HeaderName::from_bytes(name.as_bytes()).ok()?);
+        return Some(hash::Key::Header(field));
     }
     if let Some(cookie) = &given.http_cookie {
         let attributes = cookie.attributes.iter();
