@@ -1,5 +1,6 @@
 //! What the endpoints of a cluster, their health and their places amount to.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
@@ -158,16 +159,18 @@ impl Level {
         let mut groups = Vec::new();
         // Panic spreads over all endpoints alike.
         if let Some(weights) = group_weights.filter(|_| !panic) {
-            for (number, weight) in (0..).zip(weights) {
-                let all = members.iter().filter(|member| member.group == number);
-                let total = all.count();
-                let own: Vec<&Member<'_>> = usable
-                    .iter()
-                    .copied()
-                    .filter(|member| member.group == number)
-                    .collect();
-                let available = (own.len() * OVERPROVISIONING) as f64 / 100.0 / total.max(1) as f64;
-                let share = f64::from(*weight) * available.min(1.0);
+            let mut by_group: BTreeMap<u32, (usize, Vec<&Member<'_>>)> = BTreeMap::new();
+            for member in members {
+                let (total, own) = by_group.entry(member.group).or_default();
+                *total += 1;
+                if member.candidate.healthy {
+                    own.push(member);
+                }
+            }
+            for (number, (total, own)) in by_group {
+                let weight = weights.get(number as usize).copied().unwrap_or(0);
+                let available = (own.len() * OVERPROVISIONING) as f64 / 100.0 / total as f64;
+                let share = f64::from(weight) * available.min(1.0);
                 if share > 0.0 {
                     groups.push(Group::new(&own, share));
                 }
@@ -218,28 +221,23 @@ impl HashTable {
 /// Each endpoint's share of the traffic: of its locality's by weight, where localities have
 /// shares. One without endpoints leaves its share unused, which scales the others alike.
 fn shares(usable: &[&Member<'_>], group_weights: Option<&[u32]>) -> Vec<(u32, SocketAddr, f64)> {
-    let weight = |member: &&&Member<'_>| f64::from(member.candidate.weight.get());
-    let of_group = |group: u32| -> f64 {
-        let members = usable.iter().filter(|member| member.group == group);
-        members.map(|member| weight(&member)).sum()
+    let one = [1];
+    let parts = group_weights.unwrap_or(&one);
+    let group = |member: &Member<'_>| match group_weights {
+        Some(_) => member.group as usize,
+        None => 0,
     };
-    let parts: Vec<(f64, f64)> = match group_weights {
-        Some(weights) => {
-            let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
-            (0..)
-                .zip(weights)
-                .map(|(group, weight)| (f64::from(*weight) / total, of_group(group)))
-                .collect()
+    let weight = |member: &Member<'_>| f64::from(member.candidate.weight.get());
+    let total: f64 = parts.iter().map(|part| f64::from(*part)).sum();
+    let mut sums = vec![0.0; parts.len()];
+    for member in usable {
+        if let Some(sum) = sums.get_mut(group(member)) {
+            *sum += weight(member);
         }
-        None => Vec::new(),
-    };
-    let whole = (1.0, usable.iter().map(|member| weight(&member)).sum());
+    }
     let share = |member: &&Member<'_>| {
-        let (part, sum) = match group_weights {
-            Some(_) => *parts.get(member.group as usize)?,
-            None => whole,
-        };
-        let share = weight(&member) * part / sum;
+        let part = f64::from(*parts.get(group(member))?) / total;
+        let share = weight(member) * part / sums.get(group(member))?;
         (share > 0.0).then_some((member.number, member.candidate.address, share))
     };
     usable.iter().filter_map(share).collect()
