@@ -42,8 +42,8 @@ pub struct Abort {
 pub enum Status {
     /// This status and [`BODY`]; of a gRPC request the status that stands for it.
     Http(StatusCode),
-    /// This status in `grpc-status`, with HTTP's 200; `content-type: application/grpc` whatever
-    /// the request was.
+    /// This status in `grpc-status`, and [`BODY`] as its message. A request that is not gRPC is
+    /// answered 200 with [`BODY`] as plain text, and nothing tells the status (seen, Envoy 1.40).
     Grpc(grpc::Status),
 }
 

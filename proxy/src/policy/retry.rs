@@ -251,8 +251,8 @@ impl<'a> Attempts<'a> {
         Verdict::Retry(backoff)
     }
 
-    /// Envoy doubles the range from the base to ten times the base (`backoff_strategy.cc`). Its
-    /// documents say (2^k − 1) times the base, which is what it did before 1.12.
+    /// Envoy doubles the range from the base to ten times the base (`backoff_strategy.cc`, and seen
+    /// on 1.40). Its documents say (2^k − 1) times the base, which older versions had.
     fn backoff(&self) -> Backoff {
         let base = self.policy.backoff;
         let doubled = 1_u32.checked_shl(self.retries).unwrap_or(u32::MAX);

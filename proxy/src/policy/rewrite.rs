@@ -118,7 +118,8 @@ impl Matched {
 }
 
 impl PathRewrite {
-    /// The new target for a request of `path` and `query` (without its `?`).
+    /// The new target for a request of `path` and `query` (without its `?`). `None` where nothing
+    /// is left of the path, or where `uri` is empty: then it stays as it is (Envoy).
     ///
     /// Bytes that a path must not hold are percent-encoded, and a path that does not begin with a
     /// slash gets one: where Envoy would send a malformed target, this one is sound.
@@ -130,14 +131,18 @@ impl PathRewrite {
         path: &str,
         query: Option<&str>,
         matched: Matched,
-    ) -> Result<PathAndQuery, TooLong> {
+    ) -> Result<Option<PathAndQuery>, TooLong> {
         let mut new = Vec::with_capacity(path.len() + 16);
         match self {
+            Self::Matched(with) if with.is_empty() => return Ok(None),
             Self::Matched(with) => {
                 new.extend_from_slice(with.as_bytes());
                 new.extend_from_slice(matched.rest(path.as_bytes()));
             }
             Self::Regex(substitution) => substitution.apply(path.as_bytes(), &mut new)?,
+        }
+        if new.is_empty() {
+            return Ok(None);
         }
         let mut text = Vec::with_capacity(new.len() + query.map_or(0, str::len) + 2);
         if new.first() != Some(&b'/') {
@@ -149,7 +154,9 @@ impl PathRewrite {
             target::encode(query.as_bytes(), target::QUERY, &mut text);
         }
         // The one reason that is left: every byte is allowed, and there is a slash.
-        PathAndQuery::from_maybe_shared(Bytes::from(text)).map_err(|_| TooLong)
+        PathAndQuery::from_maybe_shared(Bytes::from(text))
+            .map(Some)
+            .map_err(|_| TooLong)
     }
 }
 

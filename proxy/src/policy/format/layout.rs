@@ -54,6 +54,15 @@ impl Layout {
                     pieces.push(Piece::Fraction(digits as u8 - b'0'));
                     rest = &tail[3..];
                 }
+                // Always UTC.
+                (Some('z'), _) => {
+                    plain.push_str("+0000");
+                    rest = &tail[2..];
+                }
+                (Some('Z'), _) => {
+                    plain.push_str("UTC");
+                    rest = &tail[2..];
+                }
                 (Some(known), _) if KNOWN.contains(known) => {
                     plain.push('%');
                     plain.push(known);

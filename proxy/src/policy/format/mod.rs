@@ -4,17 +4,14 @@
 //! ask is answered by whoever renders ([`Variables`]).
 
 mod layout;
+mod names;
 mod operator;
 mod variables;
 
-use std::borrow::Cow;
-use std::io::Write;
-
-use self::operator::{GrpcForm, Operator, Shape};
+use self::operator::Operator;
 pub use self::variables::{
     End, Message, Moment, Name, Nothing, Number, Side, Text, Tls, Variables,
 };
-use super::grpc;
 
 /// The longest template, in bytes. Header values of this length are refused by most servers.
 const LONGEST: usize = 64 * 1024;
@@ -50,13 +47,13 @@ pub enum FormatError {
     Unterminated(usize),
     /// Parentheses missing.
     #[error("%{0}% needs an argument in parentheses")]
-    NeedsArgument(String),
+    NeedsArgument(&'static str),
     /// Parentheses where none may be.
     #[error("%{0}% takes no argument")]
-    NoArgument(String),
+    NoArgument(&'static str),
     /// A length where none may be.
     #[error("%{0}% can't be cut to a length")]
-    NoLength(String),
+    NoLength(&'static str),
     /// A length that is no number.
     #[error("the length after %{0}(…): is not a number of bytes")]
     Length(String),
@@ -64,16 +61,23 @@ pub enum FormatError {
     #[error("%{name}(…)% has {piece} in its layout, which is not supported")]
     Layout {
         /// The operator.
-        name: String,
+        name: &'static str,
         /// The piece.
         piece: String,
+    },
+    /// Something in the parentheses that is not supported.
+    #[error("%{name}({given})%: supported is {allowed}")]
+    Option {
+        /// The operator.
+        name: &'static str,
+        /// As it was written.
+        given: String,
+        /// What may stand there.
+        allowed: &'static str,
     },
     /// Not a header's name.
     #[error("{0:?} is not the name of a header")]
     FieldName(String),
-    /// Not a form of a gRPC status.
-    #[error("%GRPC_STATUS({0})%: the form is one of CAMEL_STRING, SNAKE_STRING, NUMBER")]
-    GrpcForm(String),
     /// Reads the environment.
     #[error(
         "%ENVIRONMENT(…)% is not supported: the environment is the node proxy's and not the pod's; write the value itself"
@@ -135,6 +139,15 @@ impl Template {
     pub fn reads(&self, message: Message) -> bool {
         self.parts.iter().any(|part| {
             matches!(part, Part::Operator(Operator::Field { message: asked, .. }) if *asked == message)
+        })
+    }
+
+    /// Operators that Envoy knows and that never have an answer here, such as metadata: worth a
+    /// warning, since what they stand for is left out.
+    pub fn absent(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Operator(Operator::Absent(name)) => Some(*name),
+            _ => None,
         })
     }
 
@@ -201,95 +214,6 @@ fn operator(text: &str, position: usize) -> Result<(Operator, usize), FormatErro
     }
     let operator = Operator::new(name, arguments, most)?;
     Ok((operator, text.len() - rest.len() + 1))
-}
-
-impl Operator {
-    fn render(&self, variables: &impl Variables, out: &mut Vec<u8>) {
-        match self {
-            Self::Time(moment, layout) => {
-                if let Some(time) = variables.time(*moment) {
-                    layout.write(time, out);
-                }
-            }
-            Self::Address(end, shape) => {
-                if let Some(address) = variables.address(*end) {
-                    let written = match shape {
-                        Shape::Whole => write!(out, "{address}"),
-                        Shape::Host => write!(out, "{}", address.ip()),
-                        Shape::Port => write!(out, "{}", address.port()),
-                    };
-                    debug_assert!(written.is_ok(), "a Vec takes every byte");
-                }
-            }
-            Self::Field {
-                message,
-                name,
-                otherwise,
-                most,
-            } => {
-                let first = variables.field(*message, name);
-                let value = first.or_else(|| variables.field(*message, otherwise.as_ref()?));
-                let value = value.unwrap_or_default();
-                let len = most.map_or(value.len(), |most| most.min(value.len()));
-                out.extend_from_slice(&value[..len]);
-            }
-            Self::Text(text) => {
-                let value = variables.text(*text).unwrap_or_default();
-                let value = match text {
-                    // Envoy writes the absence of flags.
-                    Text::ResponseFlags | Text::ResponseFlagsLong if value.is_empty() => {
-                        Cow::Borrowed("-")
-                    }
-                    _ => value,
-                };
-                out.extend_from_slice(value.as_bytes());
-            }
-            Self::Number(number) => {
-                let value = variables.number(*number).or(number.otherwise());
-                if let Some(value) = value {
-                    let written = write!(out, "{value}");
-                    debug_assert!(written.is_ok(), "a Vec takes every byte");
-                }
-            }
-            Self::GrpcStatus(form) => {
-                let Some(number) = variables.number(Number::GrpcStatus) else {
-                    return;
-                };
-                let status = u32::try_from(number).ok().and_then(grpc::Status::from_code);
-                let written = match (form, status) {
-                    (GrpcForm::Camel, Some(status)) => write!(out, "{}", status.camel_name()),
-                    (GrpcForm::Snake, Some(status)) => write!(out, "{}", status.name()),
-                    // A number that gRPC does not define is written as it is (Envoy).
-                    (GrpcForm::Number, _) | (_, None) => write!(out, "{number}"),
-                };
-                debug_assert!(written.is_ok(), "a Vec takes every byte");
-            }
-            Self::Nothing => {}
-        }
-    }
-}
-
-impl Number {
-    /// What Envoy writes where there is nothing yet.
-    fn otherwise(self) -> Option<u64> {
-        match self {
-            Self::ResponseCode
-            | Self::BytesReceived
-            | Self::BytesSent
-            | Self::RequestHeadersBytes
-            | Self::ResponseHeadersBytes
-            | Self::ResponseTrailersBytes
-            | Self::ConnectionId
-            | Self::UpstreamConnectionId
-            | Self::AttemptCount => Some(0),
-            Self::GrpcStatus
-            | Self::Duration
-            | Self::RequestDuration
-            | Self::ResponseDuration
-            | Self::ResponseSendDuration
-            | Self::DownstreamHandshakeDuration => None,
-        }
-    }
 }
 
 #[cfg(test)]

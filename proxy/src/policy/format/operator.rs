@@ -1,40 +1,55 @@
-//! Envoy's command operators: their names, what may stand in their parentheses, what they ask.
-//!
-//! Names and arguments are those of Envoy 1.40 (`source/common/formatter/`), and of its older
-//! header formatter where manifests still use that spelling (`UPSTREAM_METADATA(["ns","key"])`).
+//! One command operator: compiled from its name, arguments and length, and rendered.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::net::IpAddr;
 
 use http::HeaderName;
+use ipnet::IpNet;
 
 use super::FormatError;
 use super::layout::Layout;
-use super::variables::{End, Message, Moment, Name, Number, Side, Text, Tls};
+use super::names::{Arguments, Kind};
+use super::variables::{End, Message, Moment, Name, Number, Text, Variables};
+use crate::policy::grpc;
 
 /// A compiled operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Operator {
     Time(Moment, Layout),
-    Address(End, Shape),
+    Address(End),
+    Host(End),
+    /// The network of so many bits that the host is in.
+    Network(End, u8),
+    Port(End),
     Field {
         message: Message,
         name: Name,
         /// Asked where the first is absent.
         otherwise: Option<Name>,
+        part: Part,
         /// Bytes at most.
         most: Option<usize>,
     },
     Text(Text),
+    /// With spaces as underscores.
+    Words(Text),
     Number(Number),
     GrpcStatus(GrpcForm),
-    /// Valid, and about something that this proxy does not have.
-    Nothing,
+    /// Known by this name, and about something that this proxy does not have.
+    Absent(&'static str),
 }
 
-/// Which part of an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+/// Which part of a field's value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Part {
     Whole,
-    Host,
-    Port,
+    /// Of a path, without its query.
+    Path,
+    /// Of a path.
+    Query,
+    /// Of a path: the first value of this parameter, not decoded.
+    Parameter(Box<str>),
 }
 
 /// How a gRPC status is written.
@@ -45,286 +60,7 @@ pub(super) enum GrpcForm {
     Number,
 }
 
-/// What a name stands for, before its arguments are read.
-#[derive(Clone, Copy)]
-enum Kind {
-    Time(Moment),
-    Address(End, Shape),
-    Field(Message),
-    Text(Text),
-    Number(Number),
-    GrpcStatus,
-    GrpcStatusNumber,
-    /// Something that this proxy does not have; whether arguments must, may or must not follow.
-    Nothing(Arguments),
-    Environment,
-}
-
-#[derive(Clone, Copy)]
-enum Arguments {
-    None,
-    Optional,
-    Required,
-}
-
-macro_rules! both_sides {
-    ($($down:literal, $up:literal => $what:ident;)+) => {
-        /// What TLS tells, by side.
-        const TLS: &[(&str, Kind)] = &[$(
-            ($down, Kind::Text(Text::Tls(Side::Downstream, Tls::$what))),
-            ($up, Kind::Text(Text::Tls(Side::Upstream, Tls::$what))),
-        )+];
-    };
-}
-
-both_sides! {
-    "DOWNSTREAM_PEER_URI_SAN", "UPSTREAM_PEER_URI_SAN" => PeerUriSan;
-    "DOWNSTREAM_PEER_DNS_SAN", "UPSTREAM_PEER_DNS_SAN" => PeerDnsSan;
-    "DOWNSTREAM_PEER_IP_SAN", "UPSTREAM_PEER_IP_SAN" => PeerIpSan;
-    "DOWNSTREAM_PEER_EMAIL_SAN", "UPSTREAM_PEER_EMAIL_SAN" => PeerEmailSan;
-    "DOWNSTREAM_PEER_OTHERNAME_SAN", "UPSTREAM_PEER_OTHERNAME_SAN" => PeerOthernameSan;
-    "DOWNSTREAM_LOCAL_URI_SAN", "UPSTREAM_LOCAL_URI_SAN" => LocalUriSan;
-    "DOWNSTREAM_LOCAL_DNS_SAN", "UPSTREAM_LOCAL_DNS_SAN" => LocalDnsSan;
-    "DOWNSTREAM_LOCAL_IP_SAN", "UPSTREAM_LOCAL_IP_SAN" => LocalIpSan;
-    "DOWNSTREAM_LOCAL_EMAIL_SAN", "UPSTREAM_LOCAL_EMAIL_SAN" => LocalEmailSan;
-    "DOWNSTREAM_LOCAL_OTHERNAME_SAN", "UPSTREAM_LOCAL_OTHERNAME_SAN" => LocalOthernameSan;
-    "DOWNSTREAM_PEER_SUBJECT", "UPSTREAM_PEER_SUBJECT" => PeerSubject;
-    "DOWNSTREAM_LOCAL_SUBJECT", "UPSTREAM_LOCAL_SUBJECT" => LocalSubject;
-    "DOWNSTREAM_PEER_ISSUER", "UPSTREAM_PEER_ISSUER" => PeerIssuer;
-    "DOWNSTREAM_PEER_FINGERPRINT_256", "UPSTREAM_PEER_FINGERPRINT_256" => PeerFingerprint256;
-    "DOWNSTREAM_PEER_FINGERPRINT_1", "UPSTREAM_PEER_FINGERPRINT_1" => PeerFingerprint1;
-    "DOWNSTREAM_PEER_SERIAL", "UPSTREAM_PEER_SERIAL" => PeerSerial;
-    "DOWNSTREAM_PEER_CERT", "UPSTREAM_PEER_CERT" => PeerCertificate;
-    "DOWNSTREAM_TLS_SESSION_ID", "UPSTREAM_TLS_SESSION_ID" => SessionId;
-    "DOWNSTREAM_TLS_CIPHER", "UPSTREAM_TLS_CIPHER" => Cipher;
-    "DOWNSTREAM_TLS_VERSION", "UPSTREAM_TLS_VERSION" => Version;
-}
-
-/// Everything else.
-const OTHERS: &[(&str, Kind)] = &[
-    ("BYTES_RECEIVED", Kind::Number(Number::BytesReceived)),
-    ("BYTES_SENT", Kind::Number(Number::BytesSent)),
-    ("CLUSTER_METADATA", Kind::Nothing(Arguments::Required)),
-    ("COMMON_DURATION", Kind::Nothing(Arguments::Required)),
-    ("CONNECTION_ID", Kind::Number(Number::ConnectionId)),
-    (
-        "CONNECTION_TERMINATION_DETAILS",
-        Kind::Text(Text::ConnectionTerminationDetails),
-    ),
-    ("CUSTOM_FLAGS", Kind::Nothing(Arguments::None)),
-    (
-        "DOWNSTREAM_DIRECT_LOCAL_ADDRESS",
-        Kind::Address(End::DownstreamDirectLocal, Shape::Whole),
-    ),
-    (
-        "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT",
-        Kind::Address(End::DownstreamDirectLocal, Shape::Host),
-    ),
-    (
-        "DOWNSTREAM_DIRECT_LOCAL_PORT",
-        Kind::Address(End::DownstreamDirectLocal, Shape::Port),
-    ),
-    (
-        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS",
-        Kind::Address(End::DownstreamDirectRemote, Shape::Whole),
-    ),
-    (
-        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
-        Kind::Address(End::DownstreamDirectRemote, Shape::Host),
-    ),
-    (
-        "DOWNSTREAM_DIRECT_REMOTE_PORT",
-        Kind::Address(End::DownstreamDirectRemote, Shape::Port),
-    ),
-    (
-        "DOWNSTREAM_HANDSHAKE_DURATION",
-        Kind::Number(Number::DownstreamHandshakeDuration),
-    ),
-    (
-        "DOWNSTREAM_HEADER_BYTES_RECEIVED",
-        Kind::Number(Number::RequestHeadersBytes),
-    ),
-    (
-        "DOWNSTREAM_HEADER_BYTES_SENT",
-        Kind::Number(Number::ResponseHeadersBytes),
-    ),
-    (
-        "DOWNSTREAM_LOCAL_ADDRESS",
-        Kind::Address(End::DownstreamLocal, Shape::Whole),
-    ),
-    (
-        "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
-        Kind::Address(End::DownstreamLocal, Shape::Host),
-    ),
-    (
-        "DOWNSTREAM_LOCAL_PORT",
-        Kind::Address(End::DownstreamLocal, Shape::Port),
-    ),
-    (
-        "DOWNSTREAM_PEER_CERT_V_END",
-        Kind::Time(Moment::ValidUntil(Side::Downstream)),
-    ),
-    (
-        "DOWNSTREAM_PEER_CERT_V_START",
-        Kind::Time(Moment::ValidFrom(Side::Downstream)),
-    ),
-    (
-        "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1",
-        Kind::Nothing(Arguments::None),
-    ),
-    (
-        "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256",
-        Kind::Nothing(Arguments::None),
-    ),
-    (
-        "DOWNSTREAM_PEER_CHAIN_SERIALS",
-        Kind::Nothing(Arguments::None),
-    ),
-    (
-        "DOWNSTREAM_REMOTE_ADDRESS",
-        Kind::Address(End::DownstreamRemote, Shape::Whole),
-    ),
-    (
-        "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
-        Kind::Address(End::DownstreamRemote, Shape::Host),
-    ),
-    (
-        "DOWNSTREAM_REMOTE_PORT",
-        Kind::Address(End::DownstreamRemote, Shape::Port),
-    ),
-    (
-        "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
-        Kind::Text(Text::DownstreamTransportFailureReason),
-    ),
-    (
-        "DOWNSTREAM_WIRE_BYTES_RECEIVED",
-        Kind::Nothing(Arguments::None),
-    ),
-    ("DOWNSTREAM_WIRE_BYTES_SENT", Kind::Nothing(Arguments::None)),
-    ("DURATION", Kind::Number(Number::Duration)),
-    ("DYNAMIC_METADATA", Kind::Nothing(Arguments::Required)),
-    ("EMIT_TIME", Kind::Time(Moment::Emit)),
-    ("ENVIRONMENT", Kind::Environment),
-    ("FILTER_CHAIN_NAME", Kind::Nothing(Arguments::None)),
-    ("FILTER_STATE", Kind::Nothing(Arguments::Optional)),
-    ("GRPC_STATUS", Kind::GrpcStatus),
-    ("GRPC_STATUS_NUMBER", Kind::GrpcStatusNumber),
-    ("HOSTNAME", Kind::Text(Text::Hostname)),
-    ("LOCAL_REPLY_BODY", Kind::Text(Text::LocalReplyBody)),
-    ("METADATA", Kind::Nothing(Arguments::Required)),
-    ("PER_REQUEST_STATE", Kind::Nothing(Arguments::Required)),
-    ("PROTOCOL", Kind::Text(Text::Protocol)),
-    ("REQ", Kind::Field(Message::Request)),
-    (
-        "REQUESTED_SERVER_NAME",
-        Kind::Text(Text::RequestedServerName),
-    ),
-    ("REQUEST_DURATION", Kind::Number(Number::RequestDuration)),
-    (
-        "REQUEST_HEADERS_BYTES",
-        Kind::Number(Number::RequestHeadersBytes),
-    ),
-    ("REQUEST_TX_DURATION", Kind::Nothing(Arguments::None)),
-    ("RESP", Kind::Field(Message::Response)),
-    ("RESPONSE_CODE", Kind::Number(Number::ResponseCode)),
-    (
-        "RESPONSE_CODE_DETAILS",
-        Kind::Text(Text::ResponseCodeDetails),
-    ),
-    ("RESPONSE_DURATION", Kind::Number(Number::ResponseDuration)),
-    ("RESPONSE_FLAGS", Kind::Text(Text::ResponseFlags)),
-    ("RESPONSE_FLAGS_LONG", Kind::Text(Text::ResponseFlagsLong)),
-    (
-        "RESPONSE_HEADERS_BYTES",
-        Kind::Number(Number::ResponseHeadersBytes),
-    ),
-    (
-        "RESPONSE_TRAILERS_BYTES",
-        Kind::Number(Number::ResponseTrailersBytes),
-    ),
-    (
-        "RESPONSE_TX_DURATION",
-        Kind::Number(Number::ResponseSendDuration),
-    ),
-    ("ROUNDTRIP_DURATION", Kind::Nothing(Arguments::None)),
-    ("ROUTE_NAME", Kind::Text(Text::RouteName)),
-    ("START_TIME", Kind::Time(Moment::Start)),
-    ("STREAM_ID", Kind::Text(Text::StreamId)),
-    ("TLS_JA3_FINGERPRINT", Kind::Nothing(Arguments::None)),
-    ("TLS_JA4_FINGERPRINT", Kind::Nothing(Arguments::None)),
-    ("TRACE_ID", Kind::Text(Text::TraceId)),
-    ("TRAILER", Kind::Field(Message::Trailers)),
-    ("UNIQUE_ID", Kind::Text(Text::StreamId)),
-    ("UPSTREAM_CLUSTER", Kind::Text(Text::UpstreamCluster)),
-    ("UPSTREAM_CLUSTER_RAW", Kind::Text(Text::UpstreamClusterRaw)),
-    (
-        "UPSTREAM_CONNECTION_ID",
-        Kind::Number(Number::UpstreamConnectionId),
-    ),
-    (
-        "UPSTREAM_CONNECTION_POOL_READY_DURATION",
-        Kind::Nothing(Arguments::None),
-    ),
-    ("UPSTREAM_FILTER_STATE", Kind::Nothing(Arguments::Optional)),
-    (
-        "UPSTREAM_HEADER_BYTES_RECEIVED",
-        Kind::Nothing(Arguments::None),
-    ),
-    ("UPSTREAM_HEADER_BYTES_SENT", Kind::Nothing(Arguments::None)),
-    (
-        "UPSTREAM_HOST",
-        Kind::Address(End::UpstreamRemote, Shape::Whole),
-    ),
-    ("UPSTREAM_HOST_NAME", Kind::Text(Text::UpstreamHostName)),
-    (
-        "UPSTREAM_LOCAL_ADDRESS",
-        Kind::Address(End::UpstreamLocal, Shape::Whole),
-    ),
-    (
-        "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
-        Kind::Address(End::UpstreamLocal, Shape::Host),
-    ),
-    (
-        "UPSTREAM_LOCAL_PORT",
-        Kind::Address(End::UpstreamLocal, Shape::Port),
-    ),
-    ("UPSTREAM_METADATA", Kind::Nothing(Arguments::Required)),
-    (
-        "UPSTREAM_PEER_CERT_V_END",
-        Kind::Time(Moment::ValidUntil(Side::Upstream)),
-    ),
-    (
-        "UPSTREAM_PEER_CERT_V_START",
-        Kind::Time(Moment::ValidFrom(Side::Upstream)),
-    ),
-    ("UPSTREAM_PROTOCOL", Kind::Text(Text::UpstreamProtocol)),
-    (
-        "UPSTREAM_REMOTE_ADDRESS",
-        Kind::Address(End::UpstreamRemote, Shape::Whole),
-    ),
-    (
-        "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
-        Kind::Address(End::UpstreamRemote, Shape::Host),
-    ),
-    (
-        "UPSTREAM_REMOTE_PORT",
-        Kind::Address(End::UpstreamRemote, Shape::Port),
-    ),
-    (
-        "UPSTREAM_REQUEST_ATTEMPT_COUNT",
-        Kind::Number(Number::AttemptCount),
-    ),
-    (
-        "UPSTREAM_TRANSPORT_FAILURE_REASON",
-        Kind::Text(Text::UpstreamTransportFailureReason),
-    ),
-    (
-        "UPSTREAM_WIRE_BYTES_RECEIVED",
-        Kind::Nothing(Arguments::None),
-    ),
-    ("UPSTREAM_WIRE_BYTES_SENT", Kind::Nothing(Arguments::None)),
-    ("VIRTUAL_CLUSTER_NAME", Kind::Nothing(Arguments::None)),
-];
+const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 
 impl Operator {
     /// Compiles `%name(arguments):most%`.
@@ -333,94 +69,247 @@ impl Operator {
         arguments: Option<&str>,
         most: Option<usize>,
     ) -> Result<Self, FormatError> {
-        let kind = kind(name)?;
-        // Envoy allows a length where a value is cut to it, and nowhere else.
-        let may_be_cut = matches!(kind, Kind::Field(_) | Kind::GrpcStatus)
-            || matches!(
-                kind,
-                Kind::Nothing(Arguments::Optional | Arguments::Required)
-            );
-        if most.is_some() && !may_be_cut {
-            return Err(FormatError::NoLength(name.to_owned()));
+        let (name, kind) = Kind::of(name)?;
+        if most.is_some() && !kind.takes_length() {
+            return Err(FormatError::NoLength(name));
         }
-        let wanted = match kind {
-            Kind::Time(_) => Arguments::Optional,
-            Kind::GrpcStatus => Arguments::Optional,
-            Kind::Field(_) | Kind::Environment => Arguments::Required,
-            Kind::Nothing(arguments) => arguments,
-            Kind::Address(..) | Kind::Text(_) | Kind::Number(_) | Kind::GrpcStatusNumber => {
-                Arguments::None
+        let given = arguments.map(str::trim).unwrap_or_default();
+        match kind.arguments() {
+            Arguments::Never if !given.is_empty() => return Err(FormatError::NoArgument(name)),
+            Arguments::Required | Arguments::RequiredThenLength if given.is_empty() => {
+                return Err(FormatError::NeedsArgument(name));
             }
-        };
-        let given = arguments.filter(|arguments| !arguments.trim().is_empty());
-        match (wanted, given) {
-            (Arguments::Required, None) => return Err(FormatError::NeedsArgument(name.to_owned())),
-            (Arguments::None, Some(_)) => return Err(FormatError::NoArgument(name.to_owned())),
             _ => {}
         }
-        let given = given.unwrap_or_default();
+        let option = |allowed: &'static str| FormatError::Option {
+            name,
+            given: given.to_owned(),
+            allowed,
+        };
         Ok(match kind {
             Kind::Time(moment) => {
-                let layout = Layout::parse(given).map_err(|piece| FormatError::Layout {
-                    name: name.to_owned(),
-                    piece,
-                })?;
+                // Spaces belong to a layout.
+                let layout = Layout::parse(arguments.unwrap_or_default());
+                let layout = layout.map_err(|piece| FormatError::Layout { name, piece })?;
                 Self::Time(moment, layout)
             }
-            Kind::Address(end, shape) => Self::Address(end, shape),
+            Kind::Address(end) => Self::Address(end),
+            Kind::Host(end) if given.is_empty() => Self::Host(end),
+            Kind::Host(end) => match given.parse() {
+                Ok(bits @ 0..=128) => Self::Network(end, bits),
+                _ => return Err(option("a number of bits from 0 to 128")),
+            },
+            Kind::Port(end) => Self::Port(end),
             Kind::Field(message) => {
-                let (first, second) = match given.split_once('?') {
-                    Some((first, second)) => (first, Some(second)),
-                    None => (given, None),
+                let (first, second) = given.split_once('?').unwrap_or((given, ""));
+                let (first, second) = if first.is_empty() {
+                    (second, "")
+                } else {
+                    (first, second)
                 };
                 Self::Field {
                     message,
                     name: field(first)?,
-                    otherwise: second.map(field).transpose()?,
+                    otherwise: (!second.is_empty()).then(|| field(second)).transpose()?,
+                    part: Part::Whole,
                     most,
                 }
             }
+            Kind::Path => {
+                let (part, source) = given.split_once(':').unwrap_or((given, ""));
+                let part = match part {
+                    "" | "WQ" => Part::Whole,
+                    "NQ" => Part::Path,
+                    _ => {
+                        return Err(option(
+                            "WQ or NQ, and after a colon ORIG, PATH or ORIG_OR_PATH",
+                        ));
+                    }
+                };
+                of_path(part, source, most).ok_or_else(|| {
+                    option("WQ or NQ, and after a colon ORIG, PATH or ORIG_OR_PATH")
+                })?
+            }
+            Kind::QueryParameter => {
+                let parameter = Part::Parameter(given.into());
+                of_path(parameter, "", most).ok_or_else(|| option("a parameter's name"))?
+            }
+            Kind::Query => of_path(Part::Query, given, most).ok_or_else(|| option("ORIG"))?,
+            Kind::Text(
+                text @ (Text::UpstreamTransportFailureReason
+                | Text::DownstreamTransportFailureReason),
+            ) => Self::Words(text),
             Kind::Text(text) => Self::Text(text),
+            Kind::Details => match given {
+                "" => Self::Words(Text::ResponseCodeDetails),
+                "ALLOW_WHITESPACES" => Self::Text(Text::ResponseCodeDetails),
+                _ => return Err(option("ALLOW_WHITESPACES")),
+            },
+            Kind::ServerName => match given {
+                "" | "SNI_ONLY" => Self::Text(Text::RequestedServerName),
+                _ => return Err(option("SNI_ONLY")),
+            },
             Kind::Number(number) => Self::Number(number),
             Kind::GrpcStatus => Self::GrpcStatus(match given {
                 "" | "CAMEL_STRING" => GrpcForm::Camel,
                 "SNAKE_STRING" => GrpcForm::Snake,
                 "NUMBER" => GrpcForm::Number,
-                other => return Err(FormatError::GrpcForm(other.to_owned())),
+                _ => return Err(option("CAMEL_STRING, SNAKE_STRING or NUMBER")),
             }),
             Kind::GrpcStatusNumber => Self::GrpcStatus(GrpcForm::Number),
-            Kind::Nothing(_) => Self::Nothing,
             // The environment is the node proxy's, which serves every pod of the node: what stands
             // in it is nothing that the author of one pod's route should read.
             Kind::Environment => return Err(FormatError::Environment),
+            Kind::Absent(_) => Self::Absent(name),
         })
+    }
+
+    /// Appends what it stands for; nothing where there is no answer.
+    pub(super) fn render(&self, variables: &impl Variables, out: &mut Vec<u8>) {
+        let written = self.write(variables, out);
+        debug_assert!(written.is_ok(), "a Vec takes every byte");
+    }
+
+    fn write(&self, variables: &impl Variables, out: &mut Vec<u8>) -> io::Result<()> {
+        let address = |end: &End| variables.address(*end);
+        match self {
+            Self::Time(moment, layout) => {
+                if let Some(time) = variables.time(*moment) {
+                    layout.write(time, out);
+                }
+                Ok(())
+            }
+            Self::Address(end) => write_some(out, address(end)),
+            Self::Host(end) => write_some(out, address(end).map(|address| address.ip())),
+            Self::Network(end, bits) => write_some(
+                out,
+                address(end).map(|address| network(address.ip(), *bits)),
+            ),
+            Self::Port(end) => write_some(out, address(end).map(|address| address.port())),
+            Self::Field {
+                message,
+                name,
+                otherwise,
+                part,
+                most,
+            } => {
+                let first = variables.field(*message, name);
+                let value = first.or_else(|| variables.field(*message, otherwise.as_ref()?));
+                let value = part.of(value.unwrap_or_default());
+                let len = most.map_or(value.len(), |most| most.min(value.len()));
+                out.extend_from_slice(&value[..len]);
+                Ok(())
+            }
+            Self::Text(text) => {
+                let value = variables.text(*text).unwrap_or_default();
+                let value = match text {
+                    // Envoy writes the absence of flags.
+                    Text::ResponseFlags | Text::ResponseFlagsLong if value.is_empty() => {
+                        Cow::Borrowed("-")
+                    }
+                    _ => value,
+                };
+                out.extend_from_slice(value.as_bytes());
+                Ok(())
+            }
+            Self::Words(text) => {
+                let value = variables.text(*text).unwrap_or_default();
+                let bytes = value.bytes();
+                out.extend(bytes.map(|byte| if byte == b' ' { b'_' } else { byte }));
+                Ok(())
+            }
+            Self::Number(number) => {
+                let value = variables.number(*number);
+                write_some(out, value.or(number.otherwise()))
+            }
+            Self::GrpcStatus(form) => {
+                let Some(number) = variables.number(Number::GrpcStatus) else {
+                    return Ok(());
+                };
+                let status = u32::try_from(number).ok().and_then(grpc::Status::from_code);
+                match (form, status) {
+                    (GrpcForm::Camel, Some(status)) => write!(out, "{}", status.camel_name()),
+                    (GrpcForm::Snake, Some(status)) => write!(out, "{}", status.name()),
+                    // A number that gRPC does not define is written as it is (Envoy).
+                    (GrpcForm::Number, _) | (_, None) => write!(out, "{number}"),
+                }
+            }
+            Self::Absent(_) => Ok(()),
+        }
     }
 }
 
-fn kind(name: &str) -> Result<Kind, FormatError> {
-    let all = || OTHERS.iter().chain(TLS);
-    if let Some((_, kind)) = all().find(|(known, _)| *known == name) {
-        return Ok(*kind);
-    }
-    let upper = name.to_ascii_uppercase();
-    let mut near: Vec<(usize, &str)> = all()
-        .map(|(known, _)| (strsim::damerau_levenshtein(known, &upper), *known))
-        .filter(|(distance, known)| *distance <= 1 + known.len().min(upper.len()) / 5)
-        .collect();
-    near.sort_unstable();
-    let nearest = near.first().map_or(0, |(distance, _)| *distance);
-    near.retain(|(distance, _)| *distance <= nearest + 1);
-    near.truncate(3);
-    Err(FormatError::Unknown {
-        name: name.to_owned(),
-        near: match &near[..] {
-            [] => String::new(),
-            near => {
-                let names: Vec<_> = near.iter().map(|(_, name)| format!("%{name}%")).collect();
-                format!("; near it: {}", names.join(", "))
-            }
-        },
+fn write_some(out: &mut Vec<u8>, value: Option<impl std::fmt::Display>) -> io::Result<()> {
+    value.map_or(Ok(()), |value| write!(out, "{value}"))
+}
+
+/// `10.1.0.0/16`; more bits than an address has are all of them (Envoy).
+fn network(host: IpAddr, bits: u8) -> String {
+    let most = if host.is_ipv4() { 32 } else { 128 };
+    IpNet::new(host, bits.min(most)).map_or(String::new(), |network| network.trunc().to_string())
+}
+
+/// A part of the path; by default the one before any rewrite, as Envoy has it.
+fn of_path(part: Part, source: &str, most: Option<usize>) -> Option<Operator> {
+    let original = || Name::Header(ORIGINAL_PATH);
+    let (name, otherwise) = match source {
+        "" | "ORIG_OR_PATH" => (original(), Some(Name::Path)),
+        "ORIG" => (original(), None),
+        "PATH" => (Name::Path, None),
+        _ => return None,
+    };
+    Some(Operator::Field {
+        message: Message::Request,
+        name,
+        otherwise,
+        part,
+        most,
     })
+}
+
+impl Part {
+    fn of<'a>(&self, value: &'a [u8]) -> &'a [u8] {
+        let split = || match value.iter().position(|byte| *byte == b'?') {
+            Some(at) => (&value[..at], &value[at + 1..]),
+            None => (value, &[][..]),
+        };
+        match self {
+            Self::Whole => value,
+            Self::Path => split().0,
+            Self::Query => split().1,
+            Self::Parameter(wanted) => split()
+                .1
+                .split(|byte| *byte == b'&')
+                .find_map(|pair| {
+                    let rest = pair.strip_prefix(wanted.as_bytes())?;
+                    rest.strip_prefix(b"=").or(rest.is_empty().then_some(rest))
+                })
+                .unwrap_or_default(),
+        }
+    }
+}
+
+impl Number {
+    /// What Envoy writes where there is nothing yet.
+    fn otherwise(self) -> Option<u64> {
+        match self {
+            Self::ResponseCode
+            | Self::BytesReceived
+            | Self::BytesSent
+            | Self::RequestHeadersBytes
+            | Self::ResponseHeadersBytes
+            | Self::ResponseTrailersBytes
+            | Self::ConnectionId
+            | Self::UpstreamConnectionId
+            | Self::AttemptCount => Some(0),
+            Self::GrpcStatus
+            | Self::Duration
+            | Self::RequestDuration
+            | Self::ResponseDuration
+            | Self::ResponseSendDuration
+            | Self::DownstreamHandshakeDuration => None,
+        }
+    }
 }
 
 /// Reads a field's name.
@@ -437,10 +326,4 @@ fn field(text: &str) -> Result<Name, FormatError> {
             .map(Name::Header)
             .map_err(|_| FormatError::FieldName(text.to_owned()))?,
     })
-}
-
-/// Every name.
-#[cfg(test)]
-pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    OTHERS.iter().chain(TLS).map(|(name, _)| *name)
 }

@@ -1,5 +1,6 @@
 //! Templates and what they render, one line a case.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderName;
@@ -36,7 +37,7 @@ impl Variables for Known {
             (Message::Request, Name::Header(name)) if name == "x-empty" => Some(b""),
             (Message::Request, Name::Header(name)) if name == "x-evil" => Some(b"a\r\nb: c\0\x7f"),
             (Message::Request, Name::Authority) => Some(b"web:80"),
-            (Message::Request, Name::Path) => Some(b"/a?b"),
+            (Message::Request, Name::Path) => Some(b"/a?b=1&c&d="),
             (Message::Response, Name::Status) => Some(b"200"),
             (Message::Response, Name::Header(name)) if name == "server" => Some(b"envoy"),
             (Message::Trailers, Name::Header(name)) if name == "grpc-status" => Some(b"0"),
@@ -51,6 +52,8 @@ impl Variables for Known {
                 Some("spiffe://cluster.local/ns/a/sa/b".into())
             }
             Text::ResponseFlags => Some("".into()),
+            Text::ResponseCodeDetails => Some("a b c".into()),
+            Text::UpstreamTransportFailureReason => Some("no way".into()),
             Text::ResponseFlagsLong => None,
             _ => None,
         }
@@ -92,7 +95,7 @@ fn templates_render_as_in_envoy() {
         ("%REQ(x-empty?x-user)%", ""),
         ("%REQ(x-none)%", ""),
         ("%REQ(:authority)% %REQ(Host)%", "web:80 web:80"),
-        ("%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%", "/a?b"),
+        ("%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%", "/a?b=1&c&d="),
         ("%REQ(x-evil)%", "a  b: c  "),
         ("%RESP(server)% %RESP(:status)%", "envoy 200"),
         ("%TRAILER(grpc-status)%", "0"),
@@ -116,6 +119,33 @@ fn templates_render_as_in_envoy() {
         ("%RESPONSE_CODE%", "0"),
         ("%DURATION%", ""),
         ("%RESPONSE_FLAGS% %RESPONSE_FLAGS_LONG%", "- -"),
+        ("%REQ(?x-user)% %REQ(x-user?)%", "j\u{f6}rg j\u{f6}rg"),
+        (
+            "%REQUEST_HEADER(x-user)%%RESPONSE_HEADER(server)%",
+            "j\u{f6}rgenvoy",
+        ),
+        ("%RESPONSE_TRAILER(grpc-status)%", "0"),
+        (
+            "%PATH%|%PATH(NQ)%|%PATH(WQ:ORIG)%|%PATH(NQ:PATH):1%",
+            "/a?b=1&c&d=|/a||/",
+        ),
+        ("%QUERY_PARAMS%|%QUERY_PARAMS(ORIG)%", "b=1&c&d=|"),
+        (
+            "%QUERY_PARAM(b)%|%QUERY_PARAM(c)%|%QUERY_PARAM(d)%|%QUERY_PARAM(e)%",
+            "1|||",
+        ),
+        ("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(8)%", "10.0.0.0/8"),
+        (
+            "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(99)%",
+            "10.1.2.3/32",
+        ),
+        ("%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT(8)%", "fd00::/8"),
+        (
+            "%RESPONSE_CODE_DETAILS% %RESPONSE_CODE_DETAILS(ALLOW_WHITESPACES)%",
+            "a_b_c a b c",
+        ),
+        ("%UPSTREAM_TRANSPORT_FAILURE_REASON%", "no_way"),
+        ("%REQUESTED_SERVER_NAME(SNI_ONLY)%", ""),
         (r#"%UPSTREAM_METADATA(["istio","a"])%"#, ""),
         ("%DYNAMIC_METADATA(istio:a):10%", ""),
         ("%FILTER_STATE(x:PLAIN):9%", ""),
@@ -140,6 +170,9 @@ fn times_are_laid_out() {
             "%START_TIME(%A %B %e %j %y %I %p %u %F %D)%",
             "Tuesday May 29 149 18 10 AM 2 2018-05-29 05/29/18",
         ),
+        ("%START_TIME(%z %Z)%", "+0000 UTC"),
+        ("%START_TIME_LOCAL(%s)%", "1527590590"),
+        ("%START_TIME( %s )%", " 1527590590 "),
         ("%START_TIME(100%%)%", "100%"),
         ("%START_TIME(%%s)%", "%s"),
         ("%START_TIME(plain [x] \\ text)%", "plain [x] \\ text"),
@@ -236,7 +269,36 @@ fn mistakes_are_named() {
         ),
         (
             "%GRPC_STATUS(UPPER)%",
-            "%GRPC_STATUS(UPPER)%: the form is one of CAMEL_STRING, SNAKE_STRING, NUMBER",
+            "%GRPC_STATUS(UPPER)%: supported is CAMEL_STRING, SNAKE_STRING or NUMBER",
+        ),
+        (
+            "%PATH(X)%",
+            "%PATH(X)%: supported is WQ or NQ, and after a colon ORIG, PATH or ORIG_OR_PATH",
+        ),
+        (
+            "%PATH(NQ:X)%",
+            "%PATH(NQ:X)%: supported is WQ or NQ, and after a colon ORIG, PATH or ORIG_OR_PATH",
+        ),
+        (
+            "%REQUESTED_SERVER_NAME(HOST_FIRST)%",
+            "%REQUESTED_SERVER_NAME(HOST_FIRST)%: supported is SNI_ONLY",
+        ),
+        (
+            "%RESPONSE_CODE_DETAILS(X)%",
+            "%RESPONSE_CODE_DETAILS(X)%: supported is ALLOW_WHITESPACES",
+        ),
+        (
+            "%UPSTREAM_HOST_WITHOUT_PORT%",
+            "unknown operator %UPSTREAM_HOST_WITHOUT_PORT%; near it: %UPSTREAM_HOST_NAME_WITHOUT_PORT%",
+        ),
+        ("%REQ(?)%", "\"\" is not the name of a header"),
+        (
+            "%GRPC_STATUS(NUMBER):3%",
+            "%GRPC_STATUS% can't be cut to a length",
+        ),
+        (
+            "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(x)%",
+            "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(x)%: supported is a number of bits from 0 to 128",
         ),
         (
             "%ENVIRONMENT(HOME)%",
@@ -271,24 +333,36 @@ fn a_template_without_operators_is_static() {
     assert!(template.reads(Message::Request) && !template.reads(Message::Response));
 }
 
-/// Every operator with some valid argument.
+/// Every operator, bare and with an argument that most of them take.
 #[test]
 fn every_operator_compiles_and_renders() {
-    for name in operator::names() {
-        let forms = [
-            format!("%{name}%"),
-            format!("%{name}(x)%"),
-            format!("%{name}(NUMBER)%"),
-        ];
-        let rendered = forms.iter().filter_map(|form| Template::parse(form).ok());
-        let count = rendered
-            .map(|template| {
+    for (name, _) in names::all().filter(|(name, _)| *name != "ENVIRONMENT") {
+        let mut compiled = 0;
+        for form in ["", "(x)", "(NUMBER)", "(24)", "(x):3"] {
+            if let Ok(template) = Template::parse(&format!("%{name}{form}%")) {
+                compiled += 1;
                 let mut out = Vec::new();
                 template.render(&Known, &mut out);
                 template.render(&Nothing, &mut out);
-            })
-            .count();
-        assert!(count > 0 || name == "ENVIRONMENT", "{name}");
+            }
+        }
+        assert!(compiled > 0, "{name}");
+        let found = names::all().filter(|(other, _)| *other == name);
+        assert_eq!(found.count(), 1, "{name} is listed twice");
+    }
+}
+
+#[test]
+fn what_is_never_answered_is_told() {
+    for (text, expected) in [
+        ("%REQ(x)% text", vec![]),
+        (
+            "%DYNAMIC_METADATA(a)%%SPAN_ID%",
+            vec!["DYNAMIC_METADATA", "SPAN_ID"],
+        ),
+    ] {
+        let template = Template::parse(text).expect("valid");
+        assert_eq!(template.absent().collect::<Vec<_>>(), expected, "{text}");
     }
 }
 
