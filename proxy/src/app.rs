@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::{node::Node, server};
 use crate::control::{self, enrol, files};
-use crate::dataplane::{self, Parts, balance::Registry};
+use crate::dataplane::{self, Parts, Registry};
 use crate::kernel::preflight::Outcome;
 use crate::kernel::{self, Kernel, Redirects};
 use crate::mesh::Store;
@@ -93,6 +93,7 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
         source.status(),
         driver.status(),
         crew.counters.clone(),
+        Arc::clone(&crew.clusters),
         descriptors,
     ));
     tokio::spawn(server::serve(readiness, node.readiness()));
@@ -129,6 +130,7 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
 struct Crew {
     changes: Vec<mpsc::UnboundedSender<Change>>,
     counters: Vec<Arc<Counters>>,
+    clusters: Arc<Registry>,
     threads: Vec<JoinHandle<io::Result<()>>>,
     stop: watch::Sender<bool>,
 }
@@ -145,10 +147,10 @@ impl Crew {
         let mut crew = Self {
             changes: Vec::new(),
             counters: Vec::new(),
+            clusters: Arc::default(),
             threads: Vec::new(),
             stop: watch::Sender::new(false),
         };
-        let balancers = Arc::new(Registry::default());
         for (index, (redirects, log)) in redirects.into_iter().zip(logs).enumerate() {
             let (changes, received) = mpsc::unbounded_channel();
             let counters = Arc::new(Counters::default());
@@ -156,7 +158,7 @@ impl Crew {
                 store: Arc::clone(store),
                 redirects,
                 descriptors: descriptors.clone(),
-                balancers: Arc::clone(&balancers),
+                clusters: Arc::clone(&crew.clusters),
                 counters: Arc::clone(&counters),
                 log,
             };

@@ -1,5 +1,6 @@
 //! What the node proxy answers at its three addresses: admin (loopback), metrics, readiness.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,6 +11,7 @@ use super::server::{Answer, Answers};
 use super::{Filter, Status, status, views};
 use crate::clock;
 use crate::control::{enrol, files};
+use crate::dataplane::Registry;
 use crate::mesh::Store;
 use crate::net::descriptors::Descriptors;
 use crate::telemetry::counters::{Counters, prometheus};
@@ -22,6 +24,7 @@ pub struct Node {
     sources: Arc<files::Status>,
     enrolment: enrol::Status,
     counters: Vec<Arc<Counters>>,
+    clusters: Arc<Registry>,
     descriptors: Descriptors,
     stopping: AtomicBool,
 }
@@ -46,6 +49,7 @@ impl Node {
         sources: Arc<files::Status>,
         enrolment: enrol::Status,
         counters: Vec<Arc<Counters>>,
+        clusters: Arc<Registry>,
         descriptors: Descriptors,
     ) -> Self {
         let stopping = AtomicBool::new(false);
@@ -55,6 +59,7 @@ impl Node {
             sources,
             enrolment,
             counters,
+            clusters,
             descriptors,
             stopping,
         }
@@ -120,6 +125,22 @@ impl Node {
         })
     }
 
+    /// Counters and gauges in Envoy's text form, `NAME: VALUE` a line, sorted.
+    fn stats(&self) -> Answer {
+        let mut text = String::new();
+        for (name, value) in self.clusters.statistics() {
+            text.push_str(&format!("{name}: {value}\n"));
+        }
+        let mut node: BTreeMap<&str, u64> = BTreeMap::new();
+        for (name, _, value) in self.counters.iter().flat_map(|counters| counters.iter()) {
+            *node.entry(name).or_default() += value;
+        }
+        for (name, value) in node {
+            text.push_str(&format!("node.{name}: {value}\n"));
+        }
+        Answer::Text(StatusCode::OK, text)
+    }
+
     fn prometheus(&self) -> Answer {
         let mut text = prometheus(self.counters.iter().map(|counters| &**counters));
         let (limit, used) = self.descriptors.usage();
@@ -153,6 +174,7 @@ impl Answers for Admin {
         Some(match path {
             "/metrics" | "/stats/prometheus" => node.prometheus(),
             "/healthz/ready" => node.ready(),
+            "/stats" => node.stats(),
             "/status" => node.status(),
             path => return node.config(path.strip_prefix("/config/")?, query),
         })

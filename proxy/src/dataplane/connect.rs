@@ -4,30 +4,35 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
+use std::rc::Rc;
 use std::time::Duration;
 
 use socket2::Socket;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::balance::Lease;
+use super::cluster::Local;
 use super::error::Error;
 use super::pod::LocalPod;
+use super::pool::Held;
 use super::worker::Worker;
+use crate::mesh::cluster::Tcp;
 use crate::net::socket;
 
-/// Istio's default `connectTimeout` (meshConfig, since 1.8: 10 s).
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the application may take to accept: Istio's default `connectTimeout`.
+const APPLICATION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often another source port is tried for a dial to the application.
 const SOURCE_PORT_ATTEMPTS: usize = 16;
 
 /// A connection to an upstream, with its place in the balancer's count.
-#[derive(Debug)]
 pub(super) struct Outbound {
     /// The socket.
     pub stream: TcpStream,
     /// `None` where nothing was balanced.
     pub lease: Option<Lease>,
+    /// Its place in its cluster's count; `None` for the application.
+    pub held: Option<(Rc<Local>, Held)>,
 }
 
 /// Connects to `to` with the pod's own address.
@@ -35,6 +40,7 @@ pub(super) async fn upstream(
     worker: &Worker,
     pod: &LocalPod,
     to: SocketAddr,
+    policy: &Tcp,
 ) -> Result<TcpStream, Error> {
     worker.counters.upstream_cx.increment();
     let made = {
@@ -42,11 +48,19 @@ pub(super) async fn upstream(
         socket::outbound(&pod, to)
     };
     let made = made.and_then(|socket| {
+        if let Some(keepalive) = &policy.keepalive {
+            socket::keep_alive(
+                &socket,
+                keepalive.probes,
+                keepalive.time,
+                keepalive.interval,
+            )?;
+        }
         worker.redirects.adopt(socket.as_fd())?;
         Ok(socket)
     });
     let connected = match made {
-        Ok(socket) => connect(socket, to).await,
+        Ok(socket) => connect(socket, to, policy.connect_timeout).await,
         Err(source) => Err(Error::Connect(source)),
     };
     if connected.is_err() {
@@ -78,7 +92,7 @@ pub(super) async fn application(
             worker.redirects.adopt(socket.as_fd())?;
             Ok(socket)
         }) {
-            Ok(socket) => connect(socket, to).await,
+            Ok(socket) => connect(socket, to, APPLICATION_TIMEOUT).await,
             Err(source) => Err(Error::Connect(source)),
         };
         match attempt {
@@ -101,9 +115,9 @@ fn is_port_in_use(error: &io::Error) -> bool {
     )
 }
 
-async fn connect(socket: Socket, to: SocketAddr) -> Result<TcpStream, Error> {
+async fn connect(socket: Socket, to: SocketAddr, limit: Duration) -> Result<TcpStream, Error> {
     let socket = TcpSocket::from_std_stream(socket.into());
-    match tokio::time::timeout(CONNECT_TIMEOUT, socket.connect(to)).await {
+    match tokio::time::timeout(limit, socket.connect(to)).await {
         Ok(connected) => connected.map_err(Error::Connect),
         Err(_) => Err(Error::ConnectTimeout),
     }

@@ -7,11 +7,13 @@ use std::io;
 
 use http::StatusCode;
 
+use crate::policy::outlier::Outcome;
+use crate::policy::retry::Reset;
 use crate::types::ResponseFlags;
 
 /// One variant per cause.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(super) enum Error {
     /// The request breaks HTTP, or is ambiguous.
     #[error("bad request: {0}")]
     BadRequest(&'static str),
@@ -42,6 +44,24 @@ pub enum Error {
     /// The upstream reset the stream before it answered.
     #[error("the upstream reset the stream")]
     Reset,
+    /// The upstream refused the stream without looking at it.
+    #[error("the upstream refused the stream")]
+    Refused,
+    /// The cluster's limit on connections allows no more.
+    #[error("too many connections")]
+    ConnectionOverflow,
+    /// The cluster's limit on requests that wait for a connection allows no more.
+    #[error("too many pending requests")]
+    PendingOverflow,
+    /// The cluster's limit on requests allows no more.
+    #[error("too many requests")]
+    RequestOverflow,
+    /// The rule's timeout.
+    #[error("the request took too long")]
+    Timeout,
+    /// The rule's timeout of one attempt.
+    #[error("the attempt took too long")]
+    TryTimeout,
     /// The upstream answered with something that is not HTTP.
     #[error("the upstream broke the protocol")]
     Protocol,
@@ -50,28 +70,36 @@ pub enum Error {
     RequestBody,
 }
 
+/// How an answer begins when no response came, in the first attempt and in a later one.
 const RESET: &str = "upstream connect error or disconnect/reset before headers. reset reason: ";
+const RESET_AGAIN: &str = "upstream connect error or disconnect/reset before headers. retried and \
+                           the latest reset reason: ";
 
 impl Error {
     /// What an HTTP client is answered.
-    pub fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) | Self::RequestBody => StatusCode::BAD_REQUEST,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Protocol => StatusCode::BAD_GATEWAY,
+            Self::Timeout | Self::TryTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::NoCluster
             | Self::NoHealthyUpstream
             | Self::Connect(_)
             | Self::ConnectTimeout
             | Self::Closed
-            | Self::Reset => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Reset
+            | Self::Refused
+            | Self::ConnectionOverflow
+            | Self::PendingOverflow
+            | Self::RequestOverflow => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
     /// The access log's flag.
-    pub fn flag(&self) -> ResponseFlags {
+    pub(super) fn flag(&self) -> ResponseFlags {
         match self {
             Self::BadRequest(_)
             | Self::HeadersTooLarge
@@ -82,13 +110,18 @@ impl Error {
             Self::NoHealthyUpstream => ResponseFlags::NO_HEALTHY_UPSTREAM,
             Self::Connect(_) | Self::ConnectTimeout => ResponseFlags::CONNECTION_FAILURE,
             Self::Closed => ResponseFlags::UPSTREAM_CLOSED,
-            Self::Reset => ResponseFlags::UPSTREAM_RESET,
+            Self::Reset | Self::Refused => ResponseFlags::UPSTREAM_RESET,
+            Self::ConnectionOverflow | Self::PendingOverflow | Self::RequestOverflow => {
+                ResponseFlags::OVERFLOW
+            }
+            Self::Timeout | Self::TryTimeout => ResponseFlags::UPSTREAM_TIMEOUT,
             Self::Protocol => ResponseFlags::UPSTREAM_PROTOCOL,
         }
     }
 
-    /// The body of the answer; empty where Envoy's is.
-    pub fn body(&self) -> String {
+    /// The body of the answer; empty where Envoy's is. `retried`: it was not the first attempt.
+    pub(super) fn body(&self, retried: bool) -> String {
+        let reset = if retried { RESET_AGAIN } else { RESET };
         match self {
             Self::BadRequest(_)
             | Self::HeadersTooLarge
@@ -98,18 +131,23 @@ impl Error {
             | Self::RequestBody => String::new(),
             Self::NoHealthyUpstream => "no healthy upstream".into(),
             Self::Connect(_) => format!(
-                "{RESET}remote connection failure, transport failure reason: {}",
+                "{reset}remote connection failure, transport failure reason: {}",
                 self.transport_failure()
             ),
-            Self::ConnectTimeout => format!("{RESET}connection timeout"),
-            Self::Closed => format!("{RESET}connection termination"),
-            Self::Reset => format!("{RESET}remote reset"),
-            Self::Protocol => format!("{RESET}protocol error"),
+            Self::ConnectTimeout => format!("{reset}connection timeout"),
+            Self::Closed => format!("{reset}connection termination"),
+            Self::Reset => format!("{reset}remote reset"),
+            Self::Refused => format!("{reset}remote refused stream reset"),
+            Self::ConnectionOverflow | Self::PendingOverflow | Self::RequestOverflow => {
+                format!("{reset}overflow")
+            }
+            Self::Protocol => format!("{reset}protocol error"),
+            Self::Timeout | Self::TryTimeout => "upstream request timeout".into(),
         }
     }
 
     /// Envoy's name of what answered.
-    pub fn details(&self) -> Cow<'static, str> {
+    pub(super) fn details(&self) -> Cow<'static, str> {
         match self {
             Self::BadRequest(what) => Cow::Borrowed(what),
             Self::HeadersTooLarge => Cow::Borrowed("http1.headers_too_large"),
@@ -129,14 +167,74 @@ impl Error {
                 Cow::Borrowed("upstream_reset_before_response_started{connection_termination}")
             }
             Self::Reset => Cow::Borrowed("upstream_reset_before_response_started{remote_reset}"),
+            Self::Refused => {
+                Cow::Borrowed("upstream_reset_before_response_started{remote_refused_stream_reset}")
+            }
+            Self::ConnectionOverflow | Self::PendingOverflow | Self::RequestOverflow => {
+                Cow::Borrowed("upstream_reset_before_response_started{overflow}")
+            }
+            Self::Timeout => Cow::Borrowed("upstream_response_timeout"),
+            Self::TryTimeout => Cow::Borrowed("upstream_per_try_timeout"),
             Self::Protocol => {
                 Cow::Borrowed("upstream_reset_before_response_started{protocol_error}")
             }
         }
     }
 
+    /// Whether a circuit breaker refused.
+    pub(super) fn is_overflow(&self) -> bool {
+        matches!(
+            self,
+            Self::ConnectionOverflow | Self::PendingOverflow | Self::RequestOverflow
+        )
+    }
+
+    /// As retry conditions see it: an attempt that ended without a response. `None` where nothing
+    /// was attempted, or nothing may be attempted again.
+    pub(super) fn reset(&self) -> Option<Reset> {
+        match self {
+            Self::Connect(_) | Self::ConnectTimeout => Some(Reset::Connect),
+            Self::Closed => Some(Reset::Closed),
+            Self::Reset => Some(Reset::Stream),
+            Self::Refused => Some(Reset::Refused),
+            Self::Protocol => Some(Reset::Protocol),
+            Self::TryTimeout => Some(Reset::Local),
+            Self::ConnectionOverflow | Self::PendingOverflow | Self::RequestOverflow => {
+                Some(Reset::Overflow)
+            }
+            Self::BadRequest(_)
+            | Self::HeadersTooLarge
+            | Self::TransferCoding
+            | Self::NoRoute
+            | Self::NoCluster
+            | Self::NoHealthyUpstream
+            | Self::Timeout
+            | Self::RequestBody => None,
+        }
+    }
+
+    /// What it says about the endpoint, for outlier detection.
+    pub(super) fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Self::ConnectTimeout | Self::Timeout | Self::TryTimeout => Some(Outcome::TimedOut),
+            Self::Connect(_) | Self::Closed | Self::Reset | Self::Refused | Self::Protocol => {
+                Some(Outcome::Failed)
+            }
+            Self::BadRequest(_)
+            | Self::HeadersTooLarge
+            | Self::TransferCoding
+            | Self::NoRoute
+            | Self::NoCluster
+            | Self::NoHealthyUpstream
+            | Self::ConnectionOverflow
+            | Self::PendingOverflow
+            | Self::RequestOverflow
+            | Self::RequestBody => None,
+        }
+    }
+
     /// Why the transport failed; empty where it did not.
-    pub fn transport_failure(&self) -> String {
+    pub(super) fn transport_failure(&self) -> String {
         match self {
             Self::Connect(source) => {
                 let text = source.to_string();
@@ -179,7 +277,7 @@ mod tests {
             assert_eq!(error.details(), details);
         }
         assert_eq!(
-            refused().body(),
+            refused().body(false),
             "upstream connect error or disconnect/reset before headers. reset reason: remote \
              connection failure, transport failure reason: delayed connect error: Connection refused"
         );

@@ -28,6 +28,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, pod: &Rc<LocalPod>, accepted: Acc
         .map(|stream| Outbound {
             stream,
             lease: None,
+            held: None,
         });
     tcp::proxy(
         worker,

@@ -6,7 +6,8 @@
 //! runs on one worker's thread and shares nothing with other workers but what is atomic.
 
 mod accept;
-pub mod balance;
+mod balance;
+mod cluster;
 mod connect;
 mod error;
 mod http;
@@ -22,4 +23,5 @@ mod resolve;
 mod tcp;
 pub mod worker;
 
+pub use cluster::Registry;
 pub use worker::{Parts, run};

@@ -7,15 +7,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use http::{HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use super::balance::Lease;
+use super::cluster::Local;
 use super::error::Error;
-use super::http::body::Progress;
-use super::pool::Returning;
+use super::http::finish::Finish;
+use super::http::upload::Upload;
+use super::pool::{Returning, Stream};
 use super::relay::Meter;
 use super::worker::Worker;
 use crate::clock;
+use crate::policy::circuit::Permit;
 use crate::telemetry::access_log::{Record, Timestamp};
 use crate::types::{ClusterName, ResponseFlags};
 
@@ -132,12 +135,12 @@ pub(super) struct Requested {
 /// One request and its answer. It is finished when it is dropped, however it ends.
 pub(super) struct Exchange {
     worker: Rc<Worker>,
-    source: SocketAddr,
-    destination: SocketAddr,
+    pub(super) source: SocketAddr,
+    pub(super) destination: SocketAddr,
     started: Instant,
     finished: bool,
     pub(super) requested: Option<Box<Requested>>,
-    pub(super) received: Option<Rc<Progress>>,
+    pub(super) received: Option<Rc<Upload>>,
     pub(super) sent: u64,
     pub(super) status: u16,
     pub(super) flags: ResponseFlags,
@@ -147,9 +150,26 @@ pub(super) struct Exchange {
     pub(super) route: Option<Arc<str>>,
     pub(super) upstream_host: Option<SocketAddr>,
     pub(super) upstream_local: Option<SocketAddr>,
+    pub(super) upstream_protocol: Option<&'static str>,
     /// Milliseconds until the upstream's response headers.
     pub(super) service_time: Option<u64>,
+    /// Attempts made.
+    pub(super) attempts: u32,
+    /// What is done to the answer's head.
+    pub(super) finish: Finish,
+    /// What the attempt at hand uses.
+    pub(super) attempt: Attempt,
+}
+
+/// What an attempt uses; given back when it is over.
+#[derive(Default)]
+pub(super) struct Attempt {
+    pub(super) cluster: Option<Rc<Local>>,
     pub(super) lease: Option<Lease>,
+    /// Its place among the cluster's requests.
+    pub(super) request: Option<Permit>,
+    /// Its place on an HTTP/2 connection.
+    pub(super) stream: Option<Stream>,
     /// The upstream connection, to go back to its pool once the answer is complete.
     pub(super) returning: Option<Returning>,
 }
@@ -173,9 +193,65 @@ impl Exchange {
             route: None,
             upstream_host: None,
             upstream_local: None,
+            upstream_protocol: None,
             service_time: None,
-            lease: None,
-            returning: None,
+            attempts: 0,
+            finish: Finish::default(),
+            attempt: Attempt::default(),
+        }
+    }
+
+    /// When the request began, by the wall clock.
+    pub(super) fn wall(&self) -> SystemTime {
+        self.requested
+            .as_ref()
+            .map_or_else(clock::wall, |requested| requested.wall)
+    }
+
+    /// This machine's name.
+    pub(super) fn hostname(&self) -> &str {
+        self.worker.hostname()
+    }
+
+    /// One that nobody asked for and nobody is told about.
+    pub(super) fn silent(worker: &Rc<Worker>) -> Self {
+        let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
+        Self::begin(worker, nobody, nobody)
+    }
+
+    /// The worker that it runs on.
+    pub(super) fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    /// Changes the answer's head as the rule asks.
+    pub(super) fn edit(&self, headers: &mut HeaderMap) {
+        self.finish.apply(self, headers);
+    }
+
+    /// Every retry was used up.
+    pub(super) fn exhausted(&mut self) {
+        self.flags = self.flags | ResponseFlags::RETRY_LIMIT;
+        if let Some(cluster) = &self.attempt.cluster {
+            let counters = &cluster.state.counters;
+            counters.upstream_rq_retry_limit_exceeded.increment();
+        }
+    }
+
+    /// A circuit breaker forbade a retry.
+    pub(super) fn overflowed(&mut self) {
+        self.flags = self.flags | ResponseFlags::OVERFLOW;
+    }
+
+    /// Bytes of the request's body so far.
+    pub(super) fn bytes_received(&self) -> u64 {
+        self.received.as_ref().map_or(0, |upload| upload.bytes())
+    }
+
+    /// The rule's timeout ended it.
+    pub(super) fn timed_out(&self) {
+        if let Some(cluster) = &self.attempt.cluster {
+            cluster.state.counters.upstream_rq_timeout.increment();
         }
     }
 
@@ -194,11 +270,8 @@ impl Exchange {
     /// The answer is complete: the upstream connection can be used again.
     pub(super) fn complete(&mut self) {
         // An upstream that answered before it had the whole request may still be sent the rest.
-        let sent = self
-            .received
-            .as_ref()
-            .is_none_or(|progress| progress.ended.get());
-        if let Some(returning) = self.returning.take().filter(|_| sent) {
+        let sent = self.received.as_ref().is_none_or(|upload| upload.ended());
+        if let Some(returning) = self.attempt.returning.take().filter(|_| sent) {
             returning.put_back(&self.worker);
         }
         self.finish();
@@ -214,8 +287,7 @@ impl Exchange {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
-        self.lease = None;
-        self.returning = None;
+        self.attempt = Attempt::default();
         let Some(requested) = self.requested.take() else {
             return;
         };
@@ -237,10 +309,7 @@ impl Exchange {
             response_flags: &self.flags.to_string(),
             response_code_details: &self.details,
             upstream_transport_failure_reason: &self.failure,
-            bytes_received: self
-                .received
-                .as_ref()
-                .map_or(0, |progress| progress.bytes.get()),
+            bytes_received: self.bytes_received(),
             bytes_sent: self.sent,
             duration: millis(self.started),
             upstream_service_time: self.service_time,

@@ -7,13 +7,14 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use foldhash::fast::RandomState;
 use slab::Slab;
 use tokio::sync::watch;
 
-use super::balance::ClusterState;
-use super::pool::Pools;
+use super::cluster::{Local, Registry};
+use crate::mesh::Cluster;
 use crate::net::pod::Pod;
 use crate::types::ClusterName;
 
@@ -28,11 +29,17 @@ pub(super) enum Phase {
     Gone,
 }
 
+/// A cluster that the pod uses.
+struct Known {
+    /// As the newest snapshot describes it.
+    cluster: Arc<Cluster>,
+    local: Rc<Local>,
+}
+
 /// One local pod in one worker.
-pub struct LocalPod {
+pub(super) struct LocalPod {
     pod: RefCell<Arc<Pod>>,
-    pub(super) pools: Pools,
-    pub(super) clusters: RefCell<HashMap<ClusterName, Arc<ClusterState>, RandomState>>,
+    clusters: RefCell<HashMap<ClusterName, Known, RandomState>>,
     phase: Cell<Phase>,
     /// Tasks to wake when the phase changes.
     waiting: RefCell<Slab<Waker>>,
@@ -43,7 +50,6 @@ impl LocalPod {
     pub(super) fn new(pod: Arc<Pod>) -> Self {
         Self {
             pod: RefCell::new(pod),
-            pools: Pools::default(),
             clusters: RefCell::default(),
             phase: Cell::new(Phase::Serving),
             waiting: RefCell::default(),
@@ -59,6 +65,58 @@ impl LocalPod {
     /// The namespace's cookie.
     pub(super) fn cookie(&self) -> u64 {
         self.pod.borrow().cookie
+    }
+
+    /// What this worker keeps about a cluster that the pod uses.
+    pub(super) fn cluster(&self, registry: &Registry, cluster: &Arc<Cluster>) -> Rc<Local> {
+        let mut clusters = self.clusters.borrow_mut();
+        if let Some(known) = clusters.get_mut(&cluster.name) {
+            if !Arc::ptr_eq(&known.cluster, cluster) {
+                let pod = self.pod.borrow();
+                registry.state(pod.cookie, &pod.workload, cluster);
+                known.cluster = Arc::clone(cluster);
+            }
+            return Rc::clone(&known.local);
+        }
+        let pod = self.pod.borrow();
+        let state = registry.state(pod.cookie, &pod.workload, cluster);
+        let local = Rc::new(Local::new(state));
+        let known = Known {
+            cluster: Arc::clone(cluster),
+            local: Rc::clone(&local),
+        };
+        clusters.insert(cluster.name.clone(), known);
+        local
+    }
+
+    /// What is kept about the cluster of this name, where the pod used it before.
+    pub(super) fn known(&self, name: &ClusterName) -> Option<Rc<Local>> {
+        let clusters = self.clusters.borrow();
+        Some(Rc::clone(&clusters.get(name)?.local))
+    }
+
+    /// Closes connections that are idle for too long, and forgets clusters that are no more.
+    pub(super) fn sweep(&self, now: Instant, exists: impl Fn(&ClusterName) -> bool) {
+        self.clusters.borrow_mut().retain(|name, known| {
+            known.local.sweep(now);
+            let stays = exists(name);
+            if !stays {
+                known.local.clear();
+            }
+            stays
+        });
+    }
+
+    /// Closes every connection that carries nothing, and whatever becomes idle later.
+    pub(super) fn close(&self) {
+        for (_, known) in self.clusters.borrow_mut().drain() {
+            known.local.clear();
+        }
+    }
+
+    /// Whether new connections and requests are over.
+    pub(super) fn is_gone(&self) -> bool {
+        self.phase.get() > Phase::Serving
     }
 
     /// Takes a newer manifest.

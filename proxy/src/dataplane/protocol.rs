@@ -84,7 +84,7 @@ pub(super) async fn detect(
         Decision::Http(version, early) => {
             log.discard();
             if let Some(outbound) = early.filter(|_| version == Version::Http1) {
-                adopt(pod, outbound);
+                adopt(outbound);
             }
             Some(Protocol::Http(captured, version))
         }
@@ -162,10 +162,10 @@ async fn undeclared(
 
 /// Gives an early connection that turned out not to be needed to the pool, where the next HTTP/1.1
 /// request to that endpoint finds it.
-fn adopt(pod: &Rc<LocalPod>, outbound: Outbound) {
+fn adopt(outbound: Outbound) {
     let address: Option<SocketAddr> = outbound.stream.peer_addr().ok();
-    if let Some(address) = address {
-        pod.pools.adopt(address, outbound.stream);
+    if let (Some(address), Some((cluster, held))) = (address, outbound.held) {
+        cluster.pool(address).adopt(outbound.stream, held);
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use crate::mesh::cluster::Tcp;
 use crate::net::socket;
 
 /// One read's worth.
@@ -61,12 +62,47 @@ pub(super) enum End {
     Downstream,
     /// The upstream's side failed; the client was reset.
     Upstream,
-    /// Nothing moved for [`IDLE`].
+    /// Nothing moved for too long.
     Idle,
+    /// It has lasted as long as it may.
+    Old,
+}
+
+/// How long a relay may go on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Without a byte; `None`: for ever.
+    pub(super) idle: Option<Duration>,
+    /// At all.
+    pub(super) age: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            idle: Some(IDLE),
+            age: None,
+        }
+    }
+}
+
+impl Limits {
+    /// Those of a DestinationRule.
+    pub(super) fn of(policy: &Tcp) -> Self {
+        Self {
+            idle: policy.idle_timeout,
+            age: policy.max_connection_duration,
+        }
+    }
 }
 
 /// Relays until both sides have closed or one has failed.
-pub(super) async fn relay(downstream: TcpStream, upstream: TcpStream, meter: &Meter) -> End {
+pub(super) async fn relay(
+    downstream: TcpStream,
+    upstream: TcpStream,
+    meter: &Meter,
+    limits: Limits,
+) -> End {
     let end = {
         let up = copy(&downstream, &upstream, &meter.received);
         let down = copy(&upstream, &downstream, &meter.sent);
@@ -84,7 +120,8 @@ pub(super) async fn relay(downstream: TcpStream, upstream: TcpStream, meter: &Me
         };
         tokio::select! {
             both = both => both.err().unwrap_or(End::Closed),
-            () = idle(meter) => End::Idle,
+            () = idle(meter, limits.idle) => End::Idle,
+            () = after(limits.age) => End::Old,
         }
     };
     if end != End::Closed {
@@ -94,16 +131,25 @@ pub(super) async fn relay(downstream: TcpStream, upstream: TcpStream, meter: &Me
     end
 }
 
-/// Resolves when a whole [`IDLE`] has passed without a byte.
-async fn idle(meter: &Meter) {
+/// Resolves after `limit`, or never.
+async fn after(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves when `limit` has passed without a byte, an eighth of it late at most: looking from time
+/// to time spares every byte a look at the clock.
+async fn idle(meter: &Meter, limit: Option<Duration>) {
+    const LOOKS: u32 = 8;
     let mut before = None;
-    loop {
+    let mut quiet = 0;
+    while quiet < LOOKS {
+        after(limit.map(|limit| limit / LOOKS)).await;
         let now = Some((meter.received.get(), meter.sent.get()));
-        if before == now {
-            return;
-        }
+        quiet = if before == now { quiet + 1 } else { 0 };
         before = now;
-        tokio::time::sleep(IDLE).await;
     }
 }
 
@@ -187,7 +233,10 @@ mod tests {
         let (client, downstream) = pair().await;
         let (upstream, server) = pair().await;
         let meter = Meter::default();
-        let (end, ()) = tokio::join!(relay(downstream, upstream, &meter), play(client, server));
+        let (end, ()) = tokio::join!(
+            relay(downstream, upstream, &meter, Limits::default()),
+            play(client, server)
+        );
         (end, meter.received.get(), meter.sent.get())
     }
 

@@ -3,16 +3,19 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::balance::{Choice, Lease};
+use super::cluster::Local;
 use super::connect::{self, Outbound};
 use super::error::Error;
 use super::origin::Captured;
 use super::outcome::Connection;
 use super::pod::LocalPod;
-use super::relay::{End, relay};
+use super::relay::{End, Limits, relay};
 use super::resolve::Target;
 use super::worker::Worker;
-use super::{balance, resolve};
+use super::{balance, pool, resolve};
 use crate::net::socket;
+use crate::policy::outlier::Outcome;
 use crate::types::{ClusterName, ResponseFlags};
 
 /// A client's connection, and what came of dialling its upstream.
@@ -30,24 +33,48 @@ pub(super) async fn dial(
     target: &Target,
 ) -> Result<Outbound, Error> {
     let Some(port) = target.port() else {
-        let stream = connect::upstream(worker, pod, destination).await?;
-        return Ok(Outbound {
-            stream,
-            lease: None,
-        });
+        let cluster = pod.cluster(&worker.clusters, &worker.passthrough);
+        return open(worker, pod, &cluster, destination, None).await;
     };
-    let lease = {
+    let cluster = {
         let snapshot = worker.snapshot();
         let client = Arc::clone(&pod.pod().workload);
         let cluster = snapshot
             .cluster_for(&port.cluster, client.source())
             .ok_or(Error::NoCluster)?;
-        balance::pick(worker, pod, cluster, target.wanted(destination))?
+        pod.cluster(&worker.clusters, cluster)
     };
-    let stream = connect::upstream(worker, pod, lease.address).await?;
+    let lease = balance::pick(worker, &cluster, Choice::of(target.wanted(destination)))?;
+    open(worker, pod, &cluster, lease.address(), Some(lease)).await
+}
+
+/// Connects. A connection that the cluster's limit does not allow is refused at once (Envoy's TCP
+/// proxy waits for none).
+async fn open(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    cluster: &Rc<Local>,
+    address: std::net::SocketAddr,
+    lease: Option<Lease>,
+) -> Result<Outbound, Error> {
+    let counters = &cluster.state.counters;
+    let held = pool::admit(cluster, address).inspect_err(|_| {
+        counters.upstream_cx_overflow.increment();
+    })?;
+    let policy = cluster.policy();
+    let connected = connect::upstream(worker, pod, address, &policy.tcp).await;
+    if let Some(lease) = &lease {
+        lease.report(match &connected {
+            Ok(_) => Outcome::Established,
+            Err(Error::ConnectTimeout) => Outcome::TimedOut,
+            Err(_) => Outcome::Failed,
+        });
+    }
+    pool::count_connect(counters, &connected);
     Ok(Outbound {
-        stream,
-        lease: Some(lease),
+        stream: connected?,
+        lease,
+        held: Some((Rc::clone(cluster), held)),
     })
 }
 
@@ -66,16 +93,22 @@ pub(super) async fn proxy(worker: &Rc<Worker>, opening: Opening) {
         mut log,
     } = opening;
     match upstream {
-        Ok(Outbound { stream, lease }) => {
+        Ok(Outbound {
+            stream,
+            lease,
+            held,
+        }) => {
             log.upstream_host = log.upstream_host.or_else(|| stream.peer_addr().ok());
             log.upstream_local = stream.local_addr().ok();
-            let end = relay(captured.stream, stream, log.meter()).await;
-            drop(lease);
+            let limits = held.as_ref().map(|(cluster, _)| cluster.policy());
+            let limits = limits.map_or_else(Limits::default, |policy| Limits::of(&policy.tcp));
+            let end = relay(captured.stream, stream, log.meter(), limits).await;
+            drop((lease, held));
             match end {
                 End::Closed => {}
                 End::Downstream => log.flags = ResponseFlags::DOWNSTREAM_CLOSED,
                 End::Upstream => log.flags = ResponseFlags::UPSTREAM_CLOSED,
-                End::Idle => log.flags = ResponseFlags::LOCAL_RESET,
+                End::Idle | End::Old => log.flags = ResponseFlags::LOCAL_RESET,
             }
         }
         Err(error) => {

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,16 +17,17 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::MissedTickBehavior;
 
 use super::accept::accept;
-use super::balance::Registry;
+use super::cluster::{Ask, Local, Registry};
 use super::pod::{LocalPod, Phase};
 use super::{inbound, outbound};
 use crate::clock;
 use crate::kernel::Redirects;
-use crate::mesh::{Snapshot, Store};
+use crate::mesh::{Cluster, Snapshot, Store};
 use crate::net::descriptors::Descriptors;
 use crate::net::pod::{Change, Listeners};
 use crate::telemetry::access_log::{AccessLog, MAX_AGE, Record, Written};
 use crate::telemetry::counters::Counters;
+use crate::types::ClusterName;
 
 /// A snapshot as one worker's requests share it: counting its holders touches nothing that other
 /// workers write.
@@ -37,7 +38,7 @@ use crate::telemetry::counters::Counters;
 pub(super) type Seen = Rc<Arc<Snapshot>>;
 
 /// How often what is idle for too long is looked for.
-const SWEEP: Duration = Duration::from_secs(60);
+pub(super) const SWEEP: Duration = Duration::from_secs(60);
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -48,8 +49,8 @@ pub struct Parts {
     pub redirects: Redirects,
     /// The process's budget of descriptors.
     pub descriptors: Descriptors,
-    /// Balancer state, shared by the workers.
-    pub balancers: Arc<Registry>,
+    /// What is remembered of clusters, shared by the workers.
+    pub clusters: Arc<Registry>,
     /// This worker's counters.
     pub counters: Arc<Counters>,
     /// This worker's end of the access log.
@@ -61,13 +62,18 @@ pub struct Worker {
     pub(super) store: Arc<Store>,
     pub(super) redirects: Redirects,
     pub(super) descriptors: Descriptors,
-    pub(super) balancers: Arc<Registry>,
+    pub(super) clusters: Arc<Registry>,
+    /// For addresses that no service owns.
+    pub(super) passthrough: Arc<Cluster>,
+    /// This worker's number among them.
+    index: usize,
     pub(super) counters: Arc<Counters>,
     log: AccessLog,
     /// The snapshot last seen: shared within the thread, so that taking it for a request touches no
     /// counter that other threads write.
     snapshot: RefCell<Seen>,
     random: RefCell<SmallRng>,
+    hostname: String,
 }
 
 struct Enrolled {
@@ -88,7 +94,8 @@ pub fn run(
         .build()?;
     let local = LocalSet::new();
     runtime.block_on(local.run_until(async move {
-        let worker = Rc::new(Worker::new(parts));
+        let (worker, mut asked) = Worker::new(parts);
+        let worker = Rc::new(worker);
         let mut pods: HashMap<u64, Enrolled> = HashMap::new();
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -99,6 +106,7 @@ pub fn run(
                     Some(change) => apply(&worker, &mut pods, change),
                     None => break,
                 },
+                Some(ask) = asked.recv() => give_up(&pods, &ask),
                 _ = stop.wait_for(|stop| *stop) => break,
             }
         }
@@ -119,6 +127,14 @@ pub fn run(
         worker.log.flush();
     }));
     Ok(())
+}
+
+/// Closes what another worker needs the place of.
+fn give_up(pods: &HashMap<u64, Enrolled>, ask: &Ask) {
+    let pod = pods.get(&ask.pod);
+    if let Some(cluster) = pod.and_then(|enrolled| enrolled.pod.known(&ask.cluster)) {
+        cluster.give_up_one(ask.address);
+    }
 }
 
 fn apply(worker: &Rc<Worker>, pods: &mut HashMap<u64, Enrolled>, change: Change) {
@@ -156,13 +172,13 @@ fn apply(worker: &Rc<Worker>, pods: &mut HashMap<u64, Enrolled>, change: Change)
             enrolled
                 .pod
                 .enter(if now { Phase::Gone } else { Phase::Draining });
-            worker.balancers.forget(cookie);
+            worker.clusters.forget(cookie);
             spawn_local(async move {
                 for listener in enrolled.listeners {
                     listener.abort();
                     let _ = listener.await;
                 }
-                enrolled.pod.pools.clear();
+                enrolled.pod.close();
                 if now {
                     enrolled.pod.idle().await;
                 }
@@ -239,18 +255,34 @@ pub(super) fn spawn(
 }
 
 impl Worker {
-    fn new(parts: Parts) -> Self {
+    fn new(parts: Parts) -> (Self, mpsc::UnboundedReceiver<Ask>) {
+        let (index, asked) = parts.clusters.join();
         let snapshot = RefCell::new(Rc::new(parts.store.load_full()));
-        Self {
+        let worker = Self {
             store: parts.store,
             redirects: parts.redirects,
             descriptors: parts.descriptors,
-            balancers: parts.balancers,
+            clusters: parts.clusters,
+            passthrough: Arc::new(Cluster::passthrough()),
+            index,
             counters: parts.counters,
             log: parts.log,
             snapshot,
             random: RefCell::new(SmallRng::from_os_rng()),
-        }
+            hostname: crate::net::hostname(),
+        };
+        (worker, asked)
+    }
+
+    /// Asks the other workers to close a connection of `pod`'s to `address` that carries nothing: the
+    /// cluster's limit allows no other, and a request waits here.
+    pub(super) fn ask_others(&self, pod: &LocalPod, cluster: &Local, address: SocketAddr) {
+        let ask = Ask {
+            pod: pod.cookie(),
+            cluster: cluster.state.name.clone(),
+            address,
+        };
+        self.clusters.ask(self.index, &ask);
     }
 
     /// The snapshot in force. Its holder keeps it, whatever comes next.
@@ -266,14 +298,17 @@ impl Worker {
     /// Lets go of connections that were idle for too long and of clusters that are no more.
     fn sweep<'a>(&self, pods: impl Iterator<Item = &'a LocalPod>) {
         let (now, snapshot) = (clock::now(), self.snapshot());
+        let exists =
+            |name: &ClusterName| snapshot.clusters.contains_key(name) || name.is_passthrough();
         for pod in pods {
-            pod.pools.sweep(now);
-            pod.clusters
-                .borrow_mut()
-                .retain(|name, _| snapshot.clusters.contains_key(name));
+            pod.sweep(now, exists);
         }
-        self.balancers
-            .retain(|name| snapshot.clusters.contains_key(name));
+        self.clusters.retain(exists);
+    }
+
+    /// This machine's name.
+    pub(super) fn hostname(&self) -> &str {
+        &self.hostname
     }
 
     /// A uniformly random number.

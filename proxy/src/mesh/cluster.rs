@@ -32,6 +32,21 @@ pub struct Cluster {
     pub policy: Arc<Policy>,
 }
 
+impl Cluster {
+    /// What carries traffic to addresses that no service owns: no endpoints, Istio's defaults.
+    pub fn passthrough() -> Self {
+        Self {
+            name: ClusterName::passthrough(),
+            hostname: Hostname::new(""),
+            port: 0,
+            subset: None,
+            protocol: Protocol::Auto,
+            endpoints: Arc::default(),
+            policy: Arc::default(),
+        }
+    }
+}
+
 /// One address that answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {

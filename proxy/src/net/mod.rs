@@ -11,5 +11,13 @@ pub mod pod;
 pub mod routes;
 pub mod socket;
 
+/// This machine's name; empty where it has none.
+pub fn hostname() -> String {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_default()
+}
+
 pub use netns::Namespace;
 pub use pod::{Change, Listeners, Pod};

@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use aquifer_common::{MARK_DIAL, MARK_TRANSPARENT};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::Pod;
 
@@ -84,6 +84,27 @@ pub fn transparent_from(
         }
     }
     Err(refused)
+}
+
+/// Has the kernel probe an idle connection: after `time`, every `interval`, until `probes` of them went
+/// unanswered. What is absent is the system's.
+pub fn keep_alive(
+    socket: &Socket,
+    probes: Option<u32>,
+    time: Option<Duration>,
+    interval: Option<Duration>,
+) -> io::Result<()> {
+    let mut keepalive = TcpKeepalive::new();
+    if let Some(probes) = probes {
+        keepalive = keepalive.with_retries(probes);
+    }
+    if let Some(time) = time {
+        keepalive = keepalive.with_time(time);
+    }
+    if let Some(interval) = interval {
+        keepalive = keepalive.with_interval(interval);
+    }
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 /// Closes a connection with a reset instead of a FIN, whatever was left unread or unsent.

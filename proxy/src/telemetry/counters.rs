@@ -4,17 +4,21 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Defines a set of counters, one field each, with its description as the documentation.
 macro_rules! counters {
-    ($($(#[doc = $help:literal])+ $name:ident),+ $(,)?) => {
-        /// One worker's counters.
+    (
+        $(#[$attribute:meta])* $visibility:vis struct $Set:ident;
+        $($(#[doc = $help:literal])+ $name:ident),+ $(,)?
+    ) => {
+        $(#[$attribute])*
         #[derive(Debug, Default)]
-        pub struct Counters {
-            $($(#[doc = $help])+ pub $name: Counter,)+
+        $visibility struct $Set {
+            $($(#[doc = $help])+ $visibility $name: $crate::telemetry::counters::Counter,)+
         }
 
-        impl Counters {
+        impl $Set {
             /// Every counter: its name, what it counts, its value.
-            pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+            $visibility fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
                 [$((stringify!($name), concat!($($help),+).trim_ascii(), self.$name.value()),)+]
                     .into_iter()
             }
@@ -22,7 +26,12 @@ macro_rules! counters {
     };
 }
 
+pub(crate) use counters;
+
 counters! {
+    /// One worker's counters.
+    pub struct Counters;
+
     /// Connections taken over from local pods.
     downstream_cx_outbound,
     /// Connections taken over on their way into local pods.
@@ -43,6 +52,18 @@ counters! {
     upstream_cx_connect_fail,
     /// Requests sent again because a reused connection turned out to be closed.
     upstream_rq_stale_retry,
+    /// Requests delayed by a fault.
+    fault_delays_injected,
+    /// Requests aborted by a fault.
+    fault_aborts_injected,
+    /// Requests from an origin that a rule's CORS policy allows.
+    cors_origin_valid,
+    /// Requests from an origin that a rule's CORS policy does not allow.
+    cors_origin_invalid,
+    /// Copies of requests sent to mirrors.
+    mirrored_rq,
+    /// Copies of requests not sent, because too many were under way or the body was too large.
+    mirrored_rq_dropped,
     /// Responses that the proxy made itself.
     local_replies,
     /// Access log lines dropped because nobody read them fast enough.

@@ -31,6 +31,8 @@ flags! {
     DOWNSTREAM_CLOSED = 10, "DC", "The client went away.";
     DOWNSTREAM_PROTOCOL = 11, "DPE", "The client broke its protocol.";
     UPSTREAM_PROTOCOL = 12, "UPE", "The upstream broke its protocol.";
+    DELAY_INJECTED = 13, "DI", "A fault delayed the request.";
+    FAULT_INJECTED = 14, "FI", "A fault aborted the request.";
 }
 
 impl ResponseFlags {

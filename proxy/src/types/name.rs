@@ -71,6 +71,11 @@ impl ClusterName {
         Self("PassthroughCluster".into())
     }
 
+    /// Whether it is [`Self::passthrough`].
+    pub fn is_passthrough(&self) -> bool {
+        self.as_str() == "PassthroughCluster"
+    }
+
     /// What carries traffic to the application of a local pod (Istio's name for it).
     pub fn inbound(port: u16) -> Self {
         Self(format!("inbound|{port}||").into())

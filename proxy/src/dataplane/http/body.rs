@@ -1,88 +1,34 @@
-//! Bodies on their way through. They stream: nothing is collected, and a side that does not read
-//! holds the other back.
+//! An answer's body on its way to the client. It streams: nothing is collected, and a client that
+//! does not read holds the upstream back.
 
-use std::cell::Cell;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::deadline::Deadline;
 use crate::dataplane::outcome::Exchange;
 use crate::types::ResponseFlags;
-
-/// A request's body on its way to the upstream.
-pub(crate) enum RequestBody {
-    /// There is none.
-    Empty,
-    /// The client's, with its bytes counted.
-    Streamed {
-        /// From the client.
-        body: Incoming,
-        /// How much of it there was.
-        progress: Rc<Progress>,
-    },
-}
-
-/// How far a request's body has come.
-#[derive(Debug, Default)]
-pub(crate) struct Progress {
-    /// Bytes so far.
-    pub bytes: Cell<u64>,
-    /// Whether its end was seen.
-    pub ended: Cell<bool>,
-}
-
-impl RequestBody {
-    /// Whether nothing will be sent: only such a request can be sent again.
-    pub(super) fn is_empty(&self) -> bool {
-        matches!(self, Self::Empty)
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut *self {
-            Self::Empty => Poll::Ready(None),
-            Self::Streamed { body, progress } => {
-                let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
-                if let Some(Ok(frame)) = &frame {
-                    let bytes = frame.data_ref().map_or(0, Bytes::len);
-                    progress.bytes.set(progress.bytes.get() + bytes as u64);
-                }
-                progress.ended.set(frame.is_none() || body.is_end_stream());
-                Poll::Ready(frame)
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Streamed { body, .. } => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Empty => SizeHint::with_exact(0),
-            Self::Streamed { body, .. } => body.size_hint(),
-        }
-    }
-}
 
 /// A response's body on its way to the client. When it ends, so does the exchange.
 pub(crate) struct ResponseBody {
     source: Source,
     exchange: Box<Exchange>,
+    /// The rule's timeout, which goes on until the answer is complete.
+    deadline: Option<Box<Deadline>>,
+}
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BrokenOff {
+    /// The upstream's side.
+    #[error(transparent)]
+    Upstream(hyper::Error),
+    /// The rule's timeout.
+    #[error("the route's timeout")]
+    Timeout,
 }
 
 enum Source {
@@ -98,33 +44,48 @@ impl ResponseBody {
         Self {
             source: Source::Local(Some(text).filter(|text| !text.is_empty())),
             exchange,
+            deadline: None,
         }
     }
 
     /// The upstream's body.
-    pub(super) fn streamed(body: Incoming, mut exchange: Box<Exchange>) -> Self {
+    pub(super) fn streamed(
+        body: Incoming,
+        mut exchange: Box<Exchange>,
+        deadline: Option<Box<Deadline>>,
+    ) -> Self {
         if body.is_end_stream() {
             exchange.complete();
         }
         Self {
             source: Source::Streamed(body),
             exchange,
+            deadline,
         }
     }
 }
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BrokenOff;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let this = &mut *self;
         let frame = match &mut this.source {
             Source::Local(text) => text.take().map(|text| Ok(Frame::data(text))),
-            Source::Streamed(body) => ready!(Pin::new(body).poll_frame(cx)),
+            Source::Streamed(body) => match Pin::new(body).poll_frame(cx) {
+                Poll::Ready(frame) => frame.map(|frame| frame.map_err(BrokenOff::Upstream)),
+                Poll::Pending => {
+                    let Some(deadline) = &mut this.deadline else {
+                        return Poll::Pending;
+                    };
+                    ready!(deadline.poll_answer(cx));
+                    Some(Err(BrokenOff::Timeout))
+                }
+            },
         };
         match &frame {
             Some(Ok(frame)) => {
@@ -133,7 +94,12 @@ impl Body for ResponseBody {
                     this.exchange.complete();
                 }
             }
-            Some(Err(_)) => {
+            Some(Err(BrokenOff::Timeout)) => {
+                this.exchange.timed_out();
+                this.exchange.details = "response_timeout".into();
+                this.exchange.abandon(ResponseFlags::UPSTREAM_TIMEOUT);
+            }
+            Some(Err(BrokenOff::Upstream(_))) => {
                 this.exchange.details =
                     "upstream_reset_after_response_started{connection_termination}".into();
                 this.exchange.abandon(ResponseFlags::UPSTREAM_CLOSED);

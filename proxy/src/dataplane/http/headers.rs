@@ -8,8 +8,15 @@ use http::header::{
 use http::{HeaderMap, HeaderValue};
 
 use super::canonical::wants_trailers;
+use crate::policy::timeout::Expected;
 
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+/// How long a gRPC client waits.
+pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+/// The authority and the path before they were rewritten.
+pub(super) const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
+pub(super) const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 /// The request's identity in logs and traces.
@@ -43,7 +50,7 @@ fn ends_here(name: &HeaderName) -> bool {
 }
 
 /// The protocol that a request asks to change to, where it does (RFC 9110, section 7.8).
-pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let wanted = headers.get(UPGRADE)?;
     let named = headers
         .get_all(CONNECTION)
@@ -85,20 +92,20 @@ fn is_kept(name: &HeaderName) -> bool {
         || name.starts_with("x-envoy-")
 }
 
-/// Makes a client's header fields those of the request to the upstream. `upgrade` is put back where
-/// the connection is to change its protocol.
-pub(super) fn to_upstream(
+/// Makes a client's header fields those that rules see: what belongs to the hop is gone, but for an
+/// upgrade that is asked for (returned), and what a mesh proxy says is there.
+pub(super) fn enter(
     headers: &mut HeaderMap,
-    upgrade: Option<&HeaderValue>,
     request_id: impl FnOnce() -> u128,
-) {
+) -> Option<HeaderValue> {
+    let upgrade = upgrade(headers);
     let trailers = headers.contains_key(TE) && wants_trailers(headers);
     // `expect` too: the proxy answers it, since hyper sends 100 when the body is first asked for.
     strip(headers, ends_here);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    if let Some(protocol) = upgrade {
+    if let Some(protocol) = &upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, protocol.clone());
     }
@@ -108,7 +115,33 @@ pub(super) fn to_upstream(
     if !headers.contains_key(REQUEST_ID) {
         headers.insert(REQUEST_ID, uuid(request_id()));
     }
-    headers.insert(ATTEMPT_COUNT, HeaderValue::from_static("1"));
+    upgrade
+}
+
+/// Takes an upgrade off again: HTTP/2 has none (RFC 9113, section 8.6).
+pub(super) fn without_upgrade(headers: &mut HeaderMap) {
+    headers.remove(CONNECTION);
+    headers.remove(UPGRADE);
+}
+
+/// Tells the upstream which attempt this is, and how long its answer is waited for.
+pub(super) fn announce(
+    headers: &mut HeaderMap,
+    attempt: u32,
+    expected: Option<Expected>,
+    grpc: bool,
+) {
+    let number = match attempt {
+        1 => HeaderValue::from_static("1"),
+        number => HeaderValue::from(number),
+    };
+    headers.insert(ATTEMPT_COUNT, number);
+    if let Some(expected) = expected {
+        headers.insert(EXPECTED_TIMEOUT, expected.header());
+        if grpc {
+            headers.insert(GRPC_TIMEOUT, expected.grpc_header());
+        }
+    }
 }
 
 /// RFC 9113, section 8.2.3: cookies that HTTP/2 split are one field in HTTP/1.
@@ -191,7 +224,7 @@ mod tests {
             ("x-envoy-max-retries", "9"),
             ("cookie", "kept"),
         ]);
-        to_upstream(&mut headers, None, || 0);
+        assert_eq!(enter(&mut headers, || 0), None);
         for gone in [
             "connection",
             "x-private",
@@ -205,7 +238,6 @@ mod tests {
         assert_eq!(headers["te"], "trailers");
         assert_eq!(headers["cookie"], "kept");
         assert_eq!(headers["x-forwarded-proto"], "http");
-        assert_eq!(headers["x-envoy-attempt-count"], "1");
         assert_eq!(
             headers["x-request-id"],
             "00000000-0000-4000-8000-000000000000"

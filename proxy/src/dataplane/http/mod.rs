@@ -1,15 +1,24 @@
 //! The HTTP engine: reads requests of one downstream connection and answers each, in reading
-//! order: [`canonical`] (one unambiguous request) → [`route`] → [`forward`] → [`body`].
+//! order: [`answer`] (the whole sequence) → [`canonical`] (one unambiguous request) → [`route`] →
+//! [`rewrite`] → [`forward`] (retries) → [`attempt`] → [`finish`] → [`body`].
 //!
 //! hyper reads and writes HTTP; this module decides everything it leaves open.
 
+mod answer;
+mod attempt;
 pub(super) mod body;
 mod canonical;
+mod deadline;
+pub(super) mod finish;
 mod forward;
 mod headers;
+mod mirror;
 mod reply;
+mod rewrite;
 mod route;
 mod upgrade;
+pub(super) mod upload;
+mod variables;
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -130,10 +139,12 @@ pub(super) async fn proxy(
         let downstream = Rc::clone(&downstream);
         service_fn(move |request| {
             let downstream = Rc::clone(&downstream);
-            async move {
+            // On the heap, because hyper moves it about.
+            Box::pin(async move {
                 let _asked = Asked::new(&downstream);
-                Ok::<_, Infallible>(forward::answer(&downstream, request).await)
-            }
+                let answer = answer::answer(Rc::clone(&downstream), request).await;
+                Ok::<_, Infallible>(answer)
+            })
         })
     };
     let io = TokioIo::new(stream);

@@ -1,7 +1,7 @@
 //! Answers that the proxy makes itself, in Envoy's form.
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, SERVER};
+use http::header::{CONTENT_TYPE, HeaderName, LOCATION, SERVER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
@@ -11,6 +11,8 @@ use crate::clock;
 use crate::dataplane::error::Error;
 use crate::dataplane::outcome::{Exchange, Requested};
 use crate::dataplane::protocol::Version;
+use crate::mesh::DirectResponse;
+use crate::policy::{fault, grpc};
 use crate::types::ResponseFlags;
 
 /// Bytes of a `grpc-message` that are percent-encoded (gRPC over HTTP/2, "Responses").
@@ -27,54 +29,112 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     })
 }
 
+/// An answer of the proxy's own.
+pub(super) struct Local {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+    details: &'static str,
+}
+
+impl Local {
+    fn new(status: StatusCode, body: Bytes, details: &'static str) -> Self {
+        let mut headers = HeaderMap::new();
+        if !body.is_empty() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        }
+        Self {
+            status,
+            headers,
+            body,
+            details,
+        }
+    }
+
+    /// A rule's `directResponse`.
+    pub(super) fn direct(response: &DirectResponse) -> Self {
+        Self::new(response.status, response.body.clone(), "direct_response")
+    }
+
+    /// A rule's `redirect`.
+    pub(super) fn redirect(status: StatusCode, location: HeaderValue) -> Self {
+        let mut reply = Self::new(status, Bytes::new(), "direct_response");
+        reply.headers.insert(LOCATION, location);
+        reply
+    }
+
+    /// A fault's abort.
+    pub(super) fn aborted(status: fault::Status, grpc: bool) -> Self {
+        let body = Bytes::from_static(fault::BODY.as_bytes());
+        match status {
+            fault::Status::Http(status) if !grpc => Self::new(status, body, fault::DETAILS),
+            fault::Status::Http(status) => {
+                Self::grpc(grpc::Status::of_http(status), fault::BODY, fault::DETAILS)
+            }
+            fault::Status::Grpc(status) => Self::grpc(status, fault::BODY, fault::DETAILS),
+        }
+    }
+
+    /// The answer to a preflight.
+    pub(super) fn preflight(headers: HeaderMap) -> Self {
+        Self {
+            headers,
+            ..Self::new(StatusCode::OK, Bytes::new(), "cors_response")
+        }
+    }
+
+    /// A failure as gRPC tells it: 200, the status in the head, no body.
+    fn grpc(status: grpc::Status, message: &str, details: &'static str) -> Self {
+        let mut reply = Self::new(StatusCode::OK, Bytes::new(), details);
+        let headers = &mut reply.headers;
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-status", HeaderValue::from(status.code()));
+        let message = utf8_percent_encode(message, GRPC_MESSAGE).to_string();
+        if let Some(message) = HeaderValue::try_from(message)
+            .ok()
+            .filter(|message| !message.is_empty())
+        {
+            headers.insert("grpc-message", message);
+        }
+        reply
+    }
+
+    /// The response, with the rule's operations on it.
+    pub(super) fn response(self, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
+        exchange.status = self.status.as_u16();
+        if exchange.details.is_empty() {
+            exchange.details = self.details.into();
+        }
+        let mut headers = self.headers;
+        headers.insert(SERVER, HeaderValue::from_static("envoy"));
+        exchange.edit(&mut headers);
+        let mut response = Response::new(ResponseBody::local(self.body, exchange));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
 /// Answers a request whose `exchange` came to nothing because of `error`.
-pub(super) fn local(
+pub(super) fn failed(
     mut exchange: Box<Exchange>,
     error: &Error,
     grpc: bool,
 ) -> Response<ResponseBody> {
     exchange.fail(error);
-    let (status, text) = (error.status(), error.body());
-    let (status, text, grpc_status) = if grpc {
-        (
-            StatusCode::OK,
-            String::new(),
-            Some((grpc_status(status), text)),
-        )
+    let (status, text) = (error.status(), error.body(exchange.attempts > 1));
+    let mut reply = if grpc {
+        Local::grpc(grpc::Status::of_http(status), &text, "")
     } else {
-        (status, text, None)
+        Local::new(status, Bytes::from(text), "")
     };
-    exchange.status = status.as_u16();
-    let text = Bytes::from(text);
-    let has_text = !text.is_empty();
-    let mut response = Response::new(ResponseBody::local(text, exchange));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(SERVER, HeaderValue::from_static("envoy"));
-    if has_text {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    if error.is_overflow() {
+        let overloaded = HeaderName::from_static("x-envoy-overloaded");
+        reply
+            .headers
+            .insert(overloaded, HeaderValue::from_static("true"));
     }
-    if let Some((code, message)) = grpc_status {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", HeaderValue::from(code));
-        let message = utf8_percent_encode(&message, GRPC_MESSAGE).to_string();
-        if let Ok(message) = HeaderValue::try_from(message) {
-            headers.insert("grpc-message", message);
-        }
-    }
-    response
-}
-
-/// Envoy's `grpc/status.cc`: the gRPC status that stands for an HTTP status.
-fn grpc_status(status: StatusCode) -> u16 {
-    match status.as_u16() {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502 | 503 | 504 => 14,
-        _ => 2,
-    }
+    reply.response(exchange)
 }
 
 /// Logs a request that hyper could not read and has answered by itself.

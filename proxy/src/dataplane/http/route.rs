@@ -1,54 +1,41 @@
-//! Where a request goes: the authority names the service, its rules the destination.
+//! Which rule takes a request: the authority names the service, its rules the action.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 
 use super::Downstream;
 use super::canonical::Canonical;
 use crate::dataplane::error::Error;
-use crate::mesh::{Action, Cluster, Snapshot};
+use crate::mesh::{Cluster, Rule, Snapshot};
 use crate::policy::matcher::Request;
-use crate::types::ClusterName;
+use crate::policy::rewrite::Matched;
 
 /// Istio's name of the route to where the client was going anyway.
-static ALLOW_ANY: LazyLock<Arc<str>> = LazyLock::new(|| "allow_any".into());
-static PASSTHROUGH: LazyLock<ClusterName> = LazyLock::new(ClusterName::passthrough);
+pub(super) static ALLOW_ANY: LazyLock<Arc<str>> = LazyLock::new(|| "allow_any".into());
 
-/// The rule's choice for one request. Retries stay with it.
-#[derive(Debug)]
-pub(super) struct Route {
-    /// The rule's name.
-    pub name: Arc<str>,
-    /// The cluster's name, for the log.
-    pub cluster: ClusterName,
-    /// Where it leads.
-    pub destination: Destination,
+/// What takes a request.
+pub(super) enum Route {
+    /// A rule, and what it matched of the path.
+    Rule(Arc<Rule>, Matched),
+    /// No rule: the authority names nothing in the mesh, and the request goes to where the client
+    /// was going (`outboundTrafficPolicy` ALLOW_ANY). Where that is a service's address, this is its
+    /// cluster, and an endpoint is chosen as the kernel's service load balancing would.
+    AllowAny(Option<Arc<Cluster>>),
 }
 
-/// Where a route leads.
-#[derive(Debug)]
-pub(super) enum Destination {
-    /// To one of a cluster's endpoints.
-    Cluster(Arc<Cluster>),
-    /// To where the client was going.
-    Original(SocketAddr),
-    /// To a cluster that does not exist.
-    Missing,
-}
-
-/// Chooses. `draw` is uniformly random.
+/// Chooses.
 pub(super) fn choose(
     snapshot: &Snapshot,
     downstream: &Downstream,
     canonical: &Canonical,
-    draw: u64,
 ) -> Result<Route, Error> {
     let pod = downstream.pod.pod();
     let source = pod.workload.source();
     let authority = canonical.authority();
-    let port = downstream.destination.port();
-    let Some(table) = snapshot.route_table(authority, source.namespace, port) else {
-        return Ok(allow_any(snapshot, downstream));
+    let dialled = downstream.destination.port();
+    let Some(table) = snapshot.route_table(authority, source.namespace, dialled) else {
+        let port = downstream.target.port();
+        let cluster = port.and_then(|port| snapshot.cluster_for(&port.cluster, source));
+        return Ok(Route::AllowAny(cluster.cloned()));
     };
     let uri = &canonical.parts.uri;
     let request = Request {
@@ -60,41 +47,6 @@ pub(super) fn choose(
         scheme: "http",
         source,
     };
-    let rule = table.choose(&request).ok_or(Error::NoRoute)?.rule;
-    let Action::Forward(forward) = &rule.action else {
-        return Err(Error::NoRoute);
-    };
-    // One of them: a table whose weights and destinations differ in number is not made.
-    let chosen = forward
-        .destinations
-        .get(forward.weights.pick(draw))
-        .ok_or(Error::NoCluster)?;
-    let destination = match snapshot.cluster_for(&chosen.cluster, source) {
-        Some(cluster) => Destination::Cluster(Arc::clone(cluster)),
-        None => Destination::Missing,
-    };
-    Ok(Route {
-        name: Arc::clone(&rule.name),
-        cluster: chosen.cluster.clone(),
-        destination,
-    })
-}
-
-/// An authority that names nothing in the mesh goes to where the client was going
-/// (`outboundTrafficPolicy` ALLOW_ANY). Where that is a service's address, an endpoint is chosen
-/// here, as the kernel's service load balancing would.
-fn allow_any(snapshot: &Snapshot, downstream: &Downstream) -> Route {
-    let pod = downstream.pod.pod();
-    let service = downstream
-        .target
-        .port()
-        .and_then(|port| snapshot.cluster_for(&port.cluster, pod.workload.source()));
-    Route {
-        name: Arc::clone(&ALLOW_ANY),
-        cluster: PASSTHROUGH.clone(),
-        destination: match service {
-            Some(cluster) => Destination::Cluster(Arc::clone(cluster)),
-            None => Destination::Original(downstream.destination),
-        },
-    }
+    let choice = table.choose(&request).ok_or(Error::NoRoute)?;
+    Ok(Route::Rule(Arc::clone(choice.rule), choice.matched))
 }

@@ -1,0 +1,72 @@
+//! What is counted of one cluster, under the names that Envoy gives it.
+
+use crate::telemetry::counters::counters;
+
+counters! {
+    /// One client pod's counters of one cluster, shared by the workers.
+    pub(in crate::dataplane) struct Counters;
+
+    /// Connections made or tried.
+    upstream_cx_total,
+    /// Connections that failed.
+    upstream_cx_connect_fail,
+    /// Connections that were not there within `connectTimeout`.
+    upstream_cx_connect_timeout,
+    /// Connections refused or put off because of `maxConnections`.
+    upstream_cx_overflow,
+    /// Requests sent, retries too.
+    upstream_rq_total,
+    /// Responses by class.
+    upstream_rq_1xx,
+    /// Responses by class.
+    upstream_rq_2xx,
+    /// Responses by class.
+    upstream_rq_3xx,
+    /// Responses by class.
+    upstream_rq_4xx,
+    /// Responses by class.
+    upstream_rq_5xx,
+    /// Requests given up by their client.
+    upstream_rq_cancelled,
+    /// Requests refused because of `http1MaxPendingRequests`.
+    upstream_rq_pending_overflow,
+    /// Requests refused because of `http2MaxRequests`.
+    upstream_rq_active_overflow,
+    /// Requests whose connection failed while they waited for it.
+    upstream_rq_pending_failure_eject,
+    /// Requests that ran into the route's timeout.
+    upstream_rq_timeout,
+    /// Attempts that ran into `perTryTimeout`.
+    upstream_rq_per_try_timeout,
+    /// Requests reset by the upstream.
+    upstream_rq_rx_reset,
+    /// Requests reset by the proxy.
+    upstream_rq_tx_reset,
+    /// Retries.
+    upstream_rq_retry,
+    /// Retries that succeeded.
+    upstream_rq_retry_success,
+    /// Retries not made because of `maxRetries` or the retry budget.
+    upstream_rq_retry_overflow,
+    /// Requests that failed with no attempt left.
+    upstream_rq_retry_limit_exceeded,
+    /// Retries after a back-off of the policy's own.
+    upstream_rq_retry_backoff_exponential,
+    /// Requests whose body was too large to be kept for a retry or a mirror.
+    retry_or_shadow_abandoned,
+    /// Requests balanced over endpoints that were not healthy, because too few were.
+    lb_healthy_panic,
+}
+
+impl Counters {
+    /// Counts a response by its class.
+    pub(in crate::dataplane) fn response(&self, status: u16) {
+        match status / 100 {
+            1 => self.upstream_rq_1xx.increment(),
+            2 => self.upstream_rq_2xx.increment(),
+            3 => self.upstream_rq_3xx.increment(),
+            4 => self.upstream_rq_4xx.increment(),
+            _ => self.upstream_rq_5xx.increment(),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! One worker's view of a cluster for one pod, and the connections it keeps to it.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use foldhash::fast::RandomState;
+
+use super::{Host, Members, State};
+use crate::dataplane::pool::HostPool;
+use crate::mesh::cluster::Policy;
+use crate::policy::balance::{Hosts, Picked, Picker, Wish};
+
+/// A cluster as one worker uses it for one pod.
+pub(in crate::dataplane) struct Local {
+    pub(in crate::dataplane) state: Arc<State>,
+    seen: RefCell<Seen>,
+    pools: RefCell<HashMap<SocketAddr, Rc<HostPool>, RandomState>>,
+}
+
+struct Seen {
+    generation: u64,
+    members: Arc<Members>,
+    /// This worker's place in the turns, for IPv4 and IPv6.
+    pickers: [Option<Picker>; 2],
+}
+
+impl Seen {
+    fn renew(&mut self, state: &State) {
+        let generation = state.generation.load(Ordering::Acquire);
+        if self.generation == generation {
+            return;
+        }
+        self.generation = generation;
+        self.members = state.members.load_full();
+        for (family, picker) in [FOUR, SIX].into_iter().zip(&mut self.pickers) {
+            if let Some(picker) = picker {
+                picker.set_plan(Arc::clone(&self.members.family(family).plan));
+            }
+        }
+    }
+}
+
+/// Any address of each family.
+const FOUR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+const SIX: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
+
+/// The endpoints of one family, as a picker asks about them.
+struct Candidates<'a> {
+    hosts: &'a [Arc<Host>],
+    avoid: &'a [SocketAddr],
+}
+
+impl Hosts for Candidates<'_> {
+    fn active(&self, host: usize) -> u64 {
+        self.hosts.get(host).map_or(0, |host| host.active())
+    }
+
+    fn avoid(&self, host: usize) -> bool {
+        let host = self.hosts.get(host);
+        host.is_some_and(|host| self.avoid.contains(&host.address))
+    }
+}
+
+impl Local {
+    pub(in crate::dataplane) fn new(state: Arc<State>) -> Self {
+        let generation = state.generation.load(Ordering::Acquire);
+        let members = state.members.load_full();
+        Self {
+            state,
+            seen: RefCell::new(Seen {
+                generation,
+                members,
+                pickers: [None, None],
+            }),
+            pools: RefCell::default(),
+        }
+    }
+
+    /// The endpoints and limits in force.
+    pub(in crate::dataplane) fn members(&self) -> Arc<Members> {
+        let mut seen = self.seen.borrow_mut();
+        seen.renew(&self.state);
+        Arc::clone(&seen.members)
+    }
+
+    /// Picks an endpoint for a client that dialled `like`; `avoid` were tried before. `draw` gives
+    /// uniformly random numbers.
+    pub(in crate::dataplane) fn pick(
+        &self,
+        like: SocketAddr,
+        wish: Wish,
+        avoid: &[SocketAddr],
+        mut draw: impl FnMut() -> u64,
+    ) -> Option<(Arc<Host>, Picked)> {
+        let mut seen = self.seen.borrow_mut();
+        seen.renew(&self.state);
+        let Seen {
+            members, pickers, ..
+        } = &mut *seen;
+        let family = members.family(like);
+        let hosts = &members.hosts[family.start..];
+        let picker = pickers[usize::from(like.is_ipv6())]
+            .get_or_insert_with(|| Picker::new(Arc::clone(&family.plan), draw()));
+        let picked = picker.pick(wish, &Candidates { hosts, avoid }, draw)?;
+        Some((Arc::clone(hosts.get(picked.host)?), picked))
+    }
+
+    /// The policy in force.
+    pub(in crate::dataplane) fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.members().cluster.policy)
+    }
+
+    /// The connections to `address`.
+    pub(in crate::dataplane) fn pool(&self, address: SocketAddr) -> Rc<HostPool> {
+        Rc::clone(self.pools.borrow_mut().entry(address).or_default())
+    }
+
+    /// Closes one connection to `address` that has no request.
+    pub(in crate::dataplane) fn give_up_one(&self, address: SocketAddr) {
+        if let Some(pool) = self.pools.borrow().get(&address) {
+            pool.give_up_one();
+        }
+    }
+
+    /// Closes what is without a request.
+    pub(in crate::dataplane) fn clear(&self) {
+        for (_, pool) in self.pools.borrow_mut().drain() {
+            pool.clear();
+        }
+    }
+
+    /// Closes what was idle for too long, and everything idle to endpoints that are no more.
+    pub(in crate::dataplane) fn sweep(&self, now: Instant) {
+        let members = self.members();
+        let known = |address| members.hosts.is_empty() || members.host(address).is_some();
+        self.pools.borrow_mut().retain(|address, pool| {
+            if !known(*address) {
+                pool.clear();
+            }
+            pool.sweep(now, &members.cluster.policy);
+            !pool.is_empty()
+        });
+    }
+}

@@ -1,0 +1,180 @@
+//! A cluster's endpoints as a client pod may use them at one time.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use super::health::Health;
+use crate::mesh::{Cluster, Endpoint, Workload};
+use crate::policy::balance::{Candidate, Plan};
+use crate::policy::circuit::Breaker;
+use crate::policy::locality::Placement;
+use crate::policy::outlier::{Monitor, Settings};
+
+/// One endpoint.
+#[derive(Debug)]
+pub(in crate::dataplane) struct Host {
+    pub(in crate::dataplane) address: SocketAddr,
+    counts: Arc<Counts>,
+    /// Where outcomes are counted, where there is outlier detection.
+    pub(super) monitor: Option<(Arc<Monitor>, Arc<Settings>)>,
+}
+
+/// What goes on at an endpoint, whatever else about it changes.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Requests or relayed connections in flight.
+    active: AtomicU64,
+    /// Connections open or being opened.
+    connections: AtomicU64,
+}
+
+impl Host {
+    /// Requests in flight.
+    pub(in crate::dataplane) fn active(&self) -> u64 {
+        self.counts.active.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request.
+    pub(in crate::dataplane) fn begin(&self) {
+        self.counts.active.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes a request off the count.
+    pub(in crate::dataplane) fn end(&self) {
+        self.counts.active.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts a connection; returns how many there were before.
+    pub(in crate::dataplane) fn opened(&self) -> u64 {
+        self.counts.connections.fetch_add(1, Ordering::AcqRel)
+    }
+
+    /// Takes a connection off the count.
+    pub(in crate::dataplane) fn closed(&self) {
+        self.counts.connections.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The endpoints of a cluster at one time, and the limits in force.
+#[derive(Debug)]
+pub(in crate::dataplane) struct Members {
+    pub(in crate::dataplane) cluster: Arc<Cluster>,
+    /// In the order of the cluster's endpoints, which is by address.
+    pub(in crate::dataplane) hosts: Box<[Arc<Host>]>,
+    pub(in crate::dataplane) breaker: Breaker,
+    /// How they are balanced, for clients that dialled IPv4 and IPv6.
+    plans: [Family; 2],
+}
+
+/// The endpoints of one address family, which are balanced among themselves, so that a pod with two
+/// addresses counts once.
+#[derive(Clone, Debug)]
+pub(in crate::dataplane) struct Family {
+    /// Where it begins among the hosts.
+    pub(in crate::dataplane) start: usize,
+    pub(in crate::dataplane) plan: Arc<Plan>,
+}
+
+impl Members {
+    pub(super) fn new(
+        client: &Workload,
+        cluster: &Arc<Cluster>,
+        before: Option<&Self>,
+        health: &Health,
+        now: Instant,
+    ) -> Self {
+        let settings = cluster.policy.outlier.as_ref();
+        let settings = settings.map(|settings| Arc::new(settings.clone()));
+        let hosts: Box<[Arc<Host>]> = cluster
+            .endpoints
+            .iter()
+            .map(|endpoint| {
+                let address = endpoint.address;
+                let known = before.and_then(|before| before.host(address));
+                Arc::new(Host {
+                    address,
+                    counts: known
+                        .map(|host| Arc::clone(&host.counts))
+                        .unwrap_or_default(),
+                    monitor: health.monitor(address).zip(settings.clone()),
+                })
+            })
+            .collect();
+        let limits = cluster.policy.limits.clone();
+        let breaker = match before {
+            Some(before) => before.breaker.with_limits(limits, now),
+            None => Breaker::new(limits, now),
+        };
+        Self {
+            plans: families(client, cluster, health),
+            cluster: Arc::clone(cluster),
+            hosts,
+            breaker,
+        }
+    }
+
+    /// The endpoint at `address`.
+    pub(in crate::dataplane) fn host(&self, address: SocketAddr) -> Option<&Arc<Host>> {
+        let index = self
+            .hosts
+            .binary_search_by_key(&address, |host| host.address)
+            .ok()?;
+        self.hosts.get(index)
+    }
+
+    /// How clients that dialled `like` are balanced.
+    pub(in crate::dataplane) fn family(&self, like: SocketAddr) -> &Family {
+        &self.plans[usize::from(like.is_ipv6())]
+    }
+
+    /// Endpoints that are ready and not ejected.
+    pub(super) fn healthy(&self) -> usize {
+        let sound = |(host, endpoint): (&Arc<Host>, &Endpoint)| {
+            endpoint.ready
+                && host
+                    .monitor
+                    .as_ref()
+                    .is_none_or(|(one, _)| !one.is_ejected())
+        };
+        let all = self.hosts.iter().zip(&*self.cluster.endpoints);
+        all.filter(|one| sound(*one)).count()
+    }
+}
+
+/// The plans for both families: where one has no endpoints, its clients get the other's. They are
+/// sorted by address, which puts IPv4 first.
+fn families(client: &Workload, cluster: &Cluster, health: &Health) -> [Family; 2] {
+    let endpoints = &*cluster.endpoints;
+    let border = endpoints.partition_point(|endpoint| endpoint.address.is_ipv4());
+    let family = |start: usize, endpoints: &[Endpoint]| Family {
+        start,
+        plan: Arc::new(plan(client, cluster, endpoints, health)),
+    };
+    let (four, six) = endpoints.split_at(border);
+    if four.is_empty() || six.is_empty() {
+        let all = family(0, endpoints);
+        return [all.clone(), all];
+    }
+    [family(0, four), family(border, six)]
+}
+
+fn plan(client: &Workload, cluster: &Cluster, endpoints: &[Endpoint], health: &Health) -> Plan {
+    let policy = &cluster.policy;
+    let _ = client;
+    let candidates: Vec<Candidate> = endpoints
+        .iter()
+        .map(|endpoint| Candidate {
+            address: endpoint.address,
+            weight: endpoint.weight,
+            healthy: endpoint.ready && !health.is_ejected(endpoint.address),
+            warming: false,
+            placement: Some(Placement {
+                priority: 0,
+                group: 0,
+            }),
+        })
+        .collect();
+    Plan::new(policy.balancer, &candidates, None, policy.panic_threshold)
+}

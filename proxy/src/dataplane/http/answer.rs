@@ -1,0 +1,398 @@
+//! What becomes of one request, in the order in which Envoy's filters see it: one unambiguous
+//! request → the rule → faults → CORS → what the rule does.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST, UPGRADE, USER_AGENT};
+use http::{HeaderValue, Request, Response, Version, request};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
+use hyper::upgrade::OnUpgrade;
+
+use super::attempt::{Message, Outgoing, Upstream};
+use super::body::ResponseBody;
+use super::canonical::Canonical;
+use super::finish::Finish;
+use super::forward::{Answer, Forward};
+use super::route::{self, Route};
+use super::upload::Upload;
+use super::{Downstream, headers, mirror, reply, rewrite, upgrade};
+use crate::clock;
+use crate::dataplane::error::Error;
+use crate::dataplane::outcome::{Exchange, Requested};
+use crate::dataplane::protocol;
+use crate::mesh::{Action, Cluster, Rule, route as mesh};
+use crate::policy::retry;
+use crate::policy::rewrite::Matched;
+use crate::policy::timeout::Limits;
+use crate::policy::{cors, fault, redirect};
+use crate::types::{ClusterName, Protocol, ResponseFlags};
+
+/// Answers one request, whatever becomes of it.
+pub(super) async fn answer(
+    downstream: Rc<Downstream>,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let worker = &downstream.worker;
+    worker.counters.downstream_rq.increment();
+    let mut exchange = Box::new(Exchange::begin(
+        worker,
+        downstream.source,
+        downstream.destination,
+    ));
+    let (parts, body) = request.into_parts();
+    if worker.logs() {
+        exchange.requested = Some(Box::new(requested(&parts)));
+    }
+    let grpc = reply::is_grpc(&parts.headers);
+    match serve(&downstream, &mut exchange, parts, body, grpc).await {
+        Ok(Served::Upstream(answer)) => deliver(&downstream, exchange, answer),
+        Ok(Served::Local(reply)) => {
+            worker.counters.local_replies.increment();
+            reply.response(exchange)
+        }
+        Err(error) => {
+            worker.counters.local_replies.increment();
+            let mut response = reply::failed(exchange, &error, grpc);
+            if closes(&error) && downstream.version == protocol::Version::Http1 {
+                response
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
+        }
+    }
+}
+
+/// After a request that could not be understood nothing on its connection can be trusted.
+fn closes(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::BadRequest(_) | Error::HeadersTooLarge | Error::TransferCoding | Error::RequestBody
+    )
+}
+
+fn requested(parts: &request::Parts) -> Requested {
+    let field = |name| parts.headers.get(name).cloned();
+    Requested {
+        wall: clock::wall(),
+        method: parts.method.clone(),
+        target: parts.uri.clone(),
+        protocol: match parts.version {
+            Version::HTTP_2 => "HTTP/2",
+            Version::HTTP_10 => "HTTP/1.0",
+            _ => "HTTP/1.1",
+        },
+        authority: field(HOST).or_else(|| {
+            let authority = parts.uri.authority()?;
+            HeaderValue::from_str(authority.as_str()).ok()
+        }),
+        user_agent: field(USER_AGENT),
+        forwarded_for: field(headers::FORWARDED_FOR),
+        request_id: field(headers::REQUEST_ID),
+    }
+}
+
+/// Who answered.
+enum Served {
+    Upstream(Answer),
+    Local(reply::Local),
+}
+
+async fn serve(
+    downstream: &Rc<Downstream>,
+    exchange: &mut Exchange,
+    mut parts: request::Parts,
+    body: Incoming,
+    grpc: bool,
+) -> Result<Served, Error> {
+    let worker = &downstream.worker;
+    let client = parts.extensions.remove::<OnUpgrade>();
+    let mut canonical = Canonical::new(parts)?;
+    let random = || u128::from(worker.draw()) << 64 | u128::from(worker.draw());
+    let upgrade = headers::enter(&mut canonical.parts.headers, random);
+    if let Some(requested) = &mut exchange.requested {
+        requested.request_id = canonical.parts.headers.get(headers::REQUEST_ID).cloned();
+    }
+    let snapshot = worker.snapshot();
+    let request = Incomplete {
+        downstream,
+        canonical,
+        body,
+        grpc,
+        client: client.filter(|_| upgrade.is_some()),
+    };
+    match route::choose(&snapshot, downstream, &request.canonical)? {
+        Route::AllowAny(cluster) => {
+            drop(snapshot);
+            exchange.route = Some(Arc::clone(&route::ALLOW_ANY));
+            request.allow_any(exchange, cluster.as_ref()).await
+        }
+        Route::Rule(rule, matched) => {
+            exchange.route = Some(Arc::clone(&rule.name));
+            exchange.finish = Finish::of(&rule, &request.canonical, exchange.requested.as_deref());
+            if let Some(fault) = &rule.fault {
+                if let Some(reply) = inject(fault, exchange, grpc).await {
+                    return Ok(Served::Local(reply));
+                }
+            }
+            if let Some(policy) = &rule.cors
+                && let Some(reply) = admit(policy, exchange, &request.canonical)
+            {
+                return Ok(Served::Local(reply));
+            }
+            match &rule.action {
+                Action::Respond(response) => Ok(Served::Local(reply::Local::direct(response))),
+                Action::Redirect(redirect) => {
+                    Ok(Served::Local(request.redirect(redirect, matched)))
+                }
+                Action::Forward(forward) => {
+                    request
+                        .forward(exchange, &snapshot, &rule, forward, matched)
+                        .await
+                }
+            }
+        }
+    }
+}
+
+/// Delays and aborts as the rule's `fault` says. The reply, where the request is aborted.
+async fn inject(
+    policy: &fault::Policy,
+    exchange: &mut Exchange,
+    grpc: bool,
+) -> Option<reply::Local> {
+    let worker = Rc::clone(exchange.worker());
+    let injected = policy.inject([worker.draw(), worker.draw()]);
+    if let Some(delay) = injected.delay {
+        worker.counters.fault_delays_injected.increment();
+        exchange.flags = exchange.flags | ResponseFlags::DELAY_INJECTED;
+        tokio::time::sleep(delay).await;
+    }
+    let abort = injected.abort?;
+    worker.counters.fault_aborts_injected.increment();
+    exchange.flags = exchange.flags | ResponseFlags::FAULT_INJECTED;
+    Some(reply::Local::aborted(abort, grpc))
+}
+
+/// Asks the rule's `corsPolicy`. The reply, where it answers a preflight.
+fn admit(
+    policy: &Arc<cors::Policy>,
+    exchange: &mut Exchange,
+    canonical: &Canonical,
+) -> Option<reply::Local> {
+    let counters = &exchange.worker().counters;
+    match policy.decide(&canonical.parts.method, &canonical.parts.headers) {
+        cors::Decision::Unconcerned => None,
+        cors::Decision::Foreign => {
+            counters.cors_origin_invalid.increment();
+            None
+        }
+        cors::Decision::Allowed(origin) => {
+            counters.cors_origin_valid.increment();
+            exchange.finish.grant(policy, origin);
+            None
+        }
+        cors::Decision::Answered { allowed, headers } => {
+            if allowed {
+                counters.cors_origin_valid.increment();
+            } else {
+                counters.cors_origin_invalid.increment();
+            }
+            exchange.finish = Finish::default();
+            Some(reply::Local::preflight(headers))
+        }
+    }
+}
+
+/// A request that has a rule and no destination yet.
+struct Incomplete<'a> {
+    downstream: &'a Rc<Downstream>,
+    canonical: Canonical,
+    body: Incoming,
+    grpc: bool,
+    /// The client's side of an upgrade that it asks for.
+    client: Option<OnUpgrade>,
+}
+
+impl Incomplete<'_> {
+    fn redirect(&self, redirect: &redirect::Redirect, matched: Matched) -> reply::Local {
+        let uri = &self.canonical.parts.uri;
+        reply::Local::redirect(
+            redirect.status,
+            redirect.location(&redirect::Request {
+                scheme: redirect::Scheme::Http,
+                authority: self.canonical.authority(),
+                path: uri.path(),
+                query: uri.query(),
+                port: self.downstream.destination.port(),
+                matched,
+            }),
+        )
+    }
+
+    /// To where the client was going.
+    async fn allow_any(
+        self,
+        exchange: &mut Exchange,
+        cluster: Option<&Arc<Cluster>>,
+    ) -> Result<Served, Error> {
+        exchange.cluster = Some(ClusterName::passthrough());
+        let original = cluster.is_none().then_some(self.downstream.destination);
+        let cluster = cluster.unwrap_or(&self.downstream.worker.passthrough);
+        let upstream = self.upstream(cluster, original);
+        // Envoy's route to the original destination has no policies.
+        let (retry, limits) = (retry::Policy::never(), Limits::new(None, None, None));
+        self.send(exchange, upstream, &retry, limits, None).await
+    }
+
+    /// To one of the rule's destinations.
+    async fn forward(
+        mut self,
+        exchange: &mut Exchange,
+        snapshot: &crate::mesh::Snapshot,
+        rule: &Rule,
+        forward: &Arc<mesh::Forward>,
+        matched: Matched,
+    ) -> Result<Served, Error> {
+        let downstream = self.downstream;
+        let worker = &downstream.worker;
+        // One of them: a rule whose weights and destinations differ in number is not made.
+        let chosen = forward.weights.pick(worker.draw());
+        let destination = forward.destinations.get(chosen).ok_or(Error::NoCluster)?;
+        exchange.cluster = Some(destination.cluster.clone());
+        exchange.finish.toward(destination);
+        let workload = Arc::clone(&downstream.pod.pod().workload);
+        let cluster = snapshot.cluster_for(&destination.cluster, workload.source());
+        let cluster = cluster.ok_or(Error::NoCluster)?;
+        let edits = [destination.headers.as_deref(), Some(&*rule.headers)];
+        rewrite::apply(&mut self.canonical, exchange, &edits, forward, matched)?;
+        let mut upstream = self.upstream(cluster, None);
+        if cluster.policy.balancer.is_hash() {
+            let keys = snapshot.hash_keys(forward, workload.source());
+            upstream.hash = rewrite::hash(keys, &self.canonical, downstream, &mut exchange.finish);
+        }
+        let announced = self.grpc.then(|| {
+            let headers = &self.canonical.parts.headers;
+            headers.get(headers::GRPC_TIMEOUT)
+        });
+        let limits = Limits::new(
+            forward.timeout,
+            forward.retry.per_try_timeout,
+            announced.flatten().map(HeaderValue::as_bytes),
+        );
+        self.send(exchange, upstream, &forward.retry, limits, Some(forward))
+            .await
+    }
+
+    fn upstream(&self, cluster: &Arc<Cluster>, original: Option<std::net::SocketAddr>) -> Upstream {
+        let downstream = self.downstream;
+        let worker = &downstream.worker;
+        let passes_through =
+            cluster.policy.balancer == crate::policy::balance::Algorithm::Passthrough;
+        Upstream {
+            cluster: downstream.pod.cluster(&worker.clusters, cluster),
+            original: original.or(passes_through.then_some(downstream.destination)),
+            wanted: downstream.target.wanted(downstream.destination),
+            hash: None,
+            http2: speaks_http2(downstream, cluster, original.is_some()),
+        }
+    }
+
+    async fn send(
+        mut self,
+        exchange: &mut Exchange,
+        upstream: Upstream,
+        retry: &retry::Policy,
+        limits: Limits,
+        forward: Option<&Arc<mesh::Forward>>,
+    ) -> Result<Served, Error> {
+        let upload = (!self.body.is_end_stream()).then(|| Upload::new(self.body));
+        exchange.received.clone_from(&upload);
+        let http2 = upstream.http2;
+        if http2 && self.client.take().is_some() {
+            headers::without_upgrade(&mut self.canonical.parts.headers);
+        }
+        let body = upload.map_or(Outgoing::Nothing, Outgoing::Upload);
+        let message = Message::new(self.canonical.parts, body, http2)?;
+        if let Some(forward) = forward.filter(|forward| !forward.mirrors.is_empty())
+            && self.client.is_none()
+        {
+            mirror::send(self.downstream, forward, &message);
+        }
+        let forward = Forward {
+            downstream: self.downstream,
+            upstream,
+            message,
+            retry,
+            limits,
+            grpc: self.grpc,
+            client: self.client,
+        };
+        Ok(Served::Upstream(forward.send(exchange).await?))
+    }
+}
+
+/// The cluster's policy says what its endpoints are spoken to, otherwise its service's port; where
+/// neither says anything, or nothing is known, the client's own protocol is kept (Istio's protocol
+/// selection).
+pub(super) fn speaks_http2(downstream: &Downstream, cluster: &Cluster, original: bool) -> bool {
+    let client = downstream.version == protocol::Version::Http2;
+    if original || cluster.policy.http.use_client_protocol {
+        return client;
+    }
+    match cluster.protocol {
+        Protocol::Http2 | Protocol::Grpc => true,
+        Protocol::Http => cluster.policy.http.upgrade,
+        Protocol::Auto | Protocol::Tcp | Protocol::Tls => client || cluster.policy.http.upgrade,
+    }
+}
+
+fn deliver(
+    downstream: &Rc<Downstream>,
+    mut exchange: Box<Exchange>,
+    answer: Answer,
+) -> Response<ResponseBody> {
+    let Answer {
+        mut response,
+        upgraded,
+        early,
+        deadline,
+    } = answer;
+    exchange.status = response.status().as_u16();
+    exchange.details = "via_upstream".into();
+    let service_time = exchange.service_time.unwrap_or_default();
+    if let Some(client) = upgraded {
+        let protocol = response.headers().get(UPGRADE).cloned();
+        headers::to_downstream(response.headers_mut(), service_time);
+        exchange.edit(response.headers_mut());
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        if let Some(protocol) = protocol {
+            response.headers_mut().insert(UPGRADE, protocol);
+        }
+        upgrade::relay(downstream, client, &mut response, exchange);
+        let silent = Exchange::begin(
+            &downstream.worker,
+            downstream.source,
+            downstream.destination,
+        );
+        let (parts, _) = response.into_parts();
+        return Response::from_parts(parts, ResponseBody::local(Bytes::new(), Box::new(silent)));
+    }
+    let (mut parts, body) = response.into_parts();
+    headers::to_downstream(&mut parts.headers, service_time);
+    exchange.edit(&mut parts.headers);
+    parts.extensions.remove::<ReasonPhrase>();
+    parts.version = Version::HTTP_11;
+    if early && downstream.version == protocol::Version::Http1 {
+        parts
+            .headers
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Response::from_parts(parts, ResponseBody::streamed(body, exchange, deadline))
+}

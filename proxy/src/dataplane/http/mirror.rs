@@ -1,0 +1,183 @@
+//! Copies of requests for mirrors: sent once the request is complete, their answers thrown away.
+//! Whatever becomes of them, the request itself does not notice.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::request;
+use http_body::Body as _;
+
+use super::Downstream;
+use super::attempt::{Message, Outgoing, Try, Upstream};
+use super::upload::{Content, Upload};
+use crate::dataplane::balance::Wanted;
+use crate::dataplane::outcome::Exchange;
+use crate::dataplane::worker;
+use crate::mesh::Cluster;
+use crate::mesh::route::Forward;
+
+/// Copies that one worker has under way at most. Each may hold a body of up to
+/// [`super::upload::LIMIT`]; the clusters' own limits count them too.
+const MOST: u32 = 256;
+/// How long a copy may take where its rule has no timeout: nobody waits for it, so nobody would
+/// give it up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+thread_local! {
+    static UNDER_WAY: Cell<u32> = const { Cell::new(0) };
+}
+
+/// One copy's place among those under way.
+struct Place;
+
+impl Place {
+    fn take() -> Option<Self> {
+        let count = UNDER_WAY.get();
+        (count < MOST).then(|| {
+            UNDER_WAY.set(count + 1);
+            Self
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        UNDER_WAY.set(UNDER_WAY.get() - 1);
+    }
+}
+
+/// Sends a copy of `message` to each mirror that draws it (Envoy: once a request, whatever its
+/// retries do).
+pub(super) fn send(downstream: &Rc<Downstream>, forward: &Arc<Forward>, message: &Message) {
+    let worker = &downstream.worker;
+    let snapshot = worker.snapshot();
+    let workload = Arc::clone(&downstream.pod.pod().workload);
+    for mirror in &forward.mirrors {
+        if !mirror.share.hit(worker.draw()) {
+            continue;
+        }
+        let Some(cluster) = snapshot.cluster_for(&mirror.cluster, workload.source()) else {
+            continue;
+        };
+        let Some(place) = Place::take() else {
+            worker.counters.mirrored_rq_dropped.increment();
+            continue;
+        };
+        if let Some(upload) = message.upload() {
+            upload.keep_whole();
+        }
+        let copy = Copy {
+            downstream: Rc::clone(downstream),
+            cluster: Arc::clone(cluster),
+            parts: message.parts.clone(),
+            upload: message.upload().cloned(),
+            patience: forward.timeout.unwrap_or(PATIENCE),
+        };
+        worker::spawn(worker, &downstream.pod, async move {
+            let _place = place;
+            copy.send().await;
+        });
+    }
+}
+
+/// One copy.
+struct Copy {
+    downstream: Rc<Downstream>,
+    cluster: Arc<Cluster>,
+    parts: request::Parts,
+    upload: Option<Rc<Upload>>,
+    patience: Duration,
+}
+
+impl Copy {
+    async fn send(self) {
+        let worker = &self.downstream.worker;
+        let content = match self.upload {
+            None => None,
+            Some(upload) => match whole(upload).await {
+                Some(content) => Some(content),
+                None => {
+                    worker.counters.mirrored_rq_dropped.increment();
+                    return;
+                }
+            },
+        };
+        worker.counters.mirrored_rq.increment();
+        let pod = &self.downstream.pod;
+        let upstream = Upstream {
+            cluster: pod.cluster(&worker.clusters, &self.cluster),
+            original: None,
+            wanted: Wanted::Like(self.downstream.destination),
+            hash: None,
+            http2: super::answer::speaks_http2(&self.downstream, &self.cluster, false),
+        };
+        let body = content.map_or(Outgoing::Nothing, Outgoing::Copy);
+        let message = Message::new(self.parts, body, upstream.http2);
+        let Ok(message) = message else {
+            return;
+        };
+        let connected = Cell::new(false);
+        let attempt = Try {
+            worker,
+            pod,
+            upstream: &upstream,
+            avoid: &[],
+            tried_priorities: 0,
+            connected: &connected,
+        };
+        let mut exchange = Exchange::silent(worker);
+        let exchanged = async {
+            let sent = attempt.send(&mut exchange, &message).await;
+            let counters = &upstream.cluster.state.counters;
+            match sent {
+                Ok(response) => {
+                    counters.response(response.status().as_u16());
+                    if drain(response.into_body()).await {
+                        exchange.complete();
+                    }
+                }
+                Err(failure) => {
+                    let error = failure.error;
+                    tracing::debug!(cluster = %self.cluster.name, %error, "a mirror failed");
+                }
+            }
+        };
+        let _ = tokio::time::timeout(self.patience, exchanged).await;
+    }
+}
+
+/// A request's body, once it is complete. `None`: it broke off or was too large.
+async fn whole(upload: Rc<Upload>) -> Option<Content> {
+    let weak = Rc::downgrade(&upload);
+    drop(upload);
+    std::future::poll_fn(|cx| {
+        // Whoever serves the request holds it: gone before its end, it never comes.
+        let Some(upload) = weak.upgrade() else {
+            return Poll::Ready(None);
+        };
+        if upload.ended() {
+            return Poll::Ready(upload.content());
+        }
+        upload.wake_at_end(cx.waker());
+        Poll::Pending
+    })
+    .await
+}
+
+/// Reads a body to its end; whether there was one.
+async fn drain(body: hyper::body::Incoming) -> bool {
+    let mut body = std::pin::pin!(body);
+    loop {
+        if body.is_end_stream() {
+            return true;
+        }
+        match std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+            None => return true,
+            Some(Ok(_)) => {}
+            Some(Err(_)) => return false,
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! A client's request body on its way to upstreams: streamed as it comes, and kept as far as it may
+//! have to be sent once more.
+//!
+//! Does not know when a request is sent again nor to whom: whoever does takes another [`Reader`].
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+/// What is kept of one body at most: Envoy's default bound of a stream's buffer, 1 MiB.
+pub(super) const LIMIT: usize = 1 << 20;
+
+/// One request's body.
+pub(crate) struct Upload {
+    live: RefCell<Incoming>,
+    kept: RefCell<Kept>,
+    /// The whole length, where the client told it.
+    length: Option<u64>,
+    bytes: Cell<u64>,
+    ended: Cell<bool>,
+    /// Which reader may read: a newer one cuts the older off.
+    turn: Cell<u32>,
+    /// Whether somebody wants all of it, whatever becomes of the request.
+    whole: Cell<bool>,
+    /// Whoever waits for the end.
+    waiting: RefCell<Vec<Waker>>,
+}
+
+/// What was kept.
+enum Kept {
+    /// Nothing: the body is sent once.
+    Nothing,
+    /// Everything so far.
+    All(Content),
+    /// Nothing any more: it was more than [`LIMIT`].
+    Lost,
+}
+
+/// The beginning of a body, or all of it.
+#[derive(Clone, Default)]
+pub(super) struct Content {
+    chunks: Vec<Bytes>,
+    trailers: Option<HeaderMap>,
+    bytes: usize,
+}
+
+impl Upload {
+    /// Reads `body`.
+    pub(super) fn new(body: Incoming) -> Rc<Self> {
+        Rc::new(Self {
+            length: body.size_hint().exact(),
+            live: RefCell::new(body),
+            kept: RefCell::new(Kept::Nothing),
+            bytes: Cell::new(0),
+            ended: Cell::new(false),
+            turn: Cell::new(0),
+            whole: Cell::new(false),
+            waiting: RefCell::default(),
+        })
+    }
+
+    /// Keeps what comes from here on. To be asked before anything was read.
+    pub(super) fn keep(&self) {
+        self.kept.replace(Kept::All(Content::default()));
+    }
+
+    /// Keeps all of it to the end. To be asked before anything was read.
+    pub(super) fn keep_whole(&self) {
+        self.whole.set(true);
+        self.keep();
+    }
+
+    /// Lets go of what was kept: nothing will be sent again.
+    pub(super) fn forget(&self) {
+        if !self.whole.get() {
+            self.kept.replace(Kept::Nothing);
+        }
+    }
+
+    /// Whether everything that was read can be sent again.
+    pub(super) fn is_replayable(&self) -> bool {
+        self.bytes.get() == 0 || matches!(&*self.kept.borrow(), Kept::All(_))
+    }
+
+    /// All of it, where it has ended and was kept.
+    pub(super) fn content(&self) -> Option<Content> {
+        match &*self.kept.borrow() {
+            Kept::All(content) if self.ended.get() => Some(content.clone()),
+            _ => None,
+        }
+    }
+
+    /// Bytes received so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// Whether its end was received.
+    pub(crate) fn ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    /// Wakes `waker` once the end was received.
+    pub(super) fn wake_at_end(&self, waker: &Waker) {
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.iter().any(|one| one.will_wake(waker)) {
+            waiting.push(waker.clone());
+        }
+    }
+
+    fn end(&self) {
+        if !self.ended.replace(true) {
+            for waker in self.waiting.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    fn poll_live(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut live = self.live.borrow_mut();
+        let frame = ready!(Pin::new(&mut *live).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            self.bytes
+                .set(self.bytes.get() + frame.data_ref().map_or(0, Bytes::len) as u64);
+            let mut kept = self.kept.borrow_mut();
+            if let Kept::All(content) = &mut *kept
+                && !content.push(frame)
+            {
+                *kept = Kept::Lost;
+            }
+        }
+        if frame.is_none() || live.is_end_stream() {
+            self.end();
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        // Whoever waits finds it gone.
+        self.end();
+    }
+}
+
+impl Content {
+    /// Whether there was room.
+    fn push(&mut self, frame: &Frame<Bytes>) -> bool {
+        if let Some(trailers) = frame.trailers_ref() {
+            self.trailers = Some(trailers.clone());
+        }
+        if let Some(data) = frame.data_ref() {
+            if self.bytes + data.len() > LIMIT {
+                return false;
+            }
+            self.bytes += data.len();
+            self.chunks.push(data.clone());
+        }
+        true
+    }
+}
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// The client's side, or what it sent, failed.
+    #[error(transparent)]
+    Client(hyper::Error),
+    /// Another attempt sends it now.
+    #[error("the request is sent by another attempt")]
+    Superseded,
+}
+
+/// A request's body as one attempt sends it.
+pub(crate) enum RequestBody {
+    /// There is none.
+    Empty,
+    /// The client's.
+    Read(Reader),
+    /// A copy that is complete.
+    Copy(Copied),
+}
+
+/// Reads an [`Upload`] from its beginning.
+pub(crate) struct Reader {
+    upload: Rc<Upload>,
+    turn: u32,
+    /// Chunks that were read already. Meaningless once `live`.
+    position: usize,
+    /// Whether all that was kept has been read.
+    live: bool,
+    sent: u64,
+}
+
+impl Reader {
+    /// The next reader: all before it are cut off.
+    pub(super) fn new(upload: &Rc<Upload>) -> Self {
+        let turn = upload.turn.get().wrapping_add(1);
+        upload.turn.set(turn);
+        Self {
+            upload: Rc::clone(upload),
+            turn,
+            position: 0,
+            live: false,
+            sent: 0,
+        }
+    }
+
+    fn replayed(&mut self) -> Option<Frame<Bytes>> {
+        if self.live {
+            return None;
+        }
+        if let Kept::All(content) = &*self.upload.kept.borrow() {
+            if let Some(chunk) = content.chunks.get(self.position) {
+                self.position += 1;
+                return Some(Frame::data(chunk.clone()));
+            }
+            if self.upload.ended.get() && self.position == content.chunks.len() {
+                self.position += 1;
+                self.live = true;
+                return content.trailers.clone().map(Frame::trailers);
+            }
+        }
+        self.live = true;
+        None
+    }
+
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.turn != self.upload.turn.get() {
+            return Poll::Ready(Some(Err(BodyError::Superseded)));
+        }
+        let frame = match self.replayed() {
+            Some(frame) => Some(Ok(frame)),
+            None if self.upload.ended.get() => None,
+            None => ready!(self.upload.poll_live(cx)),
+        };
+        if let Some(Ok(frame)) = &frame {
+            self.sent += frame.data_ref().map_or(0, Bytes::len) as u64;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        if !self.upload.ended.get() {
+            return false;
+        }
+        match &*self.upload.kept.borrow() {
+            Kept::All(content) if !self.live => {
+                self.position >= content.chunks.len() && content.trailers.is_none()
+            }
+            _ => true,
+        }
+    }
+}
+
+/// A whole body that nobody waits for.
+pub(crate) struct Copied {
+    chunks: std::vec::IntoIter<Bytes>,
+    trailers: Option<HeaderMap>,
+    left: u64,
+}
+
+impl From<Content> for RequestBody {
+    fn from(content: Content) -> Self {
+        Self::Copy(Copied {
+            left: content.bytes as u64,
+            chunks: content.chunks.into_iter(),
+            trailers: content.trailers,
+        })
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Read(reader) => reader.poll_frame(cx),
+            Self::Copy(copy) => Poll::Ready(match copy.chunks.next() {
+                Some(chunk) => {
+                    copy.left = copy.left.saturating_sub(chunk.len() as u64);
+                    Some(Ok(Frame::data(chunk)))
+                }
+                None => copy
+                    .trailers
+                    .take()
+                    .map(|trailers| Ok(Frame::trailers(trailers))),
+            }),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Read(reader) => reader.is_end_stream(),
+            Self::Copy(copy) => copy.chunks.len() == 0 && copy.trailers.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Read(reader) => match reader.upload.length {
+                Some(length) => SizeHint::with_exact(length.saturating_sub(reader.sent)),
+                None => SizeHint::default(),
+            },
+            // HTTP/1 carries trailers in chunks alone.
+            Self::Copy(copy) if copy.trailers.is_some() => SizeHint::default(),
+            Self::Copy(copy) => SizeHint::with_exact(copy.left),
+        }
+    }
+}

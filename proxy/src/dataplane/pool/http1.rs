@@ -1,0 +1,292 @@
+//! HTTP/1.1 connections to an endpoint: one request at a time each.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
+
+use super::metered::Metered;
+use super::{Held, HostPool, admit, reap};
+use crate::clock;
+use crate::dataplane::cluster::Local;
+use crate::dataplane::connect;
+use crate::dataplane::error::Error;
+use crate::dataplane::http::upload::RequestBody;
+use crate::dataplane::pod::LocalPod;
+use crate::dataplane::worker::{self, Worker};
+use crate::mesh::cluster::Policy;
+use crate::net::descriptors;
+use crate::policy::circuit::{Limits, Permit};
+
+pub(in crate::dataplane) use super::metered::Traffic;
+
+/// hyper's read buffer. It grows as far as an upstream fills it: an answer of 64 KiB is one read. A
+/// client that does not read costs about three times as much.
+const READ_BUFFER: usize = 128 * 1024;
+
+/// A connection that carries one request at a time.
+pub(in crate::dataplane) struct Http1 {
+    pub(in crate::dataplane) sender: http1::SendRequest<RequestBody>,
+    /// What went over it so far.
+    pub(in crate::dataplane) traffic: Arc<Traffic>,
+    pub(in crate::dataplane) local: Option<SocketAddr>,
+    /// Requests that it has carried before.
+    pub(in crate::dataplane) requests: u32,
+    opened: Instant,
+}
+
+impl Http1 {
+    /// Whether it can take a request, once that is certain.
+    async fn ready(&mut self) -> bool {
+        self.sender.is_ready() || self.sender.ready().await.is_ok()
+    }
+
+    /// Whether it may carry one more request.
+    fn is_fresh(&self, now: Instant, policy: &Policy) -> bool {
+        let most = policy.http.max_requests_per_connection;
+        !self.sender.is_closed()
+            && most.map_or(u32::MAX, NonZeroU32::get) > self.requests
+            && policy
+                .tcp
+                .max_connection_duration
+                .is_none_or(|limit| now.duration_since(self.opened) < limit)
+    }
+}
+
+/// A connection without a request.
+pub(super) struct Idle {
+    connection: Http1,
+    since: Instant,
+    _permit: descriptors::Permit,
+}
+
+impl Idle {
+    pub(super) fn is_open(&self) -> bool {
+        !self.connection.sender.is_closed()
+    }
+
+    /// When it is to be closed.
+    pub(super) fn ends(&self, policy: &Policy) -> Instant {
+        let idle = self.since + policy.http.idle_timeout;
+        match policy.tcp.max_connection_duration {
+            Some(limit) => idle.min(self.connection.opened + limit),
+            None => idle,
+        }
+    }
+}
+
+impl HostPool {
+    /// The most recently used connection that is still open. Its last answer is complete, but it
+    /// may have to be polled once more before it is [`Http1::ready`].
+    fn take(&self) -> Option<Http1> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(last) = idle.pop() {
+            if last.is_open() {
+                return Some(last.connection);
+            }
+        }
+        None
+    }
+}
+
+/// A connection on its way back to its pool.
+pub(in crate::dataplane) struct Returning {
+    pub(in crate::dataplane) pod: Rc<LocalPod>,
+    pub(in crate::dataplane) cluster: Rc<Local>,
+    pub(in crate::dataplane) pool: Rc<HostPool>,
+    pub(in crate::dataplane) connection: Http1,
+}
+
+impl Returning {
+    /// Gives the connection to whoever waits for it, or keeps it for the next request, where it is
+    /// open and there is room.
+    pub(in crate::dataplane) fn put_back(self, worker: &Worker) {
+        let Self {
+            pod,
+            cluster,
+            pool,
+            connection,
+        } = self;
+        let now = clock::now();
+        if pod.is_gone() || !connection.is_fresh(now, &cluster.policy()) {
+            return;
+        }
+        let mut connection = connection;
+        while let Some(waiting) = next_waiting(&pool) {
+            match waiting.send(connection) {
+                Ok(()) => return,
+                Err(unsent) => connection = unsent,
+            }
+        }
+        // Somebody on another worker waits for a place: closing this one makes room.
+        if cluster.state.is_wanted() {
+            return;
+        }
+        let Some(permit) = worker.descriptors.take(1) else {
+            return;
+        };
+        pool.idle.borrow_mut().push(Idle {
+            connection,
+            since: now,
+            _permit: permit,
+        });
+        reap(&cluster, &pool);
+    }
+}
+
+fn next_waiting(pool: &HostPool) -> Option<oneshot::Sender<Http1>> {
+    pool.waiting.borrow_mut().pop_front()
+}
+
+/// A connection for one request, with the request's place in the cluster's count: one that is open
+/// and idle, a new one, or where no more may be opened the next that becomes free.
+pub(in crate::dataplane) async fn acquire(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    local: &Rc<Local>,
+    pool: &Rc<HostPool>,
+    address: SocketAddr,
+) -> Result<(Http1, Permit), Error> {
+    while let Some(mut connection) = pool.take() {
+        if connection.ready().await {
+            return match local.members().breaker.try_request(clock::now()) {
+                Ok(permit) => Ok((connection, permit)),
+                Err(_) => {
+                    let returning = Returning {
+                        pod: Rc::clone(pod),
+                        cluster: Rc::clone(local),
+                        pool: Rc::clone(pool),
+                        connection,
+                    };
+                    returning.put_back(worker);
+                    Err(Error::RequestOverflow)
+                }
+            };
+        }
+    }
+    let members = local.members();
+    let pending = members
+        .breaker
+        .try_pending()
+        .map_err(|_| Error::PendingOverflow)?;
+    let connection = if members.breaker.limits().max_connections == Limits::UNLIMITED {
+        open(worker, pod, local, pool, address).await?
+    } else {
+        wait(worker, pod, local, pool, address).await?
+    };
+    let request = pending
+        .into_request(&members.breaker, clock::now())
+        .map_err(|_| Error::RequestOverflow);
+    match request {
+        Ok(permit) => Ok((connection, permit)),
+        Err(error) => {
+            let returning = Returning {
+                pod: Rc::clone(pod),
+                cluster: Rc::clone(local),
+                pool: Rc::clone(pool),
+                connection,
+            };
+            returning.put_back(worker);
+            Err(error)
+        }
+    }
+}
+
+/// Opens a connection, or waits until there is one or room for one.
+async fn wait(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    local: &Rc<Local>,
+    pool: &Rc<HostPool>,
+    address: SocketAddr,
+) -> Result<Http1, Error> {
+    let mut overflowed = false;
+    loop {
+        let mut room = pin!(local.state.room());
+        // Listens from before the look: room that comes in between is not missed.
+        room.as_mut().enable();
+        match admit(local, address) {
+            Ok(held) => return open_held(worker, pod, pool, address, held, local).await,
+            Err(_) if overflowed => {}
+            Err(_) => {
+                overflowed = true;
+                local.state.counters.upstream_cx_overflow.increment();
+            }
+        }
+        let _waiting = local.state.waits();
+        let (sender, mut receiver) = oneshot::channel();
+        pool.waiting.borrow_mut().push_back(sender);
+        worker.ask_others(pod, local, address);
+        let handed = tokio::select! {
+            handed = &mut receiver => handed.ok(),
+            () = room => {
+                receiver.close();
+                receiver.try_recv().ok()
+            }
+        };
+        if let Some(mut connection) = handed
+            && connection.ready().await
+        {
+            return Ok(connection);
+        }
+    }
+}
+
+/// Opens a connection to `address`.
+pub(in crate::dataplane) async fn open(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    local: &Rc<Local>,
+    pool: &Rc<HostPool>,
+    address: SocketAddr,
+) -> Result<Http1, Error> {
+    let held = admit(local, address)?;
+    open_held(worker, pod, pool, address, held, local).await
+}
+
+async fn open_held(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    pool: &Rc<HostPool>,
+    address: SocketAddr,
+    held: Held,
+    local: &Rc<Local>,
+) -> Result<Http1, Error> {
+    let (stream, held) = match pool.spare() {
+        Some(spare) => spare,
+        None => (
+            connect::upstream(worker, pod, address, &local.policy().tcp).await?,
+            held,
+        ),
+    };
+    let name = stream.local_addr().ok();
+    let traffic = Arc::new(Traffic::default());
+    let metered = Metered {
+        stream,
+        traffic: Arc::clone(&traffic),
+    };
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(READ_BUFFER)
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .handshake(TokioIo::new(metered))
+        .await
+        .map_err(|_| Error::Closed)?;
+    worker::spawn(worker, pod, async move {
+        let _held = held;
+        // Its error is told to whoever waits for an answer on it.
+        let _ = connection.with_upgrades().await;
+    });
+    Ok(Http1 {
+        sender,
+        traffic,
+        local: name,
+        requests: 0,
+        opened: clock::now(),
+    })
+}

@@ -1,0 +1,211 @@
+//! Upstream connections of one local pod to one endpoint of a cluster, in one worker: kept open,
+//! used again, closed with the pod.
+//!
+//! Connections of two pods, or of two clusters, are never shared: address, NetworkPolicy and life
+//! are the pod's own, and a cluster's limits count its own connections. Whoever needs a connection
+//! asks [`http1`] or [`http2`], which keep the cluster's limits ([`admit`]).
+
+pub(super) mod http1;
+pub(super) mod http2;
+mod metered;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::spawn_local;
+
+pub(super) use http1::{Http1, Returning};
+pub(super) use http2::Stream;
+
+use super::cluster::{Counters, Host, Local, State};
+use super::error::Error;
+use super::worker::SWEEP;
+use crate::clock;
+use crate::mesh::cluster::Policy;
+use crate::policy::circuit::Permit;
+
+/// The connections of one worker to one endpoint.
+#[derive(Default)]
+pub(super) struct HostPool {
+    /// HTTP/1.1 connections without a request, the most recently used last.
+    idle: RefCell<Vec<http1::Idle>>,
+    /// Requests that wait for one of them, because no more may be opened.
+    waiting: RefCell<VecDeque<oneshot::Sender<Http1>>>,
+    /// HTTP/2 connections, also those that are being opened.
+    shared: RefCell<Vec<Rc<http2::Shared>>>,
+    /// A connection opened before it was known what it would be for.
+    spare: RefCell<Option<Spare>>,
+    /// Whether [`reap`] runs.
+    reaping: std::cell::Cell<bool>,
+}
+
+/// A connection with nothing said on it yet.
+struct Spare {
+    stream: TcpStream,
+    held: Held,
+    since: Instant,
+}
+
+/// A connection's place in its cluster's count, as long as it is open.
+#[derive(Debug)]
+pub(super) struct Held {
+    permit: Option<Permit>,
+    host: Option<Arc<Host>>,
+    state: Arc<State>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(host) = &self.host {
+            host.closed();
+        }
+        self.permit = None;
+        self.state.released();
+    }
+}
+
+/// A place for one more connection to `address`. An endpoint that has no connection at all gets one
+/// beyond the limit (Envoy: otherwise a request might wait for a connection that nobody opens).
+pub(super) fn admit(local: &Local, address: SocketAddr) -> Result<Held, Error> {
+    let members = local.members();
+    let host = members.host(address).cloned();
+    let first = host.as_ref().is_some_and(|host| host.opened() == 0);
+    let permit = match members.breaker.try_connection() {
+        Ok(permit) => permit,
+        Err(_) if first => members.breaker.first_connection(),
+        Err(_) => {
+            if let Some(host) = &host {
+                host.closed();
+            }
+            return Err(Error::ConnectionOverflow);
+        }
+    };
+    local.state.counters.upstream_cx_total.increment();
+    Ok(Held {
+        permit: Some(permit),
+        host,
+        state: Arc::clone(&local.state),
+    })
+}
+
+/// Counts what came of opening a connection.
+pub(super) fn count_connect<T>(counters: &Counters, connected: &Result<T, Error>) {
+    match connected {
+        Ok(_) => {}
+        Err(Error::ConnectTimeout) => {
+            counters.upstream_cx_connect_timeout.increment();
+            counters.upstream_cx_connect_fail.increment();
+        }
+        Err(_) => counters.upstream_cx_connect_fail.increment(),
+    }
+}
+
+impl HostPool {
+    /// Takes a connection that was opened before it was known what it would be for, where none is
+    /// waiting already: one early dial a client's connection must not add up. Otherwise it is closed.
+    pub(super) fn adopt(&self, stream: TcpStream, held: Held) {
+        let mut spare = self.spare.borrow_mut();
+        if self.idle.borrow().is_empty() && spare.is_none() {
+            let since = clock::now();
+            *spare = Some(Spare {
+                stream,
+                held,
+                since,
+            });
+        }
+    }
+
+    fn spare(&self) -> Option<(TcpStream, Held)> {
+        let Spare { stream, held, .. } = self.spare.borrow_mut().take()?;
+        // It may have been closed since: a read tells.
+        let mut byte = [0];
+        let read = stream.try_read(&mut byte);
+        let open = matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        open.then_some((stream, held))
+    }
+
+    /// Closes what is without a request; what has one goes on.
+    pub(super) fn clear(&self) {
+        self.idle.borrow_mut().clear();
+        self.shared.borrow_mut().clear();
+        self.spare.borrow_mut().take();
+    }
+
+    /// Closes one connection that has no request: another worker may open one in its place.
+    pub(super) fn give_up_one(&self) {
+        if self.spare.borrow_mut().take().is_none() {
+            self.idle.borrow_mut().pop();
+        }
+    }
+
+    /// Closes what was idle for too long, is too old, or was closed by its peer.
+    pub(super) fn sweep(&self, now: Instant, policy: &Policy) {
+        self.idle
+            .borrow_mut()
+            .retain(|idle| idle.is_open() && idle.ends(policy) > now);
+        self.shared
+            .borrow_mut()
+            .retain(|shared| shared.is_wanted(now, policy));
+        let mut spare = self.spare.borrow_mut();
+        if spare
+            .as_ref()
+            .is_some_and(|spare| spare.since + policy.http.idle_timeout <= now)
+        {
+            spare.take();
+        }
+    }
+
+    /// Whether nothing is kept and nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.idle.borrow().is_empty()
+            && self.shared.borrow().is_empty()
+            && self.spare.borrow().is_none()
+            && self.waiting.borrow().is_empty()
+    }
+
+    fn next_end(&self, policy: &Policy) -> Option<Instant> {
+        let idle = self.idle.borrow();
+        let shared = self.shared.borrow();
+        let idle = idle.iter().map(|idle| idle.ends(policy));
+        idle.chain(shared.iter().filter_map(|one| one.ends(policy)))
+            .min()
+    }
+}
+
+/// Makes sure that idle connections end in time, where the worker's own sweep comes too rarely.
+fn reap(local: &Rc<Local>, pool: &Rc<HostPool>) {
+    let policy = local.policy();
+    let soon = |limit: Option<Duration>| limit.is_some_and(|limit| limit < SWEEP);
+    if !soon(Some(policy.http.idle_timeout)) && !soon(policy.tcp.max_connection_duration)
+        || pool.reaping.replace(true)
+    {
+        return;
+    }
+    let (local, pool) = (Rc::downgrade(local), Rc::downgrade(pool));
+    spawn_local(async move {
+        loop {
+            let end = {
+                let (Some(local), Some(pool)) = (local.upgrade(), pool.upgrade()) else {
+                    return;
+                };
+                let policy = local.policy();
+                pool.sweep(clock::now(), &policy);
+                match pool.next_end(&policy) {
+                    Some(end) => end,
+                    None => {
+                        pool.reaping.set(false);
+                        return;
+                    }
+                }
+            };
+            tokio::time::sleep_until(end.into()).await;
+        }
+    });
+}
