@@ -1,16 +1,17 @@
 //! One worker's view of a cluster for one pod, and the connections it keeps to it.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use foldhash::fast::RandomState;
 
 use super::{Host, Members, State};
+use crate::clock;
 use crate::dataplane::pool::HostPool;
 use crate::mesh::cluster::Policy;
 use crate::policy::balance::{Hosts, Picked, Picker, Wish};
@@ -51,17 +52,26 @@ const SIX: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
 /// The endpoints of one family, as a picker asks about them.
 struct Candidates<'a> {
-    hosts: &'a [Arc<Host>],
+    members: &'a Members,
+    start: usize,
+    /// Read once, and only where somebody is warming up.
+    now: OnceCell<SystemTime>,
     avoid: &'a [SocketAddr],
 }
 
 impl Hosts for Candidates<'_> {
     fn active(&self, host: usize) -> u64 {
-        self.hosts.get(host).map_or(0, |host| host.active())
+        let host = self.members.hosts.get(self.start + host);
+        host.map_or(0, |host| host.active())
+    }
+
+    fn warmth(&self, host: usize) -> f64 {
+        let now = *self.now.get_or_init(clock::wall);
+        self.members.warmth(self.start + host, now)
     }
 
     fn avoid(&self, host: usize) -> bool {
-        let host = self.hosts.get(host);
+        let host = self.members.hosts.get(self.start + host);
         host.is_some_and(|host| self.avoid.contains(&host.address))
     }
 }
@@ -103,11 +113,17 @@ impl Local {
             members, pickers, ..
         } = &mut *seen;
         let family = members.family(like);
-        let hosts = &members.hosts[family.start..];
         let picker = pickers[usize::from(like.is_ipv6())]
             .get_or_insert_with(|| Picker::new(Arc::clone(&family.plan), draw()));
-        let picked = picker.pick(wish, &Candidates { hosts, avoid }, draw)?;
-        Some((Arc::clone(hosts.get(picked.host)?), picked))
+        let candidates = Candidates {
+            members,
+            start: family.start,
+            now: OnceCell::new(),
+            avoid,
+        };
+        let picked = picker.pick(wish, &candidates, draw)?;
+        let host = members.hosts.get(family.start + picked.host)?;
+        Some((Arc::clone(host), picked))
     }
 
     /// The policy in force.

@@ -1,15 +1,17 @@
 //! A cluster's endpoints as a client pod may use them at one time.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::health::Health;
+use crate::clock;
 use crate::mesh::{Cluster, Endpoint, Workload};
 use crate::policy::balance::{Candidate, Plan};
 use crate::policy::circuit::Breaker;
-use crate::policy::locality::Placement;
+use crate::policy::locality::Place;
 use crate::policy::outlier::{Monitor, Settings};
 
 /// One endpoint.
@@ -124,6 +126,15 @@ impl Members {
         self.hosts.get(index)
     }
 
+    /// How warm the endpoint at `index` is, between 0 and 1.
+    pub(in crate::dataplane) fn warmth(&self, index: usize, now: SystemTime) -> f64 {
+        let endpoint = self.cluster.endpoints.get(index);
+        match (&self.cluster.policy.warmup, endpoint) {
+            (Some(warmup), Some(endpoint)) => warmup.warmth(age(endpoint, now)),
+            _ => 1.0,
+        }
+    }
+
     /// How clients that dialled `like` are balanced.
     pub(in crate::dataplane) fn family(&self, like: SocketAddr) -> &Family {
         &self.plans[usize::from(like.is_ipv6())]
@@ -162,19 +173,49 @@ fn families(client: &Workload, cluster: &Cluster, health: &Health) -> [Family; 2
 
 fn plan(client: &Workload, cluster: &Cluster, endpoints: &[Endpoint], health: &Health) -> Plan {
     let policy = &cluster.policy;
-    let _ = client;
+    let places = endpoints.iter().map(|one| (place(one), one.weight));
+    let placements = policy.locality.place(
+        Place {
+            locality: &client.locality,
+            labels: &client.labels,
+            node: client.node.as_deref(),
+        },
+        places,
+    );
+    let now = clock::wall();
     let candidates: Vec<Candidate> = endpoints
         .iter()
-        .map(|endpoint| Candidate {
+        .zip(placements.endpoints)
+        .map(|(endpoint, placement)| Candidate {
             address: endpoint.address,
             weight: endpoint.weight,
             healthy: endpoint.ready && !health.is_ejected(endpoint.address),
-            warming: false,
-            placement: Some(Placement {
-                priority: 0,
-                group: 0,
-            }),
+            warming: policy
+                .warmup
+                .is_some_and(|warmup| warmup.is_warming(age(endpoint, now))),
+            placement,
         })
         .collect();
-    Plan::new(policy.balancer, &candidates, None, policy.panic_threshold)
+    Plan::new(
+        policy.balancer,
+        &candidates,
+        placements.group_weights.as_deref(),
+        policy.panic_threshold,
+    )
+}
+
+fn place(endpoint: &Endpoint) -> Place<'_> {
+    static NONE: BTreeMap<String, String> = BTreeMap::new();
+    let workload = endpoint.workload.as_deref();
+    Place {
+        locality: &endpoint.locality,
+        labels: workload.map_or(&NONE, |workload| &workload.labels),
+        node: workload.and_then(|workload| workload.node.as_deref()),
+    }
+}
+
+/// How long ago an endpoint joined: for ever, where that is not known.
+fn age(endpoint: &Endpoint, now: SystemTime) -> Duration {
+    let since = endpoint.since.unwrap_or(SystemTime::UNIX_EPOCH);
+    now.duration_since(since).unwrap_or_default()
 }

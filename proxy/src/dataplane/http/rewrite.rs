@@ -47,10 +47,12 @@ pub(super) fn apply(
         let new = path
             .apply(uri.path(), uri.query(), matched)
             .map_err(|_| Error::BadRequest("path_rewrite_too_long"))?;
-        let mut parts = Parts::default();
-        parts.path_and_query = Some(new);
-        canonical.parts.uri =
-            Uri::from_parts(parts).map_err(|_| Error::BadRequest("path_rewrite_failed"))?;
+        if let Some(new) = new {
+            let mut parts = Parts::default();
+            parts.path_and_query = Some(new);
+            canonical.parts.uri =
+                Uri::from_parts(parts).map_err(|_| Error::BadRequest("path_rewrite_failed"))?;
+        }
         if let Some(Ok(before)) = before.map(HeaderValue::try_from) {
             let fields = &mut canonical.parts.headers;
             fields.insert(headers::ORIGINAL_PATH, before);
