@@ -29,7 +29,7 @@ pub(super) struct Connection {
     wall: SystemTime,
     source: SocketAddr,
     destination: SocketAddr,
-    cluster: ClusterName,
+    pub(super) cluster: ClusterName,
     meter: Meter,
     details: Cow<'static, str>,
     failure: String,

@@ -22,8 +22,9 @@ use super::relay::{IDLE, speaks};
 use super::resolve::Target;
 use super::tcp::{self, Opening};
 use super::worker::Worker;
+use crate::mesh::L4Kind;
 use crate::types::{self, ResponseFlags};
-use crate::wire::client_hello;
+use crate::wire::client_hello::{self, Hello};
 use crate::wire::sniff::{LIMIT, Verdict, sniff};
 
 /// How long first bytes are waited for. It ends the waiting, not the connection, which is relayed
@@ -69,10 +70,19 @@ pub(super) async fn detect(
     let destination = captured.destination;
     let mut log = Connection::begin(worker, captured.source, destination, tcp::cluster(target));
     if declared != types::Protocol::Auto {
-        let upstream = tcp::dial(worker, pod, destination, target).await;
-        if declared == types::Protocol::Tls && worker.logs() {
-            log.server_name = server_name(&captured.stream);
+        if declared == types::Protocol::Tls {
+            log.server_name = match asks_for_names(worker, pod, target) {
+                true => awaited_server_name(&captured.stream).await,
+                false if worker.logs() => server_name(&captured.stream),
+                false => None,
+            };
         }
+        let name = log.server_name.as_deref();
+        let upstream = tcp::dial(worker, pod, destination, target, name).await;
+        let captured = Captured {
+            stream: afresh(captured.stream).ok()?,
+            ..captured
+        };
         return Some(Protocol::Opaque(Box::new(Opening {
             captured,
             upstream,
@@ -127,7 +137,7 @@ async fn undeclared(
     target: &Target,
 ) -> Decision {
     let mut verdict = std::pin::pin!(verdict(&captured.stream));
-    let mut early = std::pin::pin!(tcp::dial(worker, pod, captured.destination, target));
+    let mut early = std::pin::pin!(tcp::dial(worker, pod, captured.destination, target, None));
     let dialled = tokio::select! {
         biased;
         verdict = &mut verdict => return match verdict {
@@ -222,6 +232,35 @@ fn server_name(stream: &TcpStream) -> Option<String> {
     let mut seen = vec![0; LIMIT];
     let count = stream.peek(&mut seen).now_or_never()?.ok()?;
     client_hello::server_name(&seen[..count])
+}
+
+/// Whether rules ask for the name that a TLS client asks for.
+fn asks_for_names(worker: &Worker, pod: &LocalPod, target: &Target) -> bool {
+    let snapshot = worker.snapshot();
+    let pod = pod.pod();
+    let table = target
+        .port()
+        .and_then(|port| snapshot.l4(port, &pod.workload.namespace));
+    table.is_some_and(|table| table.kind == L4Kind::Tls)
+}
+
+/// The name that a TLS client asks for, waited for until its hello is complete.
+async fn awaited_server_name(stream: &TcpStream) -> Option<String> {
+    let hello = async {
+        let mut seen = vec![0; client_hello::LIMIT];
+        loop {
+            stream.readable().await.ok()?;
+            let count = stream.peek(&mut seen).await.ok()?;
+            match client_hello::read(&seen[..count]) {
+                Hello::Complete(name) => return name,
+                Hello::Other => return None,
+                Hello::More if count == 0 || count == seen.len() => return None,
+                Hello::More if more(stream).await.ok()?.is_read_closed() => return None,
+                Hello::More => {}
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, hello).await.ok()?
 }
 
 /// Waits for bytes beyond those already there, or the end: peeking leaves the socket ready, so that

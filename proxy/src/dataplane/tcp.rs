@@ -14,6 +14,7 @@ use super::relay::{End, Limits, relay};
 use super::resolve::Target;
 use super::worker::Worker;
 use super::{balance, pool, resolve};
+use crate::mesh::{L4Choice, L4Request};
 use crate::net::socket;
 use crate::policy::outlier::Outcome;
 use crate::types::{ClusterName, ResponseFlags};
@@ -31,6 +32,7 @@ pub(super) async fn dial(
     pod: &Rc<LocalPod>,
     destination: std::net::SocketAddr,
     target: &Target,
+    server_name: Option<&str>,
 ) -> Result<Outbound, Error> {
     let Some(port) = target.port() else {
         let cluster = pod.cluster(&worker.clusters, &worker.passthrough);
@@ -38,11 +40,27 @@ pub(super) async fn dial(
     };
     let cluster = {
         let snapshot = worker.snapshot();
-        let client = Arc::clone(&pod.pod().workload);
-        let cluster = snapshot
-            .cluster_for(&port.cluster, client.source())
-            .ok_or(Error::NoCluster)?;
-        pod.cluster(&worker.clusters, cluster)
+        let workload = Arc::clone(&pod.pod().workload);
+        let name = match snapshot.l4(port, &workload.namespace) {
+            None => &port.cluster,
+            Some(table) => {
+                let request = L4Request {
+                    source: workload.source(),
+                    destination: destination.ip(),
+                    server_name,
+                };
+                match table.choose(&request) {
+                    L4Choice::Plain => &port.cluster,
+                    L4Choice::Refused => return Err(Error::NoRoute),
+                    L4Choice::Rule(rule) => {
+                        let chosen = rule.destinations.get(rule.weights.pick(worker.draw()));
+                        &chosen.ok_or(Error::NoCluster)?.cluster
+                    }
+                }
+            }
+        };
+        let cluster = snapshot.cluster_for(name, workload.source());
+        pod.cluster(&worker.clusters, cluster.ok_or(Error::NoCluster)?)
     };
     let lease = balance::pick(worker, &cluster, Choice::of(target.wanted(destination)))?;
     open(worker, pod, &cluster, lease.address(), Some(lease)).await
@@ -98,6 +116,9 @@ pub(super) async fn proxy(worker: &Rc<Worker>, opening: Opening) {
             lease,
             held,
         }) => {
+            if let Some((cluster, _)) = &held {
+                log.cluster.clone_from(&cluster.state.name);
+            }
             log.upstream_host = log.upstream_host.or_else(|| stream.peer_addr().ok());
             log.upstream_local = stream.local_addr().ok();
             let limits = held.as_ref().map(|(cluster, _)| cluster.policy());

@@ -4,19 +4,47 @@
 
 use rustls::server::Acceptor;
 
-/// The name in the ClientHello at the beginning of `bytes` (RFC 6066, section 3). `None` where there
-/// is none, or not all of the hello.
-pub fn server_name(mut bytes: &[u8]) -> Option<String> {
+/// The longest hello that is waited for, in bytes. One with post-quantum keys has about 2,000.
+pub const LIMIT: usize = 16 * 1024;
+
+/// What first bytes say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hello {
+    /// A whole ClientHello, and the name it asks for (RFC 6066, section 3).
+    Complete(Option<String>),
+    /// The beginning of one.
+    More,
+    /// Something else.
+    Other,
+}
+
+/// Reads the beginning of a connection.
+pub fn read(mut bytes: &[u8]) -> Hello {
     let mut acceptor = Acceptor::default();
     while !bytes.is_empty() {
-        acceptor.read_tls(&mut bytes).ok()?;
+        match acceptor.read_tls(&mut bytes) {
+            Ok(0) | Err(_) => return Hello::Other,
+            Ok(_) => {}
+        }
         match acceptor.accept() {
-            Ok(Some(accepted)) => return accepted.client_hello().server_name().map(str::to_owned),
+            Ok(Some(accepted)) => {
+                let name = accepted.client_hello().server_name().map(str::to_owned);
+                return Hello::Complete(name);
+            }
             Ok(None) => {}
-            Err(_) => return None,
+            Err(_) => return Hello::Other,
         }
     }
-    None
+    Hello::More
+}
+
+/// The name in the ClientHello at the beginning of `bytes`. `None` where there is none, or not all
+/// of the hello.
+pub fn server_name(bytes: &[u8]) -> Option<String> {
+    match read(bytes) {
+        Hello::Complete(name) => name,
+        Hello::More | Hello::Other => None,
+    }
 }
 
 #[cfg(test)]
