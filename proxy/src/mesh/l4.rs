@@ -84,38 +84,49 @@ impl L4Table {
     /// Chooses as Envoy chooses a filter chain: of the rules for this caller those whose subnet is
     /// the narrowest, of these the one with the most specific server name, of equals the first.
     pub fn choose(&self, request: &L4Request<'_>) -> L4Choice<'_> {
-        let mut best: Option<(u8, usize, &Arc<L4Rule>)> = None;
-        let mut widths = 0;
-        let mut any = false;
-        let rules = || {
-            let is_for = |rule: &&Arc<L4Rule>| {
-                rule.caller
-                    .as_ref()
-                    .is_none_or(|caller| caller.is(request.source))
-            };
-            self.rules.iter().filter(is_for)
-        };
+        let mut best: Option<(usize, &Arc<L4Rule>)> = None;
+        let (mut width, mut any) = (0, false);
         // Subnets come first, whether or not a name fits there: there is no way back.
-        for rule in rules() {
+        for rule in self.rules_for(request.source) {
             any = true;
-            widths = widths.max(rule.width(request.destination).unwrap_or(0));
+            width = width.max(rule.width(request.destination).unwrap_or(0));
         }
-        for rule in rules() {
-            let Some(width) = rule.width(request.destination).filter(|one| *one == widths) else {
+        for rule in self.rules_for(request.source) {
+            if rule.width(request.destination) != Some(width) {
                 continue;
-            };
+            }
             let Some(length) = rule.name_length(request.server_name) else {
                 continue;
             };
-            if best.is_none_or(|(_, longest, _)| length > longest) {
-                best = Some((width, length, rule));
+            if best.is_none_or(|(longest, _)| length > longest) {
+                best = Some((length, rule));
             }
         }
         match (best, self.kind) {
-            (Some((.., rule)), _) => L4Choice::Rule(rule),
+            (Some((_, rule)), _) => L4Choice::Rule(rule),
             (None, L4Kind::Tls) if any => L4Choice::Refused,
             (None, _) => L4Choice::Plain,
         }
+    }
+}
+
+impl L4Table {
+    /// The rules for a caller: of TCP rules up to the first that takes every address (Istio makes
+    /// nothing of those behind it).
+    fn rules_for<'a, 's>(
+        &'a self,
+        source: Source<'s>,
+    ) -> impl Iterator<Item = &'a Arc<L4Rule>> + use<'a, 's> {
+        let mut ended = false;
+        let is_for = move |rule: &&Arc<L4Rule>| {
+            let caller = rule.caller.as_ref();
+            caller.is_none_or(|caller| caller.is(source))
+        };
+        self.rules.iter().filter(is_for).take_while(move |rule| {
+            let before = ended;
+            ended |= self.kind == L4Kind::Tcp && rule.subnets.is_empty();
+            !before
+        })
     }
 }
 

@@ -8,9 +8,11 @@
 mod address;
 mod cluster;
 mod endpoint;
+mod l4;
 mod locality;
 mod policy;
 mod population;
+mod report;
 mod route;
 pub mod rules;
 mod service;
@@ -25,9 +27,10 @@ use std::time::SystemTime;
 
 use self::cluster::KeptClusters;
 use self::endpoint::Index;
+use self::l4::KeptL4;
 use self::population::KeptWorkload;
-use self::service::KeptTable;
-use self::world::World;
+use self::service::{KeptTable, TableKey};
+use self::world::KeptExpansion;
 use super::store::{Key, Objects};
 use crate::mesh::{Cluster, Service, Snapshot, Variants, VirtualHosts};
 use crate::types::{ClusterName, Finding, Hostname, ObjectRef};
@@ -39,7 +42,9 @@ pub struct Compiler {
     cluster_domain: Arc<str>,
     workloads: HashMap<Key, KeptWorkload>,
     clusters: HashMap<Hostname, KeptClusters>,
-    tables: HashMap<(Hostname, u16), Vec<KeptTable>>,
+    expansions: HashMap<Key, KeptExpansion>,
+    tables: HashMap<TableKey, KeptTable>,
+    l4_tables: HashMap<(Hostname, u16), Vec<KeptL4>>,
     /// Of clusters that no DestinationRule speaks of.
     default_policy: Arc<crate::mesh::cluster::Policy>,
     /// The snapshot of the time before.
@@ -76,7 +81,9 @@ impl Compiler {
             cluster_domain: cluster_domain.into(),
             workloads: HashMap::new(),
             clusters: HashMap::new(),
+            expansions: HashMap::new(),
             tables: HashMap::new(),
+            l4_tables: HashMap::new(),
             default_policy: Arc::default(),
             last: Arc::default(),
         }
@@ -93,7 +100,7 @@ impl Compiler {
             .map(|one| Arc::clone(&one.workload))
             .collect();
         let pods = Index::new(&members, objects.slices.values(), &objects.nodes);
-        let world = World::new(objects, &self.cluster_domain);
+        let world = self.world(objects, &mut findings);
 
         for (hostname, service) in &world.services {
             self.clusters_of(hostname, service, &pods, &world, &mut build);
@@ -102,10 +109,15 @@ impl Compiler {
             let service = self.service(hostname, service, &world, &mut build);
             build.services.insert(hostname.clone(), service);
         }
+        let mut virtual_hosts = VirtualHosts::default();
+        for host in world.virtual_hosts() {
+            virtual_hosts.insert(host, self.virtual_host(host, &world, &mut build));
+        }
         let addresses = address::owners(&build, &pods, &mut findings);
         world.report(&build, &mut findings);
 
         self.tables = build.tables;
+        self.l4_tables = build.l4_tables;
         self.clusters = build.kept_clusters;
         self.last = Arc::new(Snapshot {
             version: self.last.version + 1,
@@ -114,7 +126,7 @@ impl Compiler {
             addresses,
             clusters: build.clusters,
             private_clusters: build.private_clusters,
-            virtual_hosts: VirtualHosts::default(),
+            virtual_hosts,
             workloads,
         });
         Compiled {
@@ -132,7 +144,8 @@ struct Build {
     private_clusters: HashMap<Arc<str>, HashMap<ClusterName, Variants>>,
     kept_clusters: HashMap<Hostname, KeptClusters>,
     work: Work,
-    tables: HashMap<(Hostname, u16), Vec<KeptTable>>,
+    tables: HashMap<TableKey, KeptTable>,
+    l4_tables: HashMap<(Hostname, u16), Vec<KeptL4>>,
     services: HashMap<Hostname, Arc<Service>>,
 }
 

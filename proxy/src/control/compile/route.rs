@@ -33,14 +33,6 @@ pub(super) fn index<'a>(routes: impl Iterator<Item = &'a Arc<Routes>>) -> Rules 
     index
 }
 
-impl Routes {
-    /// One that routes TCP or TLS alone says nothing about HTTP, and one for gateways alone nothing
-    /// about the mesh.
-    pub(super) fn is_for_mesh_http(&self) -> bool {
-        !self.source.spec.http.is_empty() && self.source.spec.is_for_mesh()
-    }
-}
-
 /// Whose rules apply to a host.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
@@ -109,12 +101,22 @@ pub(super) fn clusters(routes: &Routes, port: u16, ports: &impl Ports) -> Vec<Cl
     places.map(|place| cluster(place, port, ports)).collect()
 }
 
-/// The cluster that `place` means for traffic to `port`.
-pub(super) fn cluster(place: &Place, port: u16, ports: &impl Ports) -> ClusterName {
-    let port = place
+/// The ports of those clusters, which tell as much.
+pub(super) fn ports(routes: &Routes, port: u16, ports: &impl Ports) -> Vec<u16> {
+    let places = routes.rules.iter().flat_map(Template::places);
+    places.map(|place| port_of(place, port, ports)).collect()
+}
+
+fn port_of(place: &Place, port: u16, ports: &impl Ports) -> u16 {
+    place
         .port
         .or_else(|| ports.only_port(&place.host))
-        .unwrap_or(port);
+        .unwrap_or(port)
+}
+
+/// The cluster that `place` means for traffic to `port`.
+pub(super) fn cluster(place: &Place, port: u16, ports: &impl Ports) -> ClusterName {
+    let port = port_of(place, port, ports);
     ClusterName::outbound(port, place.subset.as_deref(), &place.host)
 }
 

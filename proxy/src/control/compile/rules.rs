@@ -16,6 +16,7 @@ use crate::policy::{cors, fault, retry};
 use crate::types::{Finding, Fraction, Hostname, ObjectRef};
 
 mod condition;
+pub(super) mod delegate;
 mod forward;
 mod l4;
 mod policies;

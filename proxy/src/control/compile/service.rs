@@ -1,24 +1,29 @@
-//! A service with its ports and their route tables.
+//! A service with its ports and their tables, and the hosts that no service has.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::cluster::protocol;
+use super::l4::{self, KeptL4};
 use super::route::{self, Owners};
 use super::rules::Routes;
 use super::world::World;
 use super::{Build, Compiler};
 use crate::api;
-use crate::mesh::{RouteTable, Service, ServicePort};
-use crate::types::{ClusterName, Hostname};
+use crate::mesh::{L4Table, RouteTable, Service, ServicePort, VirtualHost, virtual_host};
+use crate::types::{ClusterName, Hostname, ObjectRef, Protocol};
 
-/// A table, and out of what it was made.
+/// A table of rules, and out of what it was made. All services that have the same rules at the same
+/// port share it.
 #[derive(Debug)]
 pub(super) struct KeptTable {
-    routes: Option<Arc<Routes>>,
-    clusters: Vec<ClusterName>,
+    routes: Arc<Routes>,
+    ports: Vec<u16>,
     table: Arc<RouteTable>,
 }
+
+/// Whose table it is: a VirtualService's at a port.
+pub(super) type TableKey = (ObjectRef, u16);
 
 impl Compiler {
     pub(super) fn service(
@@ -29,26 +34,42 @@ impl Compiler {
         build: &mut Build,
     ) -> Arc<Service> {
         let owners = route::owners(&world.routes, hostname);
+        let audiences = l4::audiences(&world.l4_routes, hostname);
+        let before = self.last.services.get(hostname);
         let ports = service.spec.ports.iter().filter(|port| port.is_tcp());
         let ports = ports
             .map(|port| {
-                let cluster = ClusterName::outbound(port.port, None, hostname);
-                let mut table = |routes: Option<&Arc<Routes>>| {
-                    self.table(hostname, port.port, &cluster, routes, world, build)
+                let before = before.and_then(|one| one.port(port.port));
+                let cluster = match before {
+                    Some(before) => before.cluster.clone(),
+                    None => ClusterName::outbound(port.port, None, hostname),
+                };
+                let mut table = |routes: Option<&Arc<Routes>>| match routes {
+                    Some(routes) => self.table(routes, port.port, world, build),
+                    None => plain(&cluster, before, build),
                 };
                 let Owners { public, private } = &owners;
+                let routes = table(public.as_ref());
+                let private_routes = private
+                    .iter()
+                    .map(|(namespace, routes)| (Arc::clone(namespace), table(routes.as_ref())))
+                    .collect();
+                let protocol = protocol(port);
+                let mut l4 = |routes: &[Arc<Routes>]| {
+                    self.l4_table(hostname, routes, protocol, port.port, world, build)
+                };
+                let private = audiences.private.iter();
                 ServicePort {
                     number: port.port,
                     name: Arc::clone(&port.name),
-                    protocol: protocol(port),
-                    routes: table(public.as_ref()),
-                    private_routes: private
-                        .iter()
-                        .map(|(namespace, routes)| (Arc::clone(namespace), table(routes.as_ref())))
+                    protocol,
+                    routes,
+                    private_routes,
+                    l4: l4(&audiences.public),
+                    private_l4: private
+                        .map(|(namespace, routes)| (Arc::clone(namespace), l4(routes)))
                         .collect(),
-                    cluster: cluster.clone(),
-                    l4: None,
-                    private_l4: BTreeMap::new(),
+                    cluster,
                 }
             })
             .collect();
@@ -59,71 +80,104 @@ impl Compiler {
             vips: service.vips(),
             ports,
         };
-        match self.last.services.get(hostname) {
+        match before {
             Some(before) if same_service(before, &new) => Arc::clone(before),
             _ => Arc::new(new),
         }
     }
 
+    /// What becomes of requests for `host`, which no service has.
+    pub(super) fn virtual_host(
+        &self,
+        host: &Hostname,
+        world: &World<'_>,
+        build: &mut Build,
+    ) -> VirtualHost {
+        let Owners { public, private } = route::owners(&world.routes, host);
+        let mut table = |routes: Option<&Arc<Routes>>| {
+            routes.map(|routes| self.table(routes, virtual_host::PORT, world, build))
+        };
+        VirtualHost {
+            routes: table(public.as_ref()),
+            private: private
+                .into_iter()
+                .map(|(namespace, routes)| (namespace, table(routes.as_ref())))
+                .collect(),
+        }
+    }
+
     fn table(
         &self,
-        hostname: &Hostname,
+        routes: &Arc<Routes>,
         port: u16,
-        cluster: &ClusterName,
-        routes: Option<&Arc<Routes>>,
         world: &World<'_>,
         build: &mut Build,
     ) -> Arc<RouteTable> {
-        let clusters = match routes {
-            Some(routes) => route::clusters(routes, port, world),
-            None => vec![cluster.clone()],
-        };
-        let key = (hostname.clone(), port);
-        let same = |kept: &&KeptTable| {
-            let same_routes = match (&kept.routes, routes) {
-                (Some(kept), Some(routes)) => Arc::ptr_eq(kept, routes),
-                (None, None) => true,
-                _ => false,
-            };
-            same_routes && kept.clusters == clusters
-        };
-        let before = self
-            .tables
-            .get(&key)
-            .and_then(|kept| kept.iter().find(same));
-        let table = match (before, routes) {
-            (Some(kept), _) => Arc::clone(&kept.table),
-            (None, routes) => {
+        let key = (routes.reference.clone(), port);
+        if let Some(made) = build.tables.get(&key) {
+            return Arc::clone(&made.table);
+        }
+        let ports = route::ports(routes, port, world);
+        let before = self.tables.get(&key);
+        let before = before.filter(|one| Arc::ptr_eq(&one.routes, routes) && one.ports == ports);
+        let table = match before {
+            Some(before) => Arc::clone(&before.table),
+            None => {
                 build.work.tables += 1;
-                Arc::new(match routes {
-                    Some(routes) => route::table(routes, port, &clusters),
-                    None => route::plain(cluster),
-                })
+                let clusters = route::clusters(routes, port, world);
+                Arc::new(route::table(routes, port, &clusters))
             }
         };
-        build.tables.entry(key).or_default().push(KeptTable {
-            routes: routes.cloned(),
-            clusters,
+        let kept = KeptTable {
+            routes: Arc::clone(routes),
+            ports,
             table: Arc::clone(&table),
-        });
+        };
+        build.tables.insert(key, kept);
         table
+    }
+
+    fn l4_table(
+        &self,
+        hostname: &Hostname,
+        routes: &[Arc<Routes>],
+        protocol: Protocol,
+        port: u16,
+        world: &World<'_>,
+        build: &mut Build,
+    ) -> Option<Arc<L4Table>> {
+        let kind = l4::kind(protocol).filter(|_| !routes.is_empty())?;
+        let key = (hostname.clone(), port);
+        let before = self.l4_tables.get(&key).map(Vec::as_slice);
+        let (kept, made) = KeptL4::make(routes, kind, port, world, before.unwrap_or_default())?;
+        build.work.tables += usize::from(made);
+        let table = Arc::clone(kept.table());
+        build.l4_tables.entry(key).or_default().push(kept);
+        Some(table)
+    }
+}
+
+/// The table of a port without rules, or the one before where that was such a one.
+fn plain(
+    cluster: &ClusterName,
+    before: Option<&ServicePort>,
+    build: &mut Build,
+) -> Arc<RouteTable> {
+    let before = before.into_iter().flat_map(|port| {
+        let private = port.private_routes.values();
+        std::iter::once(&port.routes).chain(private)
+    });
+    let mut before = before.filter(|table| table.source.is_none());
+    match before.next() {
+        Some(before) => Arc::clone(before),
+        None => {
+            build.work.tables += 1;
+            Arc::new(route::plain(cluster))
+        }
     }
 }
 
 fn same_service(one: &Service, other: &Service) -> bool {
-    let same_port = |one: &ServicePort, other: &ServicePort| {
-        let same_private = one.private_routes.len() == other.private_routes.len()
-            && one
-                .private_routes
-                .iter()
-                .zip(&other.private_routes)
-                .all(|(one, other)| one.0 == other.0 && Arc::ptr_eq(one.1, other.1));
-        one.number == other.number
-            && one.name == other.name
-            && one.protocol == other.protocol
-            && Arc::ptr_eq(&one.routes, &other.routes)
-            && same_private
-    };
     one.vips == other.vips
         && one.ports.len() == other.ports.len()
         && one
@@ -131,4 +185,31 @@ fn same_service(one: &Service, other: &Service) -> bool {
             .iter()
             .zip(&other.ports)
             .all(|(one, other)| same_port(one, other))
+}
+
+fn same_port(one: &ServicePort, other: &ServicePort) -> bool {
+    let l4 = |one: &Option<Arc<L4Table>>, other: &Option<Arc<L4Table>>| match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        _ => false,
+    };
+    one.number == other.number
+        && one.name == other.name
+        && one.protocol == other.protocol
+        && Arc::ptr_eq(&one.routes, &other.routes)
+        && same_map(&one.private_routes, &other.private_routes, Arc::ptr_eq)
+        && l4(&one.l4, &other.l4)
+        && same_map(&one.private_l4, &other.private_l4, l4)
+}
+
+fn same_map<T>(
+    one: &BTreeMap<Arc<str>, T>,
+    other: &BTreeMap<Arc<str>, T>,
+    same: impl Fn(&T, &T) -> bool,
+) -> bool {
+    one.len() == other.len()
+        && one
+            .iter()
+            .zip(other)
+            .all(|(one, other)| one.0 == other.0 && same(one.1, other.1))
 }

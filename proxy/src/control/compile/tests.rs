@@ -583,7 +583,7 @@ fn destinations_that_lead_nowhere_are_told() {
     let rule = CANARY.split("---").next().expect("the DestinationRule");
     assert_eq!(
         findings(&compile(&[WEB, rule, &text])),
-        "VirtualService shop/web spec.hosts[1]: no Service has the name nobody.shop.svc.cluster.local: the rules have no effect for it
+        "VirtualService shop/web spec.hosts[1]: no Service has the name nobody.shop.svc.cluster.local: the rules count for requests to port 80 alone
 VirtualService shop/web spec.http[0].route[0].destination.host: no Service has the name gone.shop.svc.cluster.local; requests are answered 503 (NC)
 VirtualService shop/web spec.http[0].route[1].destination.port.number: web.shop.svc.cluster.local has no port 81; requests are answered 503 (NC)
 VirtualService shop/web spec.http[0].route[2].destination.subset: no DestinationRule gives web.shop.svc.cluster.local a subset v7; requests are answered 503 (NC)"
@@ -920,3 +920,7 @@ fn hosts_are_found_by_every_name() {
         );
     }
 }
+
+mod delegates;
+mod destinations;
+mod hosts;

@@ -1,29 +1,40 @@
-//! What the objects say, by what it is looked up by; and what of it leads nowhere.
+//! What the objects say, by what it is looked up by.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::rules::{Plan, Routes};
-use super::{Build, route, subset};
+use super::rules::{Routes, delegate};
+use super::{Compiler, l4, route, subset};
 use crate::api;
-use crate::control::store::Objects;
-use crate::types::{ClusterName, Finding, Hostname, ObjectRef};
-
-/// The most that is said about the destinations of one VirtualService at one host.
-const MAX_FINDINGS: usize = 100;
+use crate::control::store::{Key, Objects};
+use crate::types::{Finding, Hostname, ObjectRef};
 
 /// What the objects say, by what it is looked up by.
 pub(super) struct World<'a> {
     pub(super) services: BTreeMap<Hostname, &'a Arc<api::Service>>,
     pub(super) namespaces: &'a BTreeMap<Arc<str>, Arc<api::Namespace>>,
     pub(super) routes: route::Rules,
-    /// Those that route HTTP for the mesh, the older first.
-    all_routes: Vec<&'a Arc<Routes>>,
+    pub(super) l4_routes: l4::Rules,
+    /// Those for mesh traffic, delegates in their places, the older first.
+    pub(super) all_routes: Vec<Arc<Routes>>,
     pub(super) destination_rules: subset::Rules,
 }
 
-impl<'a> World<'a> {
-    pub(super) fn new(objects: &'a Objects, cluster_domain: &str) -> Self {
+/// A VirtualService with its delegates in their places, and out of what it was made.
+#[derive(Debug)]
+pub(super) struct KeptExpansion {
+    root: Arc<Routes>,
+    delegates: Vec<delegate::Named>,
+    routes: Arc<Routes>,
+    findings: Vec<Finding>,
+}
+
+impl Compiler {
+    pub(super) fn world<'a>(
+        &mut self,
+        objects: &'a Objects,
+        findings: &mut Vec<(ObjectRef, Finding)>,
+    ) -> World<'a> {
         let services = objects
             .services
             .values()
@@ -31,141 +42,137 @@ impl<'a> World<'a> {
         let services = services
             .map(|one| {
                 let metadata = &one.metadata;
-                (
-                    Hostname::resolve(&metadata.name, &metadata.namespace, cluster_domain),
-                    one,
-                )
+                let name = &metadata.name;
+                let hostname = Hostname::resolve(name, &metadata.namespace, &self.cluster_domain);
+                (hostname, one)
             })
             .collect();
-        let routes = objects.virtual_services.values();
-        let mut routes: Vec<_> = routes.filter(|one| one.is_for_mesh_http()).collect();
-        routes.sort_by(|one, other| one.source.metadata.age().cmp(&other.source.metadata.age()));
+        let mut all_routes = self.expanded(objects, findings);
+        all_routes
+            .sort_by(|one, other| one.source.metadata.age().cmp(&other.source.metadata.age()));
         let mut rules: Vec<_> = objects.destination_rules.values().collect();
         rules.sort_by(|one, other| one.metadata.age().cmp(&other.metadata.age()));
-        Self {
+        // One that routes TCP or TLS alone says nothing about HTTP.
+        let http = all_routes
+            .iter()
+            .filter(|one| !one.source.spec.http.is_empty());
+        let l4 = all_routes.iter().filter(|one| !one.l4.is_empty());
+        World {
             services,
             namespaces: &objects.namespaces,
-            routes: route::index(routes.iter().copied()),
-            all_routes: routes,
-            destination_rules: subset::index(rules.into_iter(), cluster_domain),
+            routes: route::index(http),
+            l4_routes: route::index(l4),
+            destination_rules: subset::index(rules.into_iter(), &self.cluster_domain),
+            all_routes,
         }
     }
 
-    /// What is valid and yet leads nowhere.
-    pub(super) fn report(&self, build: &Build, findings: &mut Vec<(ObjectRef, Finding)>) {
-        for routes in &self.all_routes {
-            let before = findings.len();
-            for (index, host) in routes.hosts.iter().enumerate() {
-                if findings.len() - before >= MAX_FINDINGS {
-                    break;
-                }
-                if host.as_str().starts_with('*') {
-                    continue;
-                }
-                if let Some(message) = self.idle(routes, host) {
-                    let finding = Finding::warning(format!("spec.hosts[{index}]"), message);
-                    findings.push((routes.reference.clone(), finding));
-                } else if let Some(service) = self.services.get(host) {
-                    self.report_destinations(routes, service, build, findings);
-                }
-            }
-        }
-    }
-
-    /// Why the rules of `routes` have no effect for `host`.
-    fn idle(&self, routes: &Arc<Routes>, host: &Hostname) -> Option<String> {
-        if !self.services.contains_key(host) {
-            return Some(format!(
-                "no Service has the name {host}: the rules have no effect for it"
-            ));
-        }
-        let owners = route::owners(&self.routes, host);
-        let mut all = owners
-            .public
-            .iter()
-            .chain(owners.private.values().flatten());
-        if all.any(|owner| Arc::ptr_eq(owner, routes)) {
-            return None;
-        }
-        if routes.source.spec.export_to == ["~"] {
-            return None;
-        }
-        let private = owners.private.into_values().flatten().next();
-        let other = owners.public.or(private)?;
-        Some(format!(
-            "{host} already has the rules of {}: these have no effect for it",
-            other.reference
-        ))
-    }
-
-    fn report_destinations(
-        &self,
-        routes: &Routes,
-        service: &api::Service,
-        build: &Build,
+    /// The VirtualServices for mesh traffic, with the rules of their delegates.
+    fn expanded(
+        &mut self,
+        objects: &Objects,
         findings: &mut Vec<(ObjectRef, Finding)>,
-    ) {
-        let mut told = BTreeSet::new();
-        for rule in &routes.rules {
-            let Plan::Forward(forwarding) = &rule.plan else {
+    ) -> Vec<Arc<Routes>> {
+        let all = &objects.virtual_services;
+        let mut before = std::mem::take(&mut self.expansions);
+        let mut used: BTreeSet<Key> = BTreeSet::new();
+        let mut routes = Vec::with_capacity(all.len());
+        for (key, root) in all {
+            let spec = &root.source.spec;
+            if spec.is_delegate() || !spec.is_for_mesh() && !mentions_mesh(spec) {
+                used.extend(delegate::names(root).map(|(_, name)| name));
                 continue;
-            };
-            for target in &forwarding.targets {
-                let place = &target.place;
-                let field = format!(
-                    "spec.http[{}].route[{}].destination",
-                    rule.index, target.index
-                );
-                let mut warn = |part: &str, message: String| {
-                    let message = format!("{message}; requests are answered 503 (NC)");
-                    let finding = Finding::warning(format!("{field}.{part}"), message);
-                    // Two hosts of one VirtualService may lead to the same.
-                    if told.len() < MAX_FINDINGS && told.insert(finding.clone()) {
-                        findings.push((routes.reference.clone(), finding));
-                    }
-                };
-                let Some(destination) = self.services.get(&place.host) else {
-                    warn("host", format!("no Service has the name {}", place.host));
-                    continue;
-                };
-                let has = |number: u16| {
-                    destination
-                        .spec
-                        .ports
-                        .iter()
-                        .any(|port| port.port == number && port.is_tcp())
-                };
-                if let Some(port) = place.port.filter(|port| !has(*port)) {
-                    warn("port.number", format!("{} has no port {port}", place.host));
-                    continue;
+            }
+            if !root.delegates() {
+                routes.push(Arc::clone(root));
+                continue;
+            }
+            let mut delegates = Vec::new();
+            for (index, name) in delegate::names(root) {
+                let found = all.get(&name).cloned();
+                used.insert(name);
+                delegates.push(delegate::Named { index, found });
+            }
+            let kept = before
+                .remove(key)
+                .filter(|kept| kept.is_of(root, &delegates));
+            let kept = kept.unwrap_or_else(|| {
+                let mut findings = Vec::new();
+                let expanded =
+                    delegate::expand(root, &delegates, &self.cluster_domain, &mut findings);
+                KeptExpansion {
+                    root: Arc::clone(root),
+                    delegates,
+                    routes: Arc::new(expanded),
+                    findings,
                 }
-                let Some(subset) = &place.subset else {
-                    continue;
-                };
-                let port = place
-                    .port
-                    .or_else(|| self.only_port_of(destination))
-                    .or_else(|| {
-                        let mut ports = service.spec.ports.iter().map(|port| port.port);
-                        ports.find(|port| has(*port))
-                    });
-                let name = port.map(|port| ClusterName::outbound(port, Some(subset), &place.host));
-                let known = name.is_some_and(|name| {
-                    let private = build.private_clusters.values();
-                    build.clusters.contains_key(&name)
-                        || private.into_iter().any(|one| one.contains_key(&name))
-                });
-                if !known {
-                    warn(
-                        "subset",
-                        format!("no DestinationRule gives {} a subset {subset}", place.host),
-                    );
-                }
+            });
+            let found = kept.findings.iter().cloned();
+            findings.extend(found.map(|one| (root.reference.clone(), one)));
+            routes.push(Arc::clone(&kept.routes));
+            self.expansions.insert(key.clone(), kept);
+        }
+        for (key, delegate) in all {
+            if delegate.source.spec.is_delegate() && !used.contains(key) {
+                let message = "without hosts it is a delegate, and no VirtualService delegates to it: it has no effect";
+                let finding = Finding::warning("spec.hosts", message);
+                findings.push((delegate.reference.clone(), finding));
             }
         }
+        routes
+    }
+}
+
+/// Whether a match block is for the mesh although the VirtualService is not.
+fn mentions_mesh(spec: &api::virtual_service::VirtualServiceSpec) -> bool {
+    let mut blocks = spec.http.iter().flat_map(|rule| &rule.matches);
+    blocks.any(|block| {
+        block
+            .gateways
+            .iter()
+            .any(|one| one == api::virtual_service::MESH)
+    })
+}
+
+impl KeptExpansion {
+    fn is_of(&self, root: &Arc<Routes>, delegates: &[delegate::Named]) -> bool {
+        let same = |(one, other): (&delegate::Named, &delegate::Named)| {
+            one.index == other.index
+                && match (&one.found, &other.found) {
+                    (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+                    (None, None) => true,
+                    _ => false,
+                }
+        };
+        Arc::ptr_eq(&self.root, root)
+            && self.delegates.len() == delegates.len()
+            && self.delegates.iter().zip(delegates).all(same)
+    }
+}
+
+impl World<'_> {
+    /// The hosts of VirtualServices that no service has: names, and domains under which there is no
+    /// service.
+    pub(super) fn virtual_hosts(&self) -> BTreeSet<&Hostname> {
+        let with_http = self
+            .all_routes
+            .iter()
+            .filter(|one| !one.source.spec.http.is_empty());
+        let hosts: BTreeSet<&Hostname> = with_http.flat_map(|one| &one.hosts).collect();
+        let mut domains: HashMap<&str, bool> = HashMap::new();
+        hosts
+            .into_iter()
+            .filter(|host| match host.as_str().strip_prefix('*') {
+                None => !self.services.contains_key(*host),
+                Some(suffix) => !*domains.entry(suffix).or_insert_with(|| {
+                    let mut names = self.services.keys();
+                    names.any(|name| name.as_str().ends_with(suffix))
+                }),
+            })
+            .collect()
     }
 
-    fn only_port_of(&self, service: &api::Service) -> Option<u16> {
+    pub(super) fn only_port_of(&self, service: &api::Service) -> Option<u16> {
         let mut ports = service.spec.ports.iter().filter(|port| port.is_tcp());
         let first = ports.next()?;
         ports.next().is_none().then_some(first.port)

@@ -1,1 +1,258 @@
 //! Precedence of rule, port and subset, and the defaults.
+
+use super::*;
+
+fn parse(text: &str) -> Option<TrafficPolicy> {
+    let text = (!text.is_empty()).then_some(text)?;
+    Some(serde_yaml::from_str(&format!("{{{text}}}")).expect("a policy"))
+}
+
+fn compiled(rule: &str, subset: &str) -> Policy {
+    compile(parse(rule).as_ref(), parse(subset).as_ref(), 80, None)
+}
+
+#[test]
+fn blocks_replace_blocks() {
+    let port = |text: &str| format!("portLevelSettings: [{{port: {{number: 80}}, {text}}}]");
+    let pool = "connectionPool: {tcp: {maxConnections: 7}, http: {http2MaxRequests: 8}}";
+    for (name, rule, subset, expected) in [
+        ("nothing", String::new(), "", "LeastRequest - - false -"),
+        (
+            "the rule",
+            format!("loadBalancer: {{simple: RANDOM}}, {pool}"),
+            "",
+            "Random 7 8 false -",
+        ),
+        (
+            "another port",
+            format!(
+                "{pool}, portLevelSettings: [{{port: {{number: 81}}, loadBalancer: {{simple: RANDOM}}}}]"
+            ),
+            "",
+            "LeastRequest 7 8 false -",
+        ),
+        (
+            "a port inherits nothing",
+            format!(
+                "{pool}, retryBudget: {{percent: 10}}, outlierDetection: {{}}, {}",
+                port("loadBalancer: {simple: RANDOM}")
+            ),
+            "",
+            "Random - - false -",
+        ),
+        (
+            "a subset inherits blocks",
+            format!("{pool}, outlierDetection: {{}}, retryBudget: {{percent: 10}}"),
+            "loadBalancer: {simple: ROUND_ROBIN}",
+            "RoundRobin 7 8 true 10",
+        ),
+        (
+            "a subset's block replaces whole",
+            pool.to_owned(),
+            "connectionPool: {http: {http2MaxRequests: 9}}",
+            "LeastRequest - 9 false -",
+        ),
+        (
+            "a subset over a port",
+            port(pool),
+            "loadBalancer: {simple: RANDOM}",
+            "Random 7 8 false -",
+        ),
+        (
+            "a subset's port",
+            pool.to_owned(),
+            &port("outlierDetection: {}"),
+            "LeastRequest - - true -",
+        ),
+    ] {
+        let policy = compiled(&rule, subset);
+        let limit = |limit: u32| match limit {
+            Limits::UNLIMITED => "-".to_owned(),
+            limit => limit.to_string(),
+        };
+        let budget = policy
+            .limits
+            .retry_budget
+            .map_or("-".to_owned(), |one| one.percent.to_string());
+        let found = format!(
+            "{:?} {} {} {} {budget}",
+            policy.balancer,
+            limit(policy.limits.max_connections),
+            limit(policy.limits.max_requests),
+            policy.outlier.is_some(),
+        );
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+#[test]
+fn balancers_have_algorithms_and_keys() {
+    let hash = |text: &str| format!("loadBalancer: {{consistentHash: {{{text}}}}}");
+    for (text, expected) in [
+        (
+            "loadBalancer: {simple: UNSPECIFIED}".to_owned(),
+            "LeastRequest None",
+        ),
+        (
+            "loadBalancer: {simple: LEAST_CONN}".to_owned(),
+            "LeastRequest None",
+        ),
+        (
+            "loadBalancer: {simple: PASSTHROUGH}".to_owned(),
+            "Passthrough None",
+        ),
+        (
+            hash("useSourceIp: true"),
+            "RingHash { min_size: 1024 } Some(SourceAddress)",
+        ),
+        (
+            hash("useSourceIp: false"),
+            "RingHash { min_size: 1024 } None",
+        ),
+        (
+            hash("httpQueryParameterName: q, minimumRingSize: 9"),
+            "RingHash { min_size: 9 } Some(QueryParameter(\"q\"))",
+        ),
+        (
+            hash("httpQueryParameterName: q, ringHash: {minimumRingSize: 99999999999}"),
+            "RingHash { min_size: 8388608 } Some(QueryParameter(\"q\"))",
+        ),
+        (
+            hash("httpQueryParameterName: q, maglev: {tableSize: 251}"),
+            "Maglev { size: 251 } Some(QueryParameter(\"q\"))",
+        ),
+        (
+            hash("httpHeaderName: X-User"),
+            "RingHash { min_size: 1024 } Some(Header(Header(\"x-user\")))",
+        ),
+    ] {
+        let policy = compiled(&text, "");
+        assert_eq!(
+            format!("{:?} {:?}", policy.balancer, policy.hash),
+            expected,
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_ports_key_needs_a_destination_with_a_port() {
+    let port = "portLevelSettings: [{port: {number: 80}, loadBalancer: {consistentHash: {httpQueryParameterName: port}}}]";
+    let whole = "loadBalancer: {consistentHash: {httpQueryParameterName: whole}}";
+    let own = "loadBalancer: {consistentHash: {httpQueryParameterName: own}}";
+    for (rule, subset, with_port, without) in [
+        (whole.to_owned(), "", "whole", "whole"),
+        (port.to_owned(), "", "port", ""),
+        (format!("{whole}, {port}"), "", "port", "whole"),
+        (format!("{whole}, {port}"), own, "own", "own"),
+    ] {
+        let policy = compiled(&rule, subset);
+        let key = |names_port| match policy.hash_key(names_port) {
+            Some(hash::Key::QueryParameter(name)) => name.to_string(),
+            _ => String::new(),
+        };
+        assert_eq!(
+            (key(true).as_str(), key(false).as_str()),
+            (with_port, without),
+            "{rule} {subset}"
+        );
+    }
+}
+
+#[test]
+fn localities_need_a_reason() {
+    let setting = |text: &str| format!("loadBalancer: {{localityLbSetting: {{{text}}}}}");
+    let detects = "outlierDetection: {}";
+    for (text, distribution, expected) in [
+        (String::new(), None, "Ignore"),
+        (detects.to_owned(), None, "Failover 0 0"),
+        (String::new(), Some(Distribution::SameZone), "Failover 3 0"),
+        (String::new(), Some(Distribution::SameNode), "Failover 4 0"),
+        (
+            setting("enabled: false"),
+            Some(Distribution::SameZone),
+            "Ignore",
+        ),
+        (
+            format!("{}, {detects}", setting("enabled: false")),
+            None,
+            "Ignore",
+        ),
+        (setting("failover: [{from: a, to: b}]"), None, "Ignore"),
+        (
+            format!("{}, {detects}", setting("failover: [{from: a, to: b}]")),
+            None,
+            "Failover 0 1",
+        ),
+        (
+            format!("{}, {detects}", setting("failoverPriority: [a, b=c]")),
+            None,
+            "Failover 2 0",
+        ),
+        (
+            setting("distribute: [{from: a, to: {b: 100}}]"),
+            None,
+            "Distribute 1",
+        ),
+    ] {
+        let policy = compile(parse(&text).as_ref(), None, 80, distribution);
+        let found = match &policy.locality {
+            locality::Settings::Ignore => "Ignore".to_owned(),
+            locality::Settings::Distribute(entries) => format!("Distribute {}", entries.len()),
+            locality::Settings::Failover { labels, regions } => {
+                format!("Failover {} {}", labels.len(), regions.len())
+            }
+        };
+        assert_eq!(found, expected, "{text} {distribution:?}");
+    }
+}
+
+#[test]
+fn absent_and_zero_are_the_default() {
+    assert_eq!(compiled("", ""), Policy::default());
+    let zero = "connectionPool: {tcp: {maxConnections: 0}, http: {http1MaxPendingRequests: 0, http2MaxRequests: 0, maxRequestsPerConnection: 0, maxRetries: 0, maxConcurrentStreams: 0}}";
+    assert_eq!(compiled(zero, ""), Policy::default());
+    let outlier = compiled(
+        "outlierDetection: {maxEjectionPercent: 0, minHealthPercent: 40, consecutive5xxErrors: 0}",
+        "",
+    );
+    let settings = outlier.outlier.expect("given");
+    assert_eq!(settings.max_ejected.get(), 10);
+    assert_eq!(settings.consecutive_5xx, 0);
+    assert_eq!(outlier.panic_threshold.get(), 40);
+    let secs = Duration::from_secs;
+    for (text, tcp, http) in [
+        ("tcp: {idleTimeout: 5s}", Some(secs(5)), secs(5)),
+        ("tcp: {idleTimeout: 0s}", None, FOR_EVER),
+        (
+            "tcp: {idleTimeout: 5s}, http: {idleTimeout: 7s}",
+            Some(secs(5)),
+            secs(7),
+        ),
+        ("http: {idleTimeout: 7s}", Some(secs(3600)), secs(7)),
+    ] {
+        let policy = compiled(&format!("connectionPool: {{{text}}}"), "");
+        assert_eq!(
+            (policy.tcp.idle_timeout, policy.http.idle_timeout),
+            (tcp, http),
+            "{text}"
+        );
+    }
+    let warm = compiled(
+        "loadBalancer: {simple: ROUND_ROBIN, warmup: {duration: 30s, minimumPercent: 25, aggression: 2}}",
+        "",
+    );
+    let warmup = warm.warmup.expect("given");
+    assert_eq!(
+        (warmup.window, warmup.minimum.get(), warmup.aggression),
+        (secs(30), 25, 2.0)
+    );
+    assert_eq!(
+        compiled(
+            "loadBalancer: {simple: RANDOM, warmupDurationSecs: 30s}",
+            ""
+        )
+        .warmup,
+        None
+    );
+}

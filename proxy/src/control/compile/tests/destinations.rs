@@ -1,0 +1,311 @@
+//! Policies, selectors, places and readiness of clusters; and how little is made anew.
+
+use std::time::Duration;
+
+use super::*;
+use crate::policy::balance::Algorithm;
+use crate::policy::locality;
+
+fn rule(name: &str, namespace: &str, spec: &str) -> String {
+    format!(
+        "{{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {{name: {name}, namespace: {namespace}}}, spec: {{host: web.shop.svc.cluster.local, {spec}}}}}"
+    )
+}
+
+/// The balancer of `subset` at port 80 for a caller in `namespace` with `app: LABEL`.
+fn balancer(compiled: &Compiled, namespace: &str, app: &str, subset: Option<&str>) -> String {
+    let labels = BTreeMap::from([("app".to_owned(), app.to_owned())]);
+    let source = Source {
+        namespace,
+        labels: &labels,
+    };
+    let host = Hostname::new("web.shop.svc.cluster.local");
+    let name = ClusterName::outbound(80, subset, &host);
+    match compiled.snapshot.cluster_for(&name, source) {
+        None => "none".to_owned(),
+        Some(cluster) => match cluster.policy.balancer {
+            Algorithm::LeastRequest => "least".to_owned(),
+            Algorithm::RoundRobin => "round".to_owned(),
+            Algorithm::Random => "random".to_owned(),
+            other => format!("{other:?}"),
+        },
+    }
+}
+
+#[test]
+fn a_selector_chooses_by_the_clients_labels() {
+    let round = "trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}";
+    let random = "trafficPolicy: {loadBalancer: {simple: RANDOM}}";
+    let select = |app: &str| format!("workloadSelector: {{matchLabels: {{app: {app}}}}}");
+    let compiled = compile(&[
+        WEB,
+        &rule(
+            "a",
+            "x",
+            &format!("{}, {round}, subsets: [{{name: s}}]", select("one")),
+        ),
+        &rule("b", "x", &format!("{}, {random}", select("two"))),
+        &rule("c", "shop", random),
+    ]);
+    assert_eq!(findings(&compiled), "");
+    for (namespace, app, subset, expected) in [
+        ("x", "one", None, "round"),
+        ("x", "one", Some("s"), "round"),
+        ("x", "two", None, "random"),
+        ("x", "two", Some("s"), "none"),
+        // The namespace has rules of its own, and none of them is for this client.
+        ("x", "three", None, "least"),
+        ("y", "one", None, "random"),
+        ("shop", "one", None, "random"),
+        ("y", "one", Some("s"), "none"),
+    ] {
+        assert_eq!(
+            balancer(&compiled, namespace, app, subset),
+            expected,
+            "{namespace} {app} {subset:?}"
+        );
+    }
+}
+
+#[test]
+fn the_oldest_policy_of_merged_rules_counts() {
+    let compiled = compile(&[
+        WEB,
+        &rule("a", "shop", "subsets: [{name: s}]"),
+        &rule(
+            "b",
+            "shop",
+            "trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}",
+        ),
+        &rule(
+            "c",
+            "shop",
+            "trafficPolicy: {loadBalancer: {simple: RANDOM}}, subsets: [{name: s, trafficPolicy: {loadBalancer: {simple: RANDOM}}}]",
+        ),
+    ]);
+    assert_eq!(balancer(&compiled, "y", "", None), "round");
+    assert_eq!(balancer(&compiled, "y", "", Some("s")), "round");
+}
+
+const PLACED: &str = "
+apiVersion: v1
+kind: Node
+metadata: {name: n1, labels: {topology.kubernetes.io/region: r, topology.kubernetes.io/zone: z1}}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n2, labels: {topology.kubernetes.io/region: r, topology.kubernetes.io/zone: z2}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: api, namespace: shop}
+spec: {selector: {app: api}, ports: [{port: 80, name: http}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: p1, namespace: shop, labels: {app: api}}
+spec: {nodeName: n1}
+status: {podIP: 10.1.0.1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: p2, namespace: shop, labels: {app: api}}
+spec: {nodeName: n2}
+status: {podIP: 10.1.0.2, conditions: [{type: Ready, status: 'False'}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: p3, namespace: shop, labels: {app: api, istio-locality: q.z3.s}}
+spec: {nodeName: n2}
+status: {podIP: 10.1.0.3}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: api, namespace: shop}
+spec:
+  host: api
+  subsets:
+  - {name: near, labels: {topology.kubernetes.io/zone: z1}}
+  - {name: host, labels: {kubernetes.io/hostname: n2}}
+";
+
+#[test]
+fn endpoints_have_a_place() {
+    let compiled = compile(&[PLACED]);
+    let places = |subset| {
+        let host = Hostname::new("api.shop.svc.cluster.local");
+        let cluster = compiled
+            .snapshot
+            .cluster(&ClusterName::outbound(80, subset, &host));
+        let endpoints = cluster.expect("known").endpoints.iter();
+        let lines: Vec<String> = endpoints
+            .map(|one| format!("{} {}", one.address.ip(), one.locality))
+            .collect();
+        lines.join(", ")
+    };
+    assert!(
+        places(None).starts_with("10.1.0.1 r/z1, "),
+        "{}",
+        places(None)
+    );
+    assert!(
+        places(None).ends_with("10.1.0.3 q/z3/s"),
+        "{}",
+        places(None)
+    );
+    assert_eq!(places(Some("near")), "10.1.0.1 r/z1");
+    assert!(places(Some("host")).ends_with("10.1.0.3 q/z3/s"));
+}
+
+#[test]
+fn a_service_may_ask_for_what_is_near() {
+    let host = Hostname::new("web.shop.svc.cluster.local");
+    let annotated = "{apiVersion: v1, kind: Namespace, metadata: {name: shop, annotations: {networking.istio.io/traffic-distribution: PreferSameNode}}}";
+    for (name, text, namespace, expected) in [
+        ("nothing", WEB.to_owned(), "", "no"),
+        (
+            "the Service",
+            WEB.replace(
+                "  selector: {app: web}",
+                "  trafficDistribution: PreferClose\n  selector: {app: web}",
+            ),
+            "",
+            "3",
+        ),
+        ("the namespace", WEB.to_owned(), annotated, "4"),
+    ] {
+        let compiled = compile(&[&text, namespace]);
+        let cluster = compiled
+            .snapshot
+            .cluster(&ClusterName::outbound(80, None, &host));
+        let found = match &cluster.expect("known").policy.locality {
+            locality::Settings::Failover { labels, .. } => labels.len().to_string(),
+            _ => "no".to_owned(),
+        };
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+#[test]
+fn who_joins_later_is_new() {
+    let mut fixture = Fixture::new();
+    let since = |compiled: &Compiled| -> Vec<Option<u64>> {
+        let cluster = &compiled.snapshot.clusters["outbound|80||web.shop.svc.cluster.local"];
+        let endpoints = cluster.endpoints.iter();
+        endpoints
+            .map(|one| {
+                Some(
+                    one.since?
+                        .duration_since(SystemTime::UNIX_EPOCH)
+                        .ok()?
+                        .as_secs(),
+                )
+            })
+            .collect()
+    };
+    let first = fixture.apply(&[WEB]);
+    assert_eq!(since(&first), [None, None, None]);
+    fixture.now += Duration::from_secs(60);
+    let more = "{apiVersion: v1, kind: Pod, metadata: {name: web-9, namespace: shop, labels: {app: web}}, spec: {containers: [{ports: [{name: http, containerPort: 1}]}]}, status: {podIP: 10.0.0.9}}";
+    assert_eq!(
+        since(&fixture.apply(&[WEB, more])),
+        [None, None, Some(60), None]
+    );
+    fixture.now += Duration::from_secs(60);
+    let relabelled = more.replace("app: web", "app: web, x: y");
+    assert_eq!(
+        since(&fixture.apply(&[WEB, &relabelled])),
+        [None, None, Some(60), None]
+    );
+    let told = more.replace("podIP: 10.0.0.9", "podIP: 10.0.0.9, conditions: [{type: Ready, status: 'True', lastTransitionTime: '1970-01-01T00:00:07Z'}]");
+    let mut fresh = Fixture::new();
+    assert_eq!(
+        since(&fresh.apply(&[WEB, &told])),
+        [None, None, Some(7), None]
+    );
+}
+
+#[test]
+fn only_what_depends_on_a_change_is_made_anew() {
+    let work = |workloads, clusters, tables| Work {
+        workloads,
+        clusters,
+        tables,
+    };
+    let other = "
+apiVersion: v1
+kind: Service
+metadata: {name: api, namespace: shop}
+spec: {selector: {app: api}, ports: [{port: 80, name: http}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: api-1, namespace: shop, labels: {app: api}}
+status: {podIP: 10.1.0.1}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: api, namespace: shop}
+spec: {hosts: [api], http: [{route: [{destination: {host: api}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: api, namespace: shop}
+spec: {host: api, trafficPolicy: {loadBalancer: {simple: RANDOM}}}
+";
+    let mut fixture = Fixture::new();
+    // Two services; two ports with rules, and one without any.
+    let first = fixture.apply(&[WEB, CANARY, other]).work;
+    assert_eq!(first, work(5, 2, 3));
+    for (name, texts, expected) in [
+        (
+            "nothing",
+            [WEB.to_owned(), CANARY.to_owned(), other.to_owned()],
+            work(0, 0, 0),
+        ),
+        (
+            "a weight",
+            [
+                WEB.to_owned(),
+                CANARY.replace("weight: 90", "weight: 80"),
+                other.to_owned(),
+            ],
+            work(0, 0, 2),
+        ),
+        (
+            "a policy",
+            [
+                WEB.to_owned(),
+                CANARY.replace("weight: 90", "weight: 80"),
+                other.replace("RANDOM", "ROUND_ROBIN"),
+            ],
+            work(0, 1, 0),
+        ),
+        (
+            "a pod",
+            [
+                WEB.to_owned(),
+                CANARY.replace("weight: 90", "weight: 80"),
+                other
+                    .replace("RANDOM", "ROUND_ROBIN")
+                    .replace("10.1.0.1", "10.1.0.2"),
+            ],
+            work(1, 1, 0),
+        ),
+        (
+            "a port that another's destination takes",
+            [
+                WEB.to_owned(),
+                CANARY.replace("weight: 90", "weight: 80"),
+                other
+                    .replace("RANDOM", "ROUND_ROBIN")
+                    .replace("10.1.0.1", "10.1.0.2")
+                    .replace("port: 80, name: http", "port: 81, name: http"),
+            ],
+            work(0, 1, 1),
+        ),
+    ] {
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        assert_eq!(fixture.apply(&texts).work, expected, "{name}");
+    }
+}

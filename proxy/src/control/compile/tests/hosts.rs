@@ -1,0 +1,127 @@
+//! Hosts without a service, and rules for connections that are not HTTP.
+
+use super::*;
+use crate::mesh::{L4Choice, L4Request};
+
+#[test]
+fn hosts_that_no_service_has_are_routed_at_port_80() {
+    let to = "http: [{name: HOST, route: [{destination: {host: web.shop.svc.cluster.local, port: {number: 80}}}]}]";
+    let one = |name: &str, host: &str, more: &str| {
+        rules(
+            name,
+            "shop",
+            &format!("hosts: ['{host}'], {more} {}", to.replace("HOST", name)),
+        )
+    };
+    let compiled = compile(&[
+        WEB,
+        &one("exact", "books.example.com", ""),
+        &one("domain", "*.example.com", ""),
+        &one("private", "own.example.com", "exportTo: ['.'],"),
+        &one("services", "*.cluster.local", ""),
+    ]);
+    for (namespace, host, port, expected) in [
+        ("x", "books.example.com", 80, "exact"),
+        ("x", "Books.Example.com:8080", 80, "exact"),
+        ("x", "books.example.com", 81, "no host"),
+        ("x", "a.example.com", 80, "domain"),
+        ("x", "a.b.example.com", 80, "domain"),
+        ("x", "example.com", 80, "no host"),
+        ("x", "own.example.com", 80, "domain"),
+        ("shop", "own.example.com", 80, "private"),
+        // The domain has services: it is for these alone.
+        ("x", "nobody.cluster.local", 80, "no host"),
+        ("x", "web.shop", 80, "services"),
+    ] {
+        let route = route(&compiled, namespace, host, port, "/");
+        assert_eq!(
+            route.split(':').next(),
+            Some(expected),
+            "{namespace} {host} {port}"
+        );
+    }
+}
+
+const L4: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: shop}
+spec:
+  clusterIP: 10.96.0.7
+  ports: [{name: tcp, port: 5432}, {name: tls, port: 443}, {name: any, port: 9000}, {name: http, port: 80}]
+";
+
+#[test]
+fn tcp_and_tls_rules_are_of_their_ports() {
+    let web = |weight| {
+        format!(
+            "{{destination: {{host: web.shop.svc.cluster.local, port: {{number: 80}}}}, weight: {weight}}}"
+        )
+    };
+    let own = "{destination: {host: db.shop.svc.cluster.local}, weight: 1}";
+    let tcp = rules(
+        "tcp",
+        "shop",
+        &format!(
+            "hosts: [db], tcp: [{{match: [{{port: 5432, sourceNamespace: other}}], route: [{}]}}, {{match: [{{destinationSubnets: [10.96.0.7]}}], route: [{own}, {}]}}]",
+            web(1),
+            web(3)
+        ),
+    );
+    let tls = rules(
+        "tls",
+        "x",
+        &format!(
+            "hosts: [db.shop.svc.cluster.local, '*.db.example.com'], tls: [{{match: [{{sniHosts: ['*.db.example.com']}}], route: [{}]}}]",
+            web(1)
+        ),
+    );
+    let compiled = compile(&[WEB, L4, &tcp, &tls]);
+    let choose = |namespace: &str, port: u16, server_name: Option<&str>| {
+        let snapshot = &compiled.snapshot;
+        let service = &snapshot.services["db.shop.svc.cluster.local"];
+        let port = service.port(port).expect("known");
+        let Some(table) = snapshot.l4(port, namespace) else {
+            return "none".to_owned();
+        };
+        let labels = BTreeMap::new();
+        let request = L4Request {
+            source: Source {
+                namespace,
+                labels: &labels,
+            },
+            destination: "10.96.0.7".parse().expect("an address"),
+            server_name,
+        };
+        match table.choose(&request) {
+            L4Choice::Rule(rule) => {
+                let shares = rule.destinations.iter().zip(rule.weights.iter());
+                let to = shares.map(|(one, weight)| format!("{weight} {}", one.cluster));
+                format!("{}: {}", rule.name, to.collect::<Vec<_>>().join(", "))
+            }
+            L4Choice::Plain => "plain".to_owned(),
+            L4Choice::Refused => "refused".to_owned(),
+        }
+    };
+    let web = "outbound|80||web.shop.svc.cluster.local";
+    let split = |port| format!("tcp[1]: 1 outbound|{port}||db.shop.svc.cluster.local, 3 {web}");
+    for (namespace, port, name, expected) in [
+        ("shop", 5432, None, split(5432)),
+        ("other", 5432, None, format!("tcp[0]: 1 {web}")),
+        ("shop", 9000, None, split(9000)),
+        ("shop", 80, None, "none".to_owned()),
+        (
+            "shop",
+            443,
+            Some("a.db.example.com"),
+            format!("tls[0]: 1 {web}"),
+        ),
+        ("shop", 443, Some("db.example.com"), "refused".to_owned()),
+    ] {
+        assert_eq!(
+            choose(namespace, port, name),
+            expected,
+            "{namespace} {port} {name:?}"
+        );
+    }
+}
