@@ -1,5 +1,6 @@
 //! Injected faults: a request is delayed, then perhaps aborted.
 //!
+//! An abort is an answer of the rule: its response header operations apply (seen, Envoy 1.40).
 //! Decided before CORS and before anything is sent upstream; an aborted request is never retried,
 //! and the delay is no part of the route's timeout (Envoy). Draws are handed in.
 

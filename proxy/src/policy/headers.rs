@@ -5,22 +5,16 @@
 //! the later one wins: the engine applies a destination's before the rule's, and where a rule has a
 //! single destination the compiler joins both into one ([`Operations::joined`]).
 
-use std::borrow::Cow;
+mod value;
+
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::time::SystemTime;
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::format::{
-    End, FormatError, Message, Moment, Name, Nothing, Number, Template, Text, Variables,
-};
+use self::value::{Around, Room, Value, rendered};
+use super::format::{FormatError, Message, Template, Variables};
 use super::target;
-
-/// What an edit may add to a head, in bytes of values. Templates can multiply what a client sends,
-/// and no server takes a head of this size.
-const MOST_BYTES: usize = 1 << 20;
 
 /// Operations on a request and on its response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,13 +47,6 @@ struct Write {
 enum Mode {
     Set,
     Add,
-}
-
-/// A value, rendered beforehand where it is always the same.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Value {
-    Static(HeaderValue),
-    Template(Template),
 }
 
 /// Which messages the values ask for fields of.
@@ -276,37 +263,6 @@ impl Edit {
     }
 }
 
-/// What may still be added to a head.
-struct Room {
-    bytes: usize,
-    left_out: usize,
-}
-
-impl Default for Room {
-    fn default() -> Self {
-        Self {
-            bytes: MOST_BYTES,
-            left_out: 0,
-        }
-    }
-}
-
-impl Room {
-    fn admit(&mut self, value: Option<HeaderValue>) -> Option<HeaderValue> {
-        let value = value?;
-        match self.bytes.checked_sub(value.len()) {
-            Some(rest) => {
-                self.bytes = rest;
-                Some(value)
-            }
-            None => {
-                self.left_out += 1;
-                None
-            }
-        }
-    }
-}
-
 impl Mode {
     fn name(self) -> &'static str {
         match self {
@@ -345,68 +301,6 @@ fn header(operation: &'static str, name: &str) -> Result<HeaderName, HeadersErro
         operation,
         name: name.to_owned(),
     })
-}
-
-impl Value {
-    fn new(template: Template) -> Self {
-        // An empty one is no value: it is never sent.
-        let value = template
-            .is_static()
-            .then(|| rendered(&template, &Nothing))
-            .flatten();
-        value.map_or(Self::Template(template), Self::Static)
-    }
-
-    fn render(&self, variables: &impl Variables) -> Option<HeaderValue> {
-        match self {
-            Self::Static(value) => Some(value.clone()),
-            Self::Template(template) => rendered(template, variables),
-        }
-    }
-}
-
-/// `None` where it is empty: then the field is not written (Envoy).
-fn rendered(template: &Template, variables: &impl Variables) -> Option<HeaderValue> {
-    let mut text = Vec::new();
-    template.render(variables, &mut text);
-    if text.is_empty() {
-        return None;
-    }
-    HeaderValue::try_from(text).ok()
-}
-
-/// The head that is being edited, and what else is known.
-struct Around<'a, V> {
-    message: Message,
-    headers: &'a HeaderMap,
-    variables: &'a V,
-}
-
-impl<V: Variables> Variables for Around<'_, V> {
-    fn time(&self, moment: Moment) -> Option<SystemTime> {
-        self.variables.time(moment)
-    }
-
-    fn address(&self, end: End) -> Option<SocketAddr> {
-        self.variables.address(end)
-    }
-
-    fn field(&self, message: Message, name: &Name) -> Option<&[u8]> {
-        match name {
-            Name::Header(name) if message == self.message => {
-                self.headers.get(name).map(HeaderValue::as_bytes)
-            }
-            name => self.variables.field(message, name),
-        }
-    }
-
-    fn text(&self, text: Text) -> Option<Cow<'_, str>> {
-        self.variables.text(text)
-    }
-
-    fn number(&self, number: Number) -> Option<u64> {
-        self.variables.number(number)
-    }
 }
 
 #[cfg(test)]

@@ -73,6 +73,16 @@ pub struct Request<'a> {
 }
 
 impl Redirect {
+    /// Leads to where the request went. Envoy gives a direct response of status 201 or 3xx this
+    /// location (seen, 1.40); the rule's response operations may set another.
+    pub const ITSELF: Self = Self {
+        status: StatusCode::MOVED_PERMANENTLY,
+        scheme: None,
+        authority: None,
+        port: Port::Kept,
+        path: Path::Kept,
+    };
+
     /// Where the client is sent, as Envoy composes it (`utility.cc`, `newUri`, under the port that
     /// Istio gives it). Always a valid header value: what a URI can't hold is percent-encoded.
     pub fn location(&self, request: &Request<'_>) -> HeaderValue {

@@ -1,6 +1,8 @@
 //! Operations on heads, one line a case.
 
+use super::value::MOST_BYTES;
 use super::*;
+use crate::policy::format::Nothing;
 
 /// Reads `set:x=1 add:y=2 remove:z`; a value's spaces are written `_`.
 fn edit(message: Message, text: &str) -> Result<Edit, HeadersError> {

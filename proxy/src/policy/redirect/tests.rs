@@ -5,13 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const NOTHING: Redirect = Redirect {
-    status: StatusCode::MOVED_PERMANENTLY,
-    scheme: None,
-    authority: None,
-    port: Port::Kept,
-    path: Path::Kept,
-};
+const NOTHING: Redirect = Redirect::ITSELF;
 
 /// Reads `https web:8080 /a/b?q`; the client dialled 8080, the rule matched the prefix `/a`.
 fn location(redirect: &Redirect, request: &str) -> String {
