@@ -2,17 +2,19 @@
 //!
 //! Pure: it reads a request's head and addresses, and says which cookie is to be set. Which
 //! endpoint a hash means is the balancer's business. The hashes are Envoy's, bit for bit
-//! (`hash_policy.cc`): proxies of both kinds send a client to the same endpoint.
+//! (`hash_policy.cc`; each kind of key was seen to lead to the same endpoint as in Envoy 1.40):
+//! proxies of both kinds send a client to the same endpoint.
 
 #[cfg(test)]
 mod tests;
 
 use std::fmt::Write;
 use std::hash::Hasher;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrayvec::ArrayString;
 use http::{HeaderMap, HeaderValue, header};
 use twox_hash::XxHash64;
 
@@ -74,7 +76,7 @@ pub fn of_request<'k>(
         let next = match key {
             Key::Header(field) => of_field(field, request),
             Key::Cookie(cookie) => cookie.hash(request.headers, ends, &mut hashed.cookies),
-            Key::SourceAddress => Some(xxh64(ends.remote.ip().to_string().as_bytes(), 0)),
+            Key::SourceAddress => Some(of_address(ends.remote.ip())),
             Key::QueryParameter(name) => {
                 let value = request.query.and_then(|query| query_value(query, name));
                 value.map(|value| xxh64(value.as_bytes(), 0))
@@ -127,6 +129,16 @@ fn of_field(field: &Field, request: &Request<'_>) -> Option<u64> {
             }
             Some(hasher.finish())
         }
+    }
+}
+
+/// By its text, without a port.
+fn of_address(address: IpAddr) -> u64 {
+    // The longest is an IPv6 address that ends in an IPv4 one.
+    let mut text = ArrayString::<46>::new();
+    match write!(text, "{address}") {
+        Ok(()) => xxh64(text.as_bytes(), 0),
+        Err(_) => xxh64(address.to_string().as_bytes(), 0),
     }
 }
 

@@ -1,8 +1,10 @@
 //! Maglev: a table as large as a prime, filled by the endpoints in turn, each by a permutation of
 //! its own; a request goes to the endpoint in the slot of its hash. The shares are as even as can
 //! be, and few requests move when an endpoint leaves (Envoy's `maglev_lb.cc`; Eisenbud et al.,
-//! NSDI 2016, section 3.4).
+//! NSDI 2016, section 3.4). The same table was seen in Envoy 1.40.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 
 use super::Algorithm;
@@ -22,9 +24,6 @@ struct Filler {
     offset: u64,
     skip: u64,
     next: u64,
-    share: f64,
-    /// What its share times the round must reach for its next turn.
-    due: f64,
 }
 
 const EMPTY: u32 = u32::MAX;
@@ -47,43 +46,28 @@ impl Table {
             .collect();
         // In the order of the text, which every proxy has alike.
         keys.sort_by(|a, b| a.0.cmp(&b.0));
-        let largest = keys.iter().map(|(_, _, share)| *share).fold(0.0, f64::max);
+        let shares: Vec<f64> = keys.iter().map(|(_, _, share)| *share).collect();
         let mut fillers: Vec<Filler> = keys
             .iter()
-            .map(|(key, number, share)| Filler {
+            .map(|(key, number, _)| Filler {
                 number: *number,
                 offset: xxh64(key.as_bytes(), 0) % size,
                 skip: xxh64(key.as_bytes(), 1) % (size - 1).max(1) + 1,
                 next: 0,
-                share: *share,
-                due: 0.0,
             })
             .collect();
 
         let mut table = vec![EMPTY; size as usize];
-        let mut left = size;
-        let mut round = 0u64;
-        while left > 0 {
-            round += 1;
-            for filler in &mut fillers {
-                if left == 0 {
-                    break;
+        for turn in Turns::new(&shares).take(size as usize) {
+            let filler = &mut fillers[turn];
+            let slot = loop {
+                let slot = (filler.offset + filler.skip * filler.next) % size;
+                filler.next += 1;
+                if table[slot as usize] == EMPTY {
+                    break slot;
                 }
-                // An endpoint of a third of the largest share has every third turn.
-                if (round as f64) * filler.share < filler.due {
-                    continue;
-                }
-                filler.due += largest;
-                let slot = loop {
-                    let slot = (filler.offset + filler.skip * filler.next) % size;
-                    filler.next += 1;
-                    if table[slot as usize] == EMPTY {
-                        break slot;
-                    }
-                };
-                table[slot as usize] = filler.number;
-                left -= 1;
-            }
+            };
+            table[slot as usize] = filler.number;
         }
         let narrow: Option<Box<[u16]>> = table.iter().map(|n| u16::try_from(*n).ok()).collect();
         narrow.map_or_else(|| Self::Wide(table.into()), Self::Narrow)
@@ -105,9 +89,52 @@ impl Table {
     }
 }
 
+/// Whose turn it is to take a slot. In each round everyone is asked in order, and an endpoint of a
+/// third of the largest share has every third turn; whoever has none is not asked, so that shares
+/// that are far apart cost nothing.
+pub(super) struct Turns<'s> {
+    shares: &'s [f64],
+    largest: f64,
+    /// What a share times the round must reach for the next turn.
+    due: Vec<f64>,
+    /// Round and place of everyone's next turn.
+    next: BinaryHeap<Reverse<(u64, usize)>>,
+}
+
+impl<'s> Turns<'s> {
+    pub(super) fn new(shares: &'s [f64]) -> Self {
+        Self {
+            shares,
+            largest: shares.iter().copied().fold(0.0, f64::max),
+            due: vec![0.0; shares.len()],
+            next: (0..shares.len()).map(|place| Reverse((1, place))).collect(),
+        }
+    }
+}
+
+impl Iterator for Turns<'_> {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        let mut first = self.next.peek_mut()?;
+        let Reverse((round, place)) = *first;
+        let (share, due) = (self.shares[place], &mut self.due[place]);
+        *due += self.largest;
+        // The first round that reaches it: rounding may be one off on either side.
+        let reached = |round: u64| round as f64 * share >= *due;
+        let mut next = ((*due / share) as u64).saturating_sub(1).max(round + 1);
+        while !reached(next) && next < u64::MAX {
+            next += 1;
+        }
+        *first = Reverse((next, place));
+        drop(first);
+        Some(place)
+    }
+}
+
 /// Whether a table may have this size: with any other, an endpoint's permutation would not reach
 /// every slot.
-pub fn is_prime(number: u32) -> bool {
+pub(super) fn is_prime(number: u32) -> bool {
     let divisors = (2..).take_while(|divisor: &u32| divisor.saturating_mul(*divisor) <= number);
     number >= 2
         && divisors

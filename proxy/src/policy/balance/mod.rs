@@ -14,7 +14,6 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
-pub use maglev::is_prime;
 pub use picker::{Hosts, Picked, Picker, Wish};
 pub use plan::{Candidate, Plan};
 

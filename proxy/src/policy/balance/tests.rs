@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::maglev::is_prime;
 use super::*;
 use crate::policy::locality::Placement;
 use crate::types::Percent;
@@ -542,4 +543,33 @@ fn primes_are_told_apart() {
     assert_eq!(primes, [2, 3, 5, 7, 11, 13, 17, 19, 23, 29]);
     assert!(is_prime(65_537) && is_prime(5_000_011));
     assert!(!is_prime(65_537 * 3) && !is_prime(u32::MAX));
+}
+
+/// Weights far apart cost no more than equal ones: nobody is asked before its turn.
+#[test]
+fn turns_fall_where_the_weights_put_them() {
+    for weights in [
+        &[1, 1, 1][..],
+        &[1, 2, 3],
+        &[7, 100, 1],
+        &[1, 65_537, 3],
+        &[5],
+    ] {
+        let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
+        let shares = weights.iter().map(|weight| f64::from(*weight) / total);
+        let shares: Vec<f64> = shares.collect();
+        let largest = shares.iter().copied().fold(0.0, f64::max);
+        let mut due = vec![0.0; shares.len()];
+        let mut expected = Vec::new();
+        for round in 1..1000 {
+            for (index, share) in shares.iter().enumerate() {
+                if f64::from(round) * share >= due[index] {
+                    due[index] += largest;
+                    expected.push(index);
+                }
+            }
+        }
+        let turns = super::maglev::Turns::new(&shares).take(expected.len());
+        assert_eq!(turns.collect::<Vec<_>>(), expected, "{weights:?}");
+    }
 }

@@ -131,6 +131,7 @@ impl Monitor {
         self.status(settings, status, found);
     }
 
+    /// A status that is no gateway error ends a row of them, split or not (seen on Envoy 1.40).
     fn status(&self, settings: &Settings, status: u16, found: &mut Detections) {
         if matches!(status, 502..=504) {
             let limit = settings.consecutive_gateway;
