@@ -1,3 +1,5 @@
+//! Tests of balancing: endpoints written as text, and counts of who was picked.
+
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! Tests of circuit breakers: scripts of what is taken and given back, and every interleaving of it.
+
 use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;

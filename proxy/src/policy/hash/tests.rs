@@ -1,3 +1,5 @@
+//! Tests of hash keys: requests and the bytes that are hashed of them.
+
 use std::collections::BTreeMap;
 
 use http::{HeaderName, Method};

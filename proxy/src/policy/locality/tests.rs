@@ -1,3 +1,5 @@
+//! Tests of placement by locality: clients and endpoints written as text.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of outlier detection: stories of outcomes, told to a detector whose sweeps are on time.
+
 use std::fmt::Write;
 
 use proptest::prelude::*;
