@@ -109,6 +109,10 @@ impl Local {
     ) -> Option<(Arc<Host>, Picked)> {
         let mut seen = self.seen.borrow_mut();
         seen.renew(&self.state);
+        if seen.members.warm.is_some_and(|warm| clock::wall() >= warm) {
+            self.state.warmed();
+            seen.renew(&self.state);
+        }
         let Seen {
             members, pickers, ..
         } = &mut *seen;

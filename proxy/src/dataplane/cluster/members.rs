@@ -68,6 +68,8 @@ pub(in crate::dataplane) struct Members {
     pub(in crate::dataplane) breaker: Breaker,
     /// How they are balanced, for clients that dialled IPv4 and IPv6.
     plans: [Family; 2],
+    /// When the last endpoint that is warming up will be warm.
+    pub(super) warm: Option<SystemTime>,
 }
 
 /// The endpoints of one address family, which are balanced among themselves, so that a pod with two
@@ -111,6 +113,7 @@ impl Members {
         };
         Self {
             plans: families(client, cluster, health),
+            warm: warm(cluster),
             cluster: Arc::clone(cluster),
             hosts,
             breaker,
@@ -202,6 +205,18 @@ fn plan(client: &Workload, cluster: &Cluster, endpoints: &[Endpoint], health: &H
         placements.group_weights.as_deref(),
         policy.panic_threshold,
     )
+}
+
+/// When the last endpoint will be warm, where one is not.
+fn warm(cluster: &Cluster) -> Option<SystemTime> {
+    let warmup = cluster.policy.warmup?;
+    let now = clock::wall();
+    let joined = cluster
+        .endpoints
+        .iter()
+        .filter_map(|endpoint| endpoint.since);
+    let last = joined.max()?.checked_add(warmup.window)?;
+    (last > now).then_some(last)
 }
 
 fn place(endpoint: &Endpoint) -> Place<'_> {

@@ -84,6 +84,13 @@ impl State {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
+    /// Everybody is warm: shares need no look at the clock any more.
+    fn warmed(&self) {
+        let health = self.health();
+        let cluster = Arc::clone(&self.members.load().cluster);
+        self.renew(&health, &cluster);
+    }
+
     fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }

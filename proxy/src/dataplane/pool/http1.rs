@@ -9,10 +9,11 @@ use std::time::Instant;
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::metered::Metered;
-use super::{Held, HostPool, admit, reap};
+use super::{Held, HostPool, admit, count_connect, reap};
 use crate::clock;
 use crate::dataplane::cluster::Local;
 use crate::dataplane::connect;
@@ -158,13 +159,7 @@ pub(in crate::dataplane) async fn acquire(
             return match local.members().breaker.try_request(clock::now()) {
                 Ok(permit) => Ok((connection, permit)),
                 Err(_) => {
-                    let returning = Returning {
-                        pod: Rc::clone(pod),
-                        cluster: Rc::clone(local),
-                        pool: Rc::clone(pool),
-                        connection,
-                    };
-                    returning.put_back(worker);
+                    give_back(worker, pod, local, pool, connection);
                     Err(Error::RequestOverflow)
                 }
             };
@@ -186,16 +181,27 @@ pub(in crate::dataplane) async fn acquire(
     match request {
         Ok(permit) => Ok((connection, permit)),
         Err(error) => {
-            let returning = Returning {
-                pod: Rc::clone(pod),
-                cluster: Rc::clone(local),
-                pool: Rc::clone(pool),
-                connection,
-            };
-            returning.put_back(worker);
+            give_back(worker, pod, local, pool, connection);
             Err(error)
         }
     }
+}
+
+/// Puts a connection back that was not used after all.
+fn give_back(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    local: &Rc<Local>,
+    pool: &Rc<HostPool>,
+    connection: Http1,
+) {
+    let returning = Returning {
+        pod: Rc::clone(pod),
+        cluster: Rc::clone(local),
+        pool: Rc::clone(pool),
+        connection,
+    };
+    returning.put_back(worker);
 }
 
 /// Opens a connection, or waits until there is one or room for one.
@@ -208,20 +214,27 @@ async fn wait(
 ) -> Result<Http1, Error> {
     let mut overflowed = false;
     loop {
+        // Both from before the look: room that comes in between is not missed.
+        let waiting = local.state.waits();
         let mut room = pin!(local.state.room());
-        // Listens from before the look: room that comes in between is not missed.
         room.as_mut().enable();
-        match admit(local, address) {
-            Ok(held) => return open_held(worker, pod, pool, address, held, local).await,
+        match place(pool, local, address) {
+            Ok(place) => {
+                drop(waiting);
+                return open_at(worker, pod, local, address, place).await;
+            }
             Err(_) if overflowed => {}
             Err(_) => {
                 overflowed = true;
                 local.state.counters.upstream_cx_overflow.increment();
             }
         }
-        let _waiting = local.state.waits();
         let (sender, mut receiver) = oneshot::channel();
-        pool.waiting.borrow_mut().push_back(sender);
+        {
+            let mut queue = pool.waiting.borrow_mut();
+            queue.retain(|sender| !sender.is_closed());
+            queue.push_back(sender);
+        }
         worker.ask_others(pod, local, address);
         let handed = tokio::select! {
             handed = &mut receiver => handed.ok(),
@@ -246,24 +259,37 @@ pub(in crate::dataplane) async fn open(
     pool: &Rc<HostPool>,
     address: SocketAddr,
 ) -> Result<Http1, Error> {
-    let held = admit(local, address)?;
-    open_held(worker, pod, pool, address, held, local).await
+    let place = place(pool, local, address)?;
+    open_at(worker, pod, local, address, place).await
 }
 
-async fn open_held(
+/// Where a connection may be opened, or one that was opened early.
+enum Place {
+    Spare(TcpStream, Held),
+    New(Held),
+}
+
+fn place(pool: &HostPool, local: &Local, address: SocketAddr) -> Result<Place, Error> {
+    match pool.spare() {
+        Some((stream, held)) => Ok(Place::Spare(stream, held)),
+        None => admit(local, address).map(Place::New),
+    }
+}
+
+async fn open_at(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
-    pool: &Rc<HostPool>,
-    address: SocketAddr,
-    held: Held,
     local: &Rc<Local>,
+    address: SocketAddr,
+    place: Place,
 ) -> Result<Http1, Error> {
-    let (stream, held) = match pool.spare() {
-        Some(spare) => spare,
-        None => (
-            connect::upstream(worker, pod, address, &local.policy().tcp).await?,
-            held,
-        ),
+    let (stream, held) = match place {
+        Place::Spare(stream, held) => (stream, held),
+        Place::New(held) => {
+            let connected = connect::upstream(worker, pod, address, &local.policy().tcp).await;
+            count_connect(&local.state.counters, &connected);
+            (connected?, held)
+        }
     };
     let name = stream.local_addr().ok();
     let traffic = Arc::new(Traffic::default());

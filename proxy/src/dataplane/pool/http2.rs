@@ -11,7 +11,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::OnceCell;
 
-use super::{Held, HostPool, admit, reap};
+use super::{Held, HostPool, admit, count_connect, reap};
 use crate::clock;
 use crate::dataplane::cluster::Local;
 use crate::dataplane::connect;
@@ -58,6 +58,10 @@ impl Stream {
     /// To send a request by.
     pub(in crate::dataplane) fn sender(&self) -> Option<http2::SendRequest<RequestBody>> {
         Some(self.shared.connection.get()?.sender.clone())
+    }
+
+    fn is_open(&self) -> bool {
+        self.shared.connection.initialized()
     }
 
     /// The proxy's own address.
@@ -118,8 +122,7 @@ pub(in crate::dataplane) async fn acquire(
 ) -> Result<(Stream, Permit), Error> {
     let members = local.members();
     let place = place(local, pool);
-    if let Some(stream) = place.as_ref().filter(|stream| stream.sender().is_some()) {
-        let _ = stream;
+    if place.as_ref().is_some_and(Stream::is_open) {
         let permit = members
             .breaker
             .try_request(clock::now())
@@ -181,6 +184,8 @@ async fn begin(
 ) -> Result<Stream, Error> {
     let mut overflowed = false;
     loop {
+        // Both from before the look: room that comes in between is not missed.
+        let waiting = local.state.waits();
         let mut room = pin!(local.state.room());
         room.as_mut().enable();
         if let Some(stream) = place(local, pool) {
@@ -188,6 +193,7 @@ async fn begin(
         }
         match admit(local, address) {
             Ok(held) => {
+                drop(waiting);
                 let now = clock::now();
                 let shared = Rc::new(Shared {
                     connection: OnceCell::new(),
@@ -216,9 +222,9 @@ async fn begin(
                 local.state.counters.upstream_cx_overflow.increment();
             }
         }
-        let _waiting = local.state.waits();
         worker.ask_others(pod, local, address);
         room.await;
+        drop(waiting);
     }
 }
 
@@ -241,7 +247,9 @@ async fn open_held(
     held: Held,
 ) -> Result<Connection, Error> {
     let policy = local.policy();
-    let stream = connect::upstream(worker, pod, address, &policy.tcp).await?;
+    let connected = connect::upstream(worker, pod, address, &policy.tcp).await;
+    count_connect(&local.state.counters, &connected);
+    let stream = connected?;
     let name = stream.local_addr().ok();
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
