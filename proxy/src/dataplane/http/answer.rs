@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, UPGRADE, USER_AGENT};
-use http::{HeaderValue, Request, Response, Version, request};
+use http::{HeaderValue, Request, Response, StatusCode, Version, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
@@ -123,7 +123,7 @@ async fn serve(
         canonical,
         body,
         grpc,
-        client: client.filter(|_| upgrade.is_some()),
+        client: client.zip(upgrade),
     };
     match route::choose(&snapshot, downstream, &request.canonical)? {
         Route::AllowAny(cluster) => {
@@ -214,8 +214,8 @@ struct Incomplete<'a> {
     canonical: Canonical,
     body: Incoming,
     grpc: bool,
-    /// The client's side of an upgrade that it asks for.
-    client: Option<OnUpgrade>,
+    /// The client's side of an upgrade that it asks for, and to what.
+    client: Option<(OnUpgrade, HeaderValue)>,
 }
 
 impl Incomplete<'_> {
@@ -303,7 +303,7 @@ impl Incomplete<'_> {
     }
 
     async fn send(
-        mut self,
+        self,
         exchange: &mut Exchange,
         upstream: Upstream,
         retry: &retry::Policy,
@@ -313,9 +313,6 @@ impl Incomplete<'_> {
         let upload = (!self.body.is_end_stream()).then(|| Upload::new(self.body));
         exchange.received.clone_from(&upload);
         let http2 = upstream.http2;
-        if http2 && self.client.take().is_some() {
-            headers::without_upgrade(&mut self.canonical.parts.headers);
-        }
         let body = upload.map_or(Outgoing::Nothing, Outgoing::Upload);
         let message = Message::new(self.canonical.parts, body, http2)?;
         if let Some(forward) = forward.filter(|forward| !forward.mirrors.is_empty())
@@ -359,6 +356,7 @@ fn deliver(
     let Answer {
         mut response,
         upgraded,
+        asked,
         early,
         deadline,
     } = answer;
@@ -366,15 +364,20 @@ fn deliver(
     exchange.details = "via_upstream".into();
     let service_time = exchange.service_time.unwrap_or_default();
     if let Some(client) = upgraded {
-        let protocol = response.headers().get(UPGRADE).cloned();
+        let protocol = response.headers().get(UPGRADE).cloned().or(asked);
         headers::to_downstream(response.headers_mut(), service_time);
         exchange.edit(response.headers_mut());
-        response
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        if let Some(protocol) = protocol {
-            response.headers_mut().insert(UPGRADE, protocol);
+        if downstream.version == protocol::Version::Http1 {
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            let fields = response.headers_mut();
+            fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            if let Some(protocol) = protocol {
+                fields.insert(UPGRADE, protocol);
+            }
+        } else {
+            *response.status_mut() = StatusCode::OK;
         }
+        exchange.status = response.status().as_u16();
         upgrade::relay(downstream, client, &mut response, exchange);
         let silent = Exchange::begin(
             &downstream.worker,

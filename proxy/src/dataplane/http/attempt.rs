@@ -7,8 +7,9 @@ use std::rc::Rc;
 
 use http::header::HOST;
 use http::uri::Scheme;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, request};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
 
 use super::headers;
 use super::upload::{Content, Reader, RequestBody, Upload};
@@ -110,6 +111,14 @@ impl Message {
                 parts.headers.insert(HOST, host);
             }
             (true, None, _) | (false, None, None) => {}
+        }
+        if http2 && let Some(protocol) = headers::take_upgrade(&mut parts.headers) {
+            // RFC 8441.
+            let protocol = protocol
+                .to_str()
+                .map_err(|_| Error::BadRequest("invalid_upgrade"))?;
+            parts.method = Method::CONNECT;
+            parts.extensions.insert(Protocol::from(protocol));
         }
         if !http2 && parts.version == Version::HTTP_2 {
             headers::join_cookies(&mut parts.headers);

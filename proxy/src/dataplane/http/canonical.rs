@@ -3,9 +3,11 @@
 
 use std::borrow::Cow;
 
-use http::header::{CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, request};
+
+use hyper::ext::Protocol;
 
 use crate::dataplane::error::Error;
 use crate::wire::path;
@@ -31,6 +33,7 @@ impl Canonical {
 
     /// Reads a request's head.
     pub(super) fn new(mut parts: request::Parts) -> Result<Self, Error> {
+        plain_upgrade(&mut parts)?;
         if parts.headers.len() > MOST_HEADERS {
             return Err(Error::HeadersTooLarge);
         }
@@ -52,6 +55,25 @@ impl Canonical {
         }
         Ok(Self { parts, authority })
     }
+}
+
+/// RFC 8441: what an HTTP/2 client asks for by an extended CONNECT is an upgrade like HTTP/1.1's, and
+/// routed as one (Envoy).
+fn plain_upgrade(parts: &mut request::Parts) -> Result<(), Error> {
+    let Some(protocol) = parts.extensions.remove::<Protocol>() else {
+        return Ok(());
+    };
+    if parts.method != Method::CONNECT {
+        return Err(Error::BadRequest("protocol_without_connect"));
+    }
+    let name = HeaderValue::try_from(protocol.as_str());
+    let name = name.map_err(|_| Error::BadRequest("invalid_protocol"))?;
+    parts.method = Method::GET;
+    parts.headers.insert(UPGRADE, name);
+    parts
+        .headers
+        .insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    Ok(())
 }
 
 /// RFC 9112, section 6.1: a message with a transfer coding that is not understood is refused (hyper

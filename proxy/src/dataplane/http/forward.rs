@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
@@ -23,6 +23,8 @@ pub(super) struct Answer {
     pub(super) response: Response<Incoming>,
     /// The client's side of an upgrade that the upstream accepted.
     pub(super) upgraded: Option<OnUpgrade>,
+    /// The protocol that was asked for.
+    pub(super) asked: Option<HeaderValue>,
     /// The upstream refused while the client was still sending: the rest would be read as the next
     /// request, so the connection must not be used again.
     pub(super) early: bool,
@@ -38,8 +40,8 @@ pub(super) struct Forward<'a> {
     pub(super) retry: &'a retry::Policy,
     pub(super) limits: Limits,
     pub(super) grpc: bool,
-    /// Where the request asks for an upgrade.
-    pub(super) client: Option<OnUpgrade>,
+    /// Where the request asks for an upgrade: the client's side, and to what.
+    pub(super) client: Option<(OnUpgrade, HeaderValue)>,
 }
 
 impl Forward<'_> {
@@ -165,18 +167,25 @@ impl Forward<'_> {
             exchange.attempt.returning = None;
             return Err(Error::Protocol);
         }
-        let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let upgraded = match (switching, self.client.take()) {
-            (true, Some(client)) => Some(client),
-            // An upgrade that nobody asked for.
-            (true, None) => return Err(Error::Protocol),
-            (false, _) => None,
+        let status = response.status();
+        let switching = status == StatusCode::SWITCHING_PROTOCOLS;
+        let accepted = if self.upstream.http2 {
+            status.is_success()
+        } else {
+            switching
+        };
+        let (upgraded, asked) = match self.client.take() {
+            Some((client, asked)) if accepted => (Some(client), Some(asked)),
+            // An upgrade that nobody asked for, or that HTTP/2 does not have.
+            _ if switching => return Err(Error::Protocol),
+            _ => (None, None),
         };
         let early =
             response.status().is_client_error() && upload.is_some_and(|upload| !upload.ended());
         Ok(Answer {
             response,
             upgraded,
+            asked,
             early,
             deadline: deadline.limits_answer().then(|| Box::new(deadline)),
         })

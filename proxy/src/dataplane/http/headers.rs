@@ -118,10 +118,10 @@ pub(super) fn enter(
     upgrade
 }
 
-/// Takes an upgrade off again: HTTP/2 has none (RFC 9113, section 8.6).
-pub(super) fn without_upgrade(headers: &mut HeaderMap) {
+/// Takes the upgrade off: HTTP/2 has none (RFC 9113, section 8.6), but asks for it in another way.
+pub(super) fn take_upgrade(headers: &mut HeaderMap) -> Option<HeaderValue> {
     headers.remove(CONNECTION);
-    headers.remove(UPGRADE);
+    headers.remove(UPGRADE)
 }
 
 /// Tells the upstream which attempt this is, and how long its answer is waited for.
