@@ -297,6 +297,8 @@ async fn a_forgotten_origin_ends_the_connection() -> Result<()> {
     let _echo = Echo::start(&world.server, 8080, "v1")?;
     let pins = Pins::new(world.proxy.bpffs());
     world.proxy.child.signal(Signal::SIGSTOP);
+    let pid = world.proxy.child.pid();
+    until("the proxy is halted", || halted(pid))?;
     let mut forgotten = world.client.netns.connect(world::at(world::HTTP)).await?;
     let key = |number| OriginKey {
         cookie: NOBODY,
@@ -321,6 +323,19 @@ async fn a_forgotten_origin_ends_the_connection() -> Result<()> {
     assert_eq!(world.proxy.counted("missed_origin")?, 1);
     assert_eq!(world.proxy.counted("full_origins")?, 0);
     Ok(())
+}
+
+/// Whether a signal has stopped every thread of a process.
+fn halted(pid: i32) -> Result<bool> {
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = std::fs::read_to_string(thread?.path().join("stat"))?;
+        // After the name, which stands in brackets and may hold anything.
+        let (_, state) = stat.rsplit_once(") ").context("no state")?;
+        if !state.starts_with('T') {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 #[test]
