@@ -242,13 +242,13 @@ impl Edit {
                 variables,
             };
             let values = self.write.iter();
-            let values = values.map(|write| room.admit(write.value.render(&around)));
+            let values = values.map(|write| room.admit(|| write.value.render(&around)));
             values.collect::<Vec<_>>().into_iter()
         });
         for write in &self.write {
             let value = match &mut beforehand {
                 Some(values) => values.next().flatten(),
-                None => room.admit(write.value.render(variables)),
+                None => room.admit(|| write.value.render(variables)),
             };
             let Some(value) = value else {
                 continue;

@@ -83,10 +83,16 @@ pub fn authority(text: &str) -> Result<HeaderValue, AuthorityError> {
     HeaderValue::try_from(text).map_err(|_| AuthorityError(text.to_owned()))
 }
 
-/// The path would be longer than a request target can be (65,534 bytes).
+/// The path would be longer than a request target can be (65,534 bytes), or is so long and has so
+/// many matches that replacing them would take too much time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the rewritten path is too long for a request target")]
+#[error("the path is too long to be rewritten, or would become so")]
 pub struct TooLong;
+
+/// Bytes that may be searched for the matches of one path. One search is linear, but each match
+/// begins another that may read the path to its end: 3,000 bytes of nothing but matches are within
+/// the bound.
+const MOST_SEARCHED: usize = 8 << 20;
 
 /// What the rule's match block matched of the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,14 +206,16 @@ impl Substitution {
         Ok(Self { regex, pieces })
     }
 
-    /// Writes `path` with every match replaced. Stops where the result is too long for a target: a
-    /// replacement can multiply what a client sends.
+    /// Writes `path` with every match replaced. Stops where the result is too long for a target (a
+    /// replacement can multiply what a client sends) or where the search takes too long.
     fn apply(&self, path: &[u8], out: &mut Vec<u8>) -> Result<(), TooLong> {
         let mut end = 0;
+        let mut budget = MOST_SEARCHED;
         for captures in self.regex.captures_iter(path) {
             let Some(whole) = captures.get(0) else {
                 continue;
             };
+            budget = budget.checked_sub(path.len() - end).ok_or(TooLong)?;
             out.extend_from_slice(&path[end..whole.start()]);
             for piece in &self.pieces {
                 match piece {

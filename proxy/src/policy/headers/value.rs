@@ -88,7 +88,7 @@ impl<V: Variables> Variables for Around<'_, V> {
 /// What may still be added to a head.
 pub(super) struct Room {
     bytes: usize,
-    /// Values that were refused.
+    /// Values that there was no room for.
     pub(super) left_out: usize,
 }
 
@@ -102,9 +102,18 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Takes a value, if there is room for it.
-    pub(super) fn admit(&mut self, value: Option<HeaderValue>) -> Option<HeaderValue> {
-        let value = value?;
+    /// Takes what `render` gives, if there is room for it. After the first value that does not fit
+    /// none is rendered: the work is bounded with the size.
+    pub(super) fn admit(
+        &mut self,
+        render: impl FnOnce() -> Option<HeaderValue>,
+    ) -> Option<HeaderValue> {
+        let value = if self.left_out == 0 {
+            render()?
+        } else {
+            self.left_out += 1;
+            return None;
+        };
         match self.bytes.checked_sub(value.len()) {
             Some(rest) => {
                 self.bytes = rest;

@@ -159,6 +159,20 @@ fn a_result_that_is_too_long_is_refused_in_time() {
     assert_eq!(rewrite.apply(&path, None, Matched::Prefix(1)), Err(TooLong));
 }
 
+/// Each `a` is looked for with the whole rest of the path, since a `z` might follow.
+#[test]
+fn a_search_that_takes_too_long_is_refused() {
+    let rewrite = PathRewrite::Regex(Substitution::new(".*z|a", "b").expect("valid"));
+    for (len, expected) in [(1000, Ok(())), (60_000, Err(TooLong))] {
+        let path = format!("/{}", "a".repeat(len));
+        let found = rewrite.apply(&path, None, Matched::Whole).map(|target| {
+            let target = target.expect("a path");
+            assert_eq!(target.as_str(), path.replace('a', "b"));
+        });
+        assert_eq!(found, expected, "{len}");
+    }
+}
+
 #[test]
 fn an_authority_is_checked() {
     assert_eq!(authority("web:80"), Ok(HeaderValue::from_static("web:80")));
