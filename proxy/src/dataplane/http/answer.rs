@@ -145,9 +145,16 @@ async fn serve(
                 return Ok(Served::Local(reply));
             }
             match &rule.action {
-                Action::Respond(response) => Ok(Served::Local(reply::Local::direct(response))),
+                Action::Respond(response) => {
+                    let itself = || request.location(&redirect::Redirect::ITSELF, matched);
+                    Ok(Served::Local(reply::Local::direct(response, itself)))
+                }
                 Action::Redirect(redirect) => {
-                    Ok(Served::Local(request.redirect(redirect, matched)))
+                    let location = request.location(redirect, matched);
+                    Ok(Served::Local(reply::Local::redirect(
+                        redirect.status,
+                        location,
+                    )))
                 }
                 Action::Forward(forward) => {
                     request
@@ -219,19 +226,16 @@ struct Incomplete<'a> {
 }
 
 impl Incomplete<'_> {
-    fn redirect(&self, redirect: &redirect::Redirect, matched: Matched) -> reply::Local {
+    fn location(&self, redirect: &redirect::Redirect, matched: Matched) -> HeaderValue {
         let uri = &self.canonical.parts.uri;
-        reply::Local::redirect(
-            redirect.status,
-            redirect.location(&redirect::Request {
-                scheme: redirect::Scheme::Http,
-                authority: self.canonical.authority(),
-                path: uri.path(),
-                query: uri.query(),
-                port: self.downstream.destination.port(),
-                matched,
-            }),
-        )
+        redirect.location(&redirect::Request {
+            scheme: redirect::Scheme::Http,
+            authority: self.canonical.authority(),
+            path: uri.path(),
+            query: uri.query(),
+            port: self.downstream.destination.port(),
+            matched,
+        })
     }
 
     /// To where the client was going.

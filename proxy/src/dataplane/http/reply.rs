@@ -51,9 +51,15 @@ impl Local {
         }
     }
 
-    /// A rule's `directResponse`.
-    pub(super) fn direct(response: &DirectResponse) -> Self {
-        Self::new(response.status, response.body.clone(), "direct_response")
+    /// A rule's `directResponse`. `itself` is where the request went, which Envoy tells as the
+    /// location of what was created or moved.
+    pub(super) fn direct(response: &DirectResponse, itself: impl FnOnce() -> HeaderValue) -> Self {
+        let status = response.status;
+        let mut reply = Self::new(status, response.body.clone(), "direct_response");
+        if status == StatusCode::CREATED || status.is_redirection() {
+            reply.headers.insert(LOCATION, itself());
+        }
+        reply
     }
 
     /// A rule's `redirect`.
@@ -71,7 +77,9 @@ impl Local {
             fault::Status::Http(status) => {
                 Self::grpc(grpc::Status::of_http(status), fault::BODY, fault::DETAILS)
             }
-            fault::Status::Grpc(status) => Self::grpc(status, fault::BODY, fault::DETAILS),
+            fault::Status::Grpc(status) if grpc => Self::grpc(status, fault::BODY, fault::DETAILS),
+            // Nothing of gRPC for a client that speaks none (Envoy 1.40 was seen to do so).
+            fault::Status::Grpc(_) => Self::new(StatusCode::OK, body, fault::DETAILS),
         }
     }
 

@@ -52,10 +52,10 @@ pub(super) fn apply(
             parts.path_and_query = Some(new);
             canonical.parts.uri =
                 Uri::from_parts(parts).map_err(|_| Error::BadRequest("path_rewrite_failed"))?;
-        }
-        if let Some(Ok(before)) = before.map(HeaderValue::try_from) {
-            let fields = &mut canonical.parts.headers;
-            fields.insert(headers::ORIGINAL_PATH, before);
+            if let Some(Ok(before)) = before.map(HeaderValue::try_from) {
+                let fields = &mut canonical.parts.headers;
+                fields.insert(headers::ORIGINAL_PATH, before);
+            }
         }
     }
     Ok(())
@@ -77,11 +77,6 @@ fn edit(
         request: None,
     };
     let edit = &operations.request;
-    let before = View {
-        request: Some(&parts.headers),
-        ..view
-    };
-    let wanted = edit.authority(&before);
     let left_out = edit.apply(Message::Request, &mut parts.headers, &view);
     if left_out > 0 {
         tracing::debug!(
@@ -89,7 +84,10 @@ fn edit(
             "header operations beyond what a request's head holds"
         );
     }
-    wanted
+    edit.authority(&View {
+        request: Some(&parts.headers),
+        ..view
+    })
 }
 
 /// Hashes the request by the keys of its rule. A cookie that is made on the way goes into the answer.
