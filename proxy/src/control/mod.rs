@@ -1,6 +1,7 @@
 //! Sources of configuration in, snapshots out; pods enrolled. Meets the data plane only in
 //! [`crate::mesh::Store`].
 
+pub mod advice;
 pub mod compile;
 pub mod enrol;
 pub mod files;

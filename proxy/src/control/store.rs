@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::advice;
 use super::compile::rules::Routes;
 use crate::api::{
     Decoded, DestinationRule, EndpointSlice, Lines, Namespace, Node, Object, Pod, Service,
@@ -167,6 +168,11 @@ impl Store {
             (Some(new), _) => Some(Checked::Plain(new)),
             (None, _) => None,
         };
+        findings.extend(match &object {
+            Some(Checked::Routes(one)) => advice::virtual_service(&one.source),
+            Some(Checked::Plain(Object::DestinationRule(one))) => advice::destination_rule(one),
+            _ => Vec::new(),
+        });
         // Core objects come by the ten thousand, and later messages are hardly ever about one of
         // their fields: for them the object's own line is enough.
         if matches!(

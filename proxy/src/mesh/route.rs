@@ -2,12 +2,15 @@
 //!
 //! A table names clusters and does not hold them: endpoints come and go without touching it.
 
+mod index;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
 
+use self::index::Index;
 use crate::policy::headers::Operations;
 use crate::policy::matcher::{Match, Request};
 use crate::policy::redirect::Redirect;
@@ -22,6 +25,8 @@ pub struct RouteTable {
     /// The VirtualService; `None` for the plain route of a service that has none.
     pub source: Option<ObjectRef>,
     rules: Vec<Arc<Rule>>,
+    /// Absent where there are few.
+    index: Option<Box<Index>>,
 }
 
 /// What becomes of a request.
@@ -36,7 +41,12 @@ pub struct Choice<'a> {
 impl RouteTable {
     /// A table of rules that are tried from first to last.
     pub fn new(source: Option<ObjectRef>, rules: Vec<Arc<Rule>>) -> Self {
-        Self { source, rules }
+        let index = Index::new(&rules).map(Box::new);
+        Self {
+            source,
+            rules,
+            index,
+        }
     }
 
     /// In the order in which they are tried.
@@ -47,10 +57,15 @@ impl RouteTable {
     /// The first rule that matches. `None` is a 404 with flag `NR`: once a VirtualService owns the
     /// host there is no fall-through to the plain route (Istio).
     pub fn choose(&self, request: &Request<'_>) -> Option<Choice<'_>> {
-        self.rules.iter().find_map(|rule| {
-            let matched = rule.applies(request)?;
-            Some(Choice { rule, matched })
-        })
+        let Some(index) = &self.index else {
+            return self.rules.iter().find_map(|rule| {
+                let matched = rule.applies(request)?;
+                Some(Choice { rule, matched })
+            });
+        };
+        let (at, matched) = index.find(&self.rules, request)?;
+        let rule = self.rules.get(at)?;
+        Some(Choice { rule, matched })
     }
 }
 

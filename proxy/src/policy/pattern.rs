@@ -6,6 +6,8 @@
 use std::fmt;
 
 use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::ParserBuilder;
+use regex_syntax::hir::literal::{ExtractKind, Extractor};
 
 use super::re2;
 
@@ -72,6 +74,24 @@ impl Pattern {
                 .get(..text.len())
                 .is_some_and(|start| start.eq_ignore_ascii_case(text.as_bytes())),
             Self::Regex(regex, _) => regex.is_match(value),
+        }
+    }
+
+    /// A text that every value it matches begins with, case and all; the longest that is known.
+    /// `None` where there is none.
+    pub fn literal_prefix(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Exact(text, Case::Sensitive) | Self::Prefix(text, Case::Sensitive) => {
+                Some(text.as_bytes().to_vec())
+            }
+            Self::Exact(..) | Self::Prefix(..) => None,
+            Self::Regex(regex, _) => {
+                let mut parser = ParserBuilder::new().utf8(false).nest_limit(200).build();
+                let hir = parser.parse(regex.as_str()).ok()?;
+                let literals = Extractor::new().kind(ExtractKind::Prefix).extract(&hir);
+                let common = literals.longest_common_prefix()?;
+                (!common.is_empty()).then(|| common.to_vec())
+            }
         }
     }
 
@@ -220,6 +240,27 @@ mod tests {
             Pattern::regex("((a{100}){100}){100}").map(|_| ()),
             Err(PatternError::TooLarge)
         );
+    }
+
+    #[test]
+    fn expressions_begin_with_what_they_begin_with() {
+        for (expression, expected) in [
+            ("/users/[0-9]+/orders", "/users/"),
+            ("^/users/.*$", "/users/"),
+            ("/a(b|c)d", "/a"),
+            ("/ab|/ac", "/a"),
+            ("/ab?", "/a"),
+            ("/a*", "/"),
+            (".*", ""),
+            ("(/x)?", ""),
+            ("(?i)/abc", "/"),
+            (r"\Q/a.b\E/.+", "/a.b/"),
+            ("", ""),
+        ] {
+            let pattern = Pattern::regex(expression).expect(expression);
+            let prefix = pattern.literal_prefix().unwrap_or_default();
+            assert_eq!(String::from_utf8_lossy(&prefix), expected, "{expression}");
+        }
     }
 
     #[test]

@@ -129,12 +129,7 @@ impl Compiler {
                 hostname,
                 port: port.port,
                 protocol: protocol(port),
-                endpoints: {
-                    let mut endpoints = pods.endpoints(service, port);
-                    // The data plane does not tell them apart yet.
-                    endpoints.retain(|one| one.ready);
-                    endpoints.into()
-                },
+                endpoints: pods.endpoints(service, port).into(),
                 distribution: distribution(service, namespace),
                 default: &self.default_policy,
                 before: before.map(|one| {

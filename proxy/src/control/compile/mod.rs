@@ -10,6 +10,7 @@ mod cluster;
 mod endpoint;
 mod l4;
 mod locality;
+mod outlook;
 mod policy;
 mod population;
 mod report;
@@ -115,6 +116,7 @@ impl Compiler {
         }
         let addresses = address::owners(&build, &pods, &mut findings);
         world.report(&build, &mut findings);
+        world.report_rules(&build, &mut findings);
 
         self.tables = build.tables;
         self.l4_tables = build.l4_tables;

@@ -37,15 +37,10 @@ pub(super) struct Effective {
 }
 
 /// Indexes the rules, given from the oldest to the youngest.
-pub(super) fn index<'a>(
-    rules: impl Iterator<Item = &'a Arc<DestinationRule>>,
-    cluster_domain: &str,
-) -> Rules {
+pub(super) fn index(rules: &[(Hostname, Arc<DestinationRule>)]) -> Rules {
     let mut index = ByHost::new();
-    for rule in rules {
-        let namespace = &rule.metadata.namespace;
-        let host = Hostname::resolve(&rule.spec.host, namespace, cluster_domain);
-        index.insert(&host, Arc::clone(rule));
+    for (host, rule) in rules {
+        index.insert(host, Arc::clone(rule));
     }
     index
 }

@@ -18,6 +18,8 @@ pub(super) struct World<'a> {
     /// Those for mesh traffic, delegates in their places, the older first.
     pub(super) all_routes: Vec<Arc<Routes>>,
     pub(super) destination_rules: subset::Rules,
+    /// The same, the older first, with their hosts in full.
+    pub(super) all_rules: Vec<(Hostname, Arc<api::DestinationRule>)>,
 }
 
 /// A VirtualService with its delegates in their places, and out of what it was made.
@@ -50,8 +52,15 @@ impl Compiler {
         let mut all_routes = self.expanded(objects, findings);
         all_routes
             .sort_by(|one, other| one.source.metadata.age().cmp(&other.source.metadata.age()));
-        let mut rules: Vec<_> = objects.destination_rules.values().collect();
-        rules.sort_by(|one, other| one.metadata.age().cmp(&other.metadata.age()));
+        let rules = objects.destination_rules.values();
+        let mut all_rules: Vec<(Hostname, Arc<api::DestinationRule>)> = rules
+            .map(|rule| {
+                let namespace = &rule.metadata.namespace;
+                let host = Hostname::resolve(&rule.spec.host, namespace, &self.cluster_domain);
+                (host, Arc::clone(rule))
+            })
+            .collect();
+        all_rules.sort_by(|(_, one), (_, other)| one.metadata.age().cmp(&other.metadata.age()));
         // One that routes TCP or TLS alone says nothing about HTTP.
         let http = all_routes
             .iter()
@@ -62,7 +71,8 @@ impl Compiler {
             namespaces: &objects.namespaces,
             routes: route::index(http),
             l4_routes: route::index(l4),
-            destination_rules: subset::index(rules.into_iter(), &self.cluster_domain),
+            destination_rules: subset::index(&all_rules),
+            all_rules,
             all_routes,
         }
     }

@@ -309,3 +309,32 @@ spec: {host: api, trafficPolicy: {loadBalancer: {simple: RANDOM}}}
         assert_eq!(fixture.apply(&texts).work, expected, "{name}");
     }
 }
+
+#[test]
+fn what_rules_amount_to_is_told() {
+    let outlier = |percent| {
+        format!(
+            "trafficPolicy: {{outlierDetection: {{maxEjectionPercent: {percent}}}}}, subsets: [{{name: v1, labels: {{version: v1}}, trafficPolicy: {{outlierDetection: {{}}}}}}]"
+        )
+    };
+    let v1 = "DestinationRule shop/a spec.subsets[0].trafficPolicy.outlierDetection.maxEjectionPercent: 10% of 1 endpoints is less than one: nobody is ever ejected; write 100 or more";
+    for (percent, expected) in [
+        (34, v1.to_owned()),
+        (
+            33,
+            format!(
+                "{v1}\nDestinationRule shop/a spec.trafficPolicy.outlierDetection.maxEjectionPercent: 33% of 3 endpoints is less than one: nobody is ever ejected; write 34 or more"
+            ),
+        ),
+    ] {
+        // One of the three is not ready, and counts nevertheless.
+        let web = WEB.replace("labels: {app: web, version: v2}}\nstatus:\n  podIP: 10.0.0.3", "labels: {app: web, version: v2}}\nspec: {containers: [{name: web, ports: [{name: http, containerPort: 9090}]}]}\nstatus:\n  podIP: 10.0.0.3");
+        let compiled = compile(&[&web, &rule("a", "shop", &outlier(percent))]);
+        assert_eq!(findings(&compiled), expected, "{percent}");
+    }
+    let nobody = "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: a, namespace: shop}, spec: {host: nobody}}";
+    assert_eq!(
+        findings(&compile(&[nobody])),
+        "DestinationRule shop/a spec.host: no Service has the name nobody.shop.svc.cluster.local: the rule has no effect"
+    );
+}
