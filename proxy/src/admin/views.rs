@@ -3,6 +3,8 @@
 //!
 //! Pure: a snapshot in, rows out. The field names are a promise to scripts.
 
+mod policies;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -10,8 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use super::filter::Filter;
 use crate::control::enrol::{Report, State};
-use crate::mesh::{Action, Cluster, RouteTable, Rule, Service, ServicePort, Snapshot};
+use crate::mesh::{
+    Action, Cluster, Destination, L4Kind, L4Table, RouteTable, Service, ServicePort, Snapshot,
+    VirtualHost, virtual_host,
+};
 use crate::policy::matcher::Source;
+use crate::policy::split::Weights;
 use crate::types::ClusterName;
 
 /// One rule of a service's port. `GET /config/routes` gives a list of these, in the order in which
@@ -25,6 +31,8 @@ pub struct RouteRow {
     /// The only namespace whose callers have this rule; absent where all have it that have no other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub callers: Option<String>,
+    /// `http`, `tcp` or `tls`.
+    pub kind: String,
     /// Where the rule comes from, as `Kind namespace/name`; absent for the plain rule of a service
     /// that has none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,6 +45,10 @@ pub struct RouteRow {
     pub matches: Vec<String>,
     /// Where requests go.
     pub destinations: Vec<DestinationRow>,
+    /// What else is done with them, in words: redirects and direct responses, and the policies that
+    /// differ from the default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<String>,
 }
 
 /// A weighted destination of a [`RouteRow`].
@@ -46,7 +58,7 @@ pub struct DestinationRow {
     pub cluster: String,
     /// Its weight.
     pub weight: u64,
-    /// How many endpoints it has; absent where there is no such cluster (503, NC).
+    /// How many ready endpoints it has; absent where there is no such cluster (503, NC).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<usize>,
 }
@@ -70,6 +82,14 @@ pub struct ClusterRow {
     pub protocol: String,
     /// How many ready endpoints it has.
     pub endpoints: usize,
+    /// How many it has that are not ready.
+    #[serde(default)]
+    pub unready: usize,
+    /// How an endpoint is chosen.
+    pub balancer: String,
+    /// Its other policies that differ from the default, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<String>,
 }
 
 /// One endpoint of a cluster. `GET /config/endpoints` gives a list of these, sorted likewise.
@@ -90,6 +110,13 @@ pub struct EndpointRow {
     pub node: Option<String>,
     /// Whether the pod is in the mesh.
     pub enrolled: bool,
+    /// Whether it is ready: if not, it gets no traffic but in a panic.
+    pub ready: bool,
+    /// Its share beside others.
+    pub weight: u32,
+    /// Where it runs, as `region/zone/subzone`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locality: Option<String>,
 }
 
 /// The listeners of one local pod in one direction. `GET /config/listeners` gives a list of these.
@@ -110,62 +137,149 @@ pub struct ListenerRow {
 
 /// The rules in force.
 pub fn routes(snapshot: &Snapshot, filter: &Filter) -> Vec<RouteRow> {
-    let mut rows = Vec::new();
+    let mut rows = Rows {
+        snapshot,
+        filter,
+        rows: Vec::new(),
+    };
     for service in sorted(snapshot).filter(|one| filter.wants_host(one.hostname.as_str())) {
-        for port in service
-            .ports
-            .iter()
-            .filter(|one| filter.wants_port(one.number))
-        {
-            routes_of(snapshot, service, port, filter, &mut rows);
+        let ports = service.ports.iter();
+        for port in ports.filter(|one| filter.wants_port(one.number)) {
+            rows.of_port(service.hostname.as_str(), port);
         }
     }
-    rows
+    if filter.wants_port(virtual_host::PORT) {
+        for (host, one) in snapshot
+            .virtual_hosts
+            .iter()
+            .filter(|one| filter.wants_host(&one.0))
+        {
+            rows.of_virtual_host(&host, one);
+        }
+    }
+    rows.rows
 }
 
-fn routes_of(
-    snapshot: &Snapshot,
-    service: &Service,
-    port: &ServicePort,
-    filter: &Filter,
-    rows: &mut Vec<RouteRow>,
-) {
-    let mut add = |callers: Option<&str>, table: &RouteTable| {
+struct Rows<'a> {
+    snapshot: &'a Snapshot,
+    filter: &'a Filter,
+    rows: Vec<RouteRow>,
+}
+
+impl Rows<'_> {
+    fn of_port(&mut self, host: &str, port: &ServicePort) {
+        // One pod is asked for: what its namespace sees, whether it is everyone's or its own.
+        if let Some(namespace) = self.filter.namespace() {
+            self.table(
+                host,
+                port.number,
+                None,
+                self.snapshot.routes(port, namespace),
+            );
+            if let Some(table) = self.snapshot.l4(port, namespace) {
+                self.l4(host, port.number, None, table);
+            }
+            return;
+        }
+        self.table(host, port.number, None, &port.routes);
+        for (namespace, table) in &port.private_routes {
+            self.table(host, port.number, Some(namespace), table);
+        }
+        if let Some(table) = &port.l4 {
+            self.l4(host, port.number, None, table);
+        }
+        for (namespace, table) in &port.private_l4 {
+            if let Some(table) = table {
+                self.l4(host, port.number, Some(namespace), table);
+            }
+        }
+    }
+
+    fn of_virtual_host(&mut self, host: &str, one: &VirtualHost) {
+        let port = virtual_host::PORT;
+        if let Some(namespace) = self.filter.namespace() {
+            let own = one.private.get(namespace).unwrap_or(&one.routes);
+            if let Some(table) = own {
+                self.table(host, port, None, table);
+            }
+            return;
+        }
+        if let Some(table) = &one.routes {
+            self.table(host, port, None, table);
+        }
+        for (namespace, table) in &one.private {
+            if let Some(table) = table {
+                self.table(host, port, Some(namespace), table);
+            }
+        }
+    }
+
+    fn table(&mut self, host: &str, port: u16, callers: Option<&str>, table: &RouteTable) {
+        let namespace = callers.or(self.filter.namespace());
         let rules = table.rules().iter().enumerate();
-        rows.extend(rules.map(|(index, rule)| RouteRow {
-            host: service.hostname.to_string(),
-            port: port.number,
+        let rows = rules.map(|(index, rule)| RouteRow {
+            host: host.to_owned(),
+            port,
             callers: callers.map(str::to_owned),
+            kind: "http".to_owned(),
             source: table.source.as_ref().map(ToString::to_string),
             order: index + 1,
             name: rule.name.to_string(),
             matches: rule.matches.iter().map(ToString::to_string).collect(),
-            destinations: destinations(snapshot, rule, callers.or(filter.namespace())),
-        }));
-    };
-    // One pod is asked for: what its namespace sees, whether it is everyone's or its own.
-    if let Some(namespace) = filter.namespace() {
-        add(None, snapshot.routes(port, namespace));
-        return;
+            destinations: match &rule.action {
+                Action::Forward(forward) => {
+                    self.destinations(&forward.destinations, &forward.weights, namespace)
+                }
+                Action::Redirect(_) | Action::Respond(_) => Vec::new(),
+            },
+            policies: policies::of_rule(rule),
+        });
+        let rows: Vec<RouteRow> = rows.collect();
+        self.rows.extend(rows);
     }
-    add(None, &port.routes);
-    for (namespace, table) in &port.private_routes {
-        add(Some(namespace), table);
+
+    fn l4(&mut self, host: &str, port: u16, callers: Option<&str>, table: &L4Table) {
+        let namespace = callers.or(self.filter.namespace());
+        let rules = table.rules.iter().enumerate();
+        let rows = rules.map(|(index, rule)| RouteRow {
+            host: host.to_owned(),
+            port,
+            callers: callers.map(str::to_owned),
+            kind: match table.kind {
+                L4Kind::Tcp => "tcp",
+                L4Kind::Tls => "tls",
+            }
+            .to_owned(),
+            source: Some(rule.source.to_string()),
+            order: index + 1,
+            name: rule.name.to_string(),
+            matches: rule.conditions(),
+            destinations: self.destinations(&rule.destinations, &rule.weights, namespace),
+            policies: Vec::new(),
+        });
+        let rows: Vec<RouteRow> = rows.collect();
+        self.rows.extend(rows);
+    }
+
+    fn destinations(
+        &self,
+        destinations: &[Destination],
+        weights: &Weights,
+        namespace: Option<&str>,
+    ) -> Vec<DestinationRow> {
+        let shares = destinations.iter().zip(weights.iter());
+        shares
+            .map(|(one, weight)| DestinationRow {
+                cluster: one.cluster.to_string(),
+                weight,
+                endpoints: cluster(self.snapshot, &one.cluster, namespace).map(|one| ready(one)),
+            })
+            .collect()
     }
 }
 
-fn destinations(snapshot: &Snapshot, rule: &Rule, namespace: Option<&str>) -> Vec<DestinationRow> {
-    let Action::Forward(forward) = &rule.action else {
-        return Vec::new();
-    };
-    let shares = forward.destinations.iter().zip(forward.weights.iter());
-    shares
-        .map(|(one, weight)| DestinationRow {
-            cluster: one.cluster.to_string(),
-            weight,
-            endpoints: cluster(snapshot, &one.cluster, namespace).map(|one| one.endpoints.len()),
-        })
-        .collect()
+fn ready(cluster: &Cluster) -> usize {
+    cluster.endpoints.iter().filter(|one| one.ready).count()
 }
 
 /// The cluster of this name as a caller in `namespace` has it that no workload selector selects.
@@ -204,7 +318,10 @@ pub fn clusters(snapshot: &Snapshot, filter: &Filter) -> Vec<ClusterRow> {
             subset: cluster.subset.as_deref().map(str::to_owned),
             callers,
             protocol: cluster.protocol.to_string(),
-            endpoints: cluster.endpoints.len(),
+            endpoints: ready(cluster),
+            unready: cluster.endpoints.len() - ready(cluster),
+            balancer: policies::balancer(&cluster.policy),
+            policies: policies::of_cluster(&cluster.policy),
         })
         .collect()
 }
@@ -228,6 +345,9 @@ pub fn endpoints(snapshot: &Snapshot, filter: &Filter) -> Vec<EndpointRow> {
                     .and_then(|one| one.node.as_deref())
                     .map(str::to_owned),
                 enrolled: workload.is_some_and(|one| one.enrolled),
+                ready: endpoint.ready,
+                weight: endpoint.weight.get(),
+                locality: Some(endpoint.locality.to_string()).filter(|one| !one.is_empty()),
             });
         }
     }
@@ -242,10 +362,18 @@ fn wanted<'a>(snapshot: &'a Snapshot, filter: &Filter) -> Vec<(Option<String>, &
         .iter()
         .filter(|(name, _)| namespace.is_none_or(|wanted| wanted == &***name))
         .flat_map(|(name, clusters)| {
-            let others = clusters.values().filter_map(|one| one.others.as_ref());
-            others
-                .flatten()
-                .map(move |one| (Some(name.to_string()), &**one))
+            clusters.values().flat_map(move |variants| {
+                let others = variants.others.iter().flatten();
+                let others = others.map(move |one| (name.to_string(), &**one));
+                let selected = variants.selected.iter().filter_map(move |(caller, one)| {
+                    let labels = caller.to_string();
+                    let labels = labels.trim_start_matches("caller ");
+                    Some((format!("{name} {labels}"), &**one.as_ref()?))
+                });
+                others
+                    .chain(selected)
+                    .map(|(callers, one)| (Some(callers), one))
+            })
         });
     let hidden = namespace.and_then(|namespace| snapshot.private_clusters.get(namespace));
     let mut all: Vec<(Option<String>, &Cluster)> = snapshot

@@ -89,6 +89,10 @@ fn answer<T: DeserializeOwned>(
             let value: serde_json::Value = serde_json::from_slice(&body).context(unknown)?;
             print(&format!("{value:#}\n"))
         }
+        Output::Yaml => {
+            let value: serde_json::Value = serde_json::from_slice(&body).context(unknown)?;
+            print(&serde_yaml::to_string(&value)?)
+        }
         Output::Table => print(&draw(serde_json::from_slice(&body).context(unknown)?)),
     }
 }
@@ -119,14 +123,15 @@ fn routes(rows: Vec<RouteRow>) -> String {
             .collect();
         [
             row.host,
-            row.port.to_string(),
+            format!("{} {}", row.port, row.kind),
             row.name,
             if row.matches.is_empty() {
                 "everything".to_owned()
             } else {
                 row.matches.join("\n")
             },
-            destinations.join("\n"),
+            or_dash(Some(destinations.join("\n"))),
+            or_dash(Some(row.policies.join("\n"))),
             or_dash(row.source),
             row.callers.unwrap_or_else(|| "any".to_owned()),
         ]
@@ -138,6 +143,7 @@ fn routes(rows: Vec<RouteRow>) -> String {
             "RULE",
             "MATCH",
             "DESTINATIONS",
+            "POLICIES",
             "SOURCE",
             "CALLERS",
         ],
@@ -152,7 +158,12 @@ fn clusters(rows: Vec<ClusterRow>) -> String {
             row.port.to_string(),
             or_dash(row.subset),
             row.protocol,
-            row.endpoints.to_string(),
+            match row.unready {
+                0 => row.endpoints.to_string(),
+                unready => format!("{} (and {unready} not ready)", row.endpoints),
+            },
+            row.balancer,
+            or_dash(Some(row.policies.join("\n"))),
             row.callers.unwrap_or_else(|| "any".to_owned()),
             row.name,
         ]
@@ -164,6 +175,8 @@ fn clusters(rows: Vec<ClusterRow>) -> String {
             "SUBSET",
             "PROTOCOL",
             "ENDPOINTS",
+            "BALANCER",
+            "POLICIES",
             "CALLERS",
             "NAME",
         ],
@@ -178,10 +191,17 @@ fn endpoints(rows: Vec<EndpointRow>) -> String {
             row.cluster,
             or_dash(row.pod),
             or_dash(row.node),
+            or_dash(row.locality),
+            if row.ready { "yes" } else { "no" }.to_owned(),
             if row.enrolled { "yes" } else { "no" }.to_owned(),
         ]
     });
-    table(["ADDRESS", "CLUSTER", "POD", "NODE", "IN MESH"], rows)
+    table(
+        [
+            "ADDRESS", "CLUSTER", "POD", "NODE", "LOCALITY", "READY", "IN MESH",
+        ],
+        rows,
+    )
 }
 
 fn listeners(rows: Vec<ListenerRow>) -> String {
@@ -209,6 +229,7 @@ mod tests {
             host: "web.shop.svc.cluster.local".into(),
             port: 80,
             callers: None,
+            kind: "http".into(),
             source: Some("VirtualService shop/web".into()),
             order: 1,
             name: "canary".into(),
@@ -225,12 +246,13 @@ mod tests {
                     endpoints: None,
                 },
             ],
+            policies: vec!["timeout 5s".into()],
         };
         assert_eq!(
             routes(vec![row]),
-            "HOST                        PORT  RULE    MATCH             DESTINATIONS             SOURCE                   CALLERS
-web.shop.svc.cluster.local  80    canary  uri prefix /a     90 v1                    VirtualService shop/web  any
-                                          header x exact 1  10 v2 (no such cluster)
+            "HOST                        PORT     RULE    MATCH             DESTINATIONS             POLICIES    SOURCE                   CALLERS
+web.shop.svc.cluster.local  80 http  canary  uri prefix /a     90 v1                    timeout 5s  VirtualService shop/web  any
+                                             header x exact 1  10 v2 (no such cluster)
 "
         );
     }

@@ -59,6 +59,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         let text = match args.output {
             Output::Json if args.watch => document(&reader, args.map).to_string(),
             Output::Json => serde_json::to_string_pretty(&document(&reader, args.map))?,
+            Output::Yaml => format!(
+                "---\n{}",
+                serde_yaml::to_string(&document(&reader, args.map))?
+            ),
             Output::Table => tables(&reader, args.map),
         };
         if args.watch && args.output == Output::Table {

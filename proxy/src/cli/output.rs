@@ -1,4 +1,4 @@
-//! The two forms in which commands answer: tables for people, JSON for scripts.
+//! The forms in which commands answer: tables for people, JSON and YAML for scripts.
 
 use std::io::{self, Write};
 
@@ -12,6 +12,8 @@ pub(super) enum Output {
     Table,
     /// For scripts.
     Json,
+    /// The same as JSON says, for people who would read all of it.
+    Yaml,
 }
 
 /// A table without lines, as kubectl draws them.

@@ -29,6 +29,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let findings = preflight::check(&args.bpffs, args.cgroup.as_deref());
     match args.output {
         Output::Json => print(&format!("{}\n", serde_json::to_string_pretty(&findings)?))?,
+        Output::Yaml => print(&serde_yaml::to_string(&findings)?)?,
         Output::Table => {
             for finding in &findings {
                 print(&line(finding))?;

@@ -31,6 +31,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             let value: serde_json::Value = serde_json::from_slice(&body).context(unknown)?;
             print(&format!("{value:#}\n"))
         }
+        Output::Yaml => {
+            let value: serde_json::Value = serde_json::from_slice(&body).context(unknown)?;
+            print(&serde_yaml::to_string(&value)?)
+        }
         Output::Table => print(&draw(&serde_json::from_slice(&body).context(unknown)?)),
     }
 }

@@ -1,6 +1,7 @@
 //! Rules for connections whose bytes are not looked at: a service's port has a table where a
 //! VirtualService gives it `tcp` rules, or `tls` rules for a port that declares TLS.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -149,6 +150,36 @@ impl L4Rule {
         let name = name?;
         let lengths = self.server_names.iter().filter_map(|one| one.length(name));
         lengths.max()
+    }
+}
+
+impl L4Rule {
+    /// What it asks for, as operators read it; as alternatives there is one at most.
+    pub fn conditions(&self) -> Vec<String> {
+        let mut parts = Vec::new();
+        if !self.server_names.is_empty() {
+            let names: Vec<String> = self.server_names.iter().map(ToString::to_string).collect();
+            parts.push(format!("server name {}", names.join(" or ")));
+        }
+        if !self.subnets.is_empty() {
+            let subnets: Vec<String> = self.subnets.iter().map(ToString::to_string).collect();
+            parts.push(format!("address in {}", subnets.join(" or ")));
+        }
+        parts.extend(self.caller.as_ref().map(ToString::to_string));
+        let all = parts.join(" and ");
+        Some(all)
+            .filter(|all| !all.is_empty())
+            .into_iter()
+            .collect()
+    }
+}
+
+impl fmt::Display for ServerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Suffix(suffix) => write!(f, "*{suffix}"),
+        }
     }
 }
 

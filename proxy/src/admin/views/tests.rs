@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::mesh::{Destination, Endpoint, Forward, Variants};
+use crate::mesh::{Destination, Endpoint, Forward, Rule, Variants};
 use crate::policy::matcher::{Case, Match, Pattern};
 use crate::policy::split::Weights;
 use crate::types::{ClusterName, Hostname, ObjectRef, Protocol};

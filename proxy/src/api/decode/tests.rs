@@ -332,3 +332,5 @@ fn names_are_complete() {
     };
     assert_eq!(&*pod.metadata.namespace, "default");
 }
+
+mod fields;
