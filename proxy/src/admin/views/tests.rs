@@ -162,6 +162,6 @@ fn the_field_names_stay() {
     let row = &routes(&snapshot(), &filter("pod=shop/x"))[0];
     assert_eq!(
         serde_json::to_string(row).expect("representable"),
-        r#"{"host":"web.shop.svc.cluster.local","port":80,"source":"VirtualService shop/all","order":1,"name":"all","matches":["uri prefix /a"],"destinations":[{"cluster":"outbound|80||web.shop.svc.cluster.local","weight":90,"endpoints":2},{"cluster":"outbound|80|v2|web.shop.svc.cluster.local","weight":10,"endpoints":1}]}"#
+        r#"{"host":"web.shop.svc.cluster.local","port":80,"kind":"http","source":"VirtualService shop/all","order":1,"name":"all","matches":["uri prefix /a"],"destinations":[{"cluster":"outbound|80||web.shop.svc.cluster.local","weight":90,"endpoints":2},{"cluster":"outbound|80|v2|web.shop.svc.cluster.local","weight":10,"endpoints":1}]}"#
     );
 }

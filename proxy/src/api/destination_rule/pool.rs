@@ -1,8 +1,10 @@
 //! `connectionPool`, `outlierDetection` and `retryBudget`, as they are written.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use crate::api::{duration, or_default};
 
@@ -217,17 +219,45 @@ pub struct RetryBudget {
 }
 
 /// A number, or as Istio's `Percent` writes it, `{value: 20}`.
-fn percent<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a percentage, as in 20")]
-    enum Either {
-        Message(crate::api::virtual_service::Percentage),
-        Number(f64),
+fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    struct Either;
+
+    impl<'de> Visitor<'de> for Either {
+        type Value = Option<f64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a percentage, as in 20")
+        }
+
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
+            Ok(Some(value))
+        }
+
+        fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
+            Ok(Some(value as f64))
+        }
+
+        fn visit_i64<E: de::Error>(self, value: i64) -> Result<Self::Value, E> {
+            Ok(Some(value as f64))
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut value = None;
+            while let Some(key) = map.next_key::<String>()? {
+                if key != "value" {
+                    return Err(de::Error::unknown_field(&key, &["value"]));
+                }
+                value = Some(map.next_value()?);
+            }
+            value
+                .map(Some)
+                .ok_or_else(|| de::Error::missing_field("value"))
+        }
     }
-    Ok(
-        Option::<Either>::deserialize(deserializer)?.map(|one| match one {
-            Either::Message(percent) => percent.value,
-            Either::Number(value) => value,
-        }),
-    )
+
+    deserializer.deserialize_any(Either)
 }

@@ -16,6 +16,7 @@ pub fn virtual_service(one: &VirtualService) -> Vec<Finding> {
         weigh(weights, &field, &mut findings);
         retries(rule, &field, &mut findings);
         rewrite(rule, &field, &mut findings);
+        mirrors(rule, &field, &mut findings);
     }
     for (index, rule) in one.spec.tls.iter().enumerate() {
         let weights = rule.route.iter().map(|one| one.weight);
@@ -107,6 +108,27 @@ fn rewrite(rule: &HttpRoute, field: &str, findings: &mut Vec<Finding>) {
                 rewrite.uri.trim_end_matches('/')
             ),
         ));
+    }
+}
+
+/// A copy for whom the request goes to anyway.
+fn mirrors(rule: &HttpRoute, field: &str, findings: &mut Vec<Finding>) {
+    let old = rule.mirror.iter().map(|one| ("mirror".to_owned(), one));
+    let new = rule.mirrors.iter().enumerate().filter_map(|(index, one)| {
+        let field = format!("mirrors[{index}].destination");
+        Some((field, one.destination.as_ref()?))
+    });
+    for (name, mirror) in old.chain(new) {
+        let mut routes = rule.route.iter().filter_map(|one| one.destination.as_ref());
+        if routes.any(|one| one == mirror) {
+            findings.push(Finding::warning(
+                format!("{field}.{name}"),
+                format!(
+                    "mirrors to where the requests go themselves: {} gets some of them twice",
+                    mirror.host
+                ),
+            ));
+        }
     }
 }
 

@@ -51,6 +51,12 @@ fn rules_that_do_not_do_what_they_seem_to() {
             "[{route: [{destination: {host: a}, weight: 90}, {destination: {host: b}, weight: 20}]}]".to_owned(),
             "spec.http[0].route: the weights add up to 110, not to 100: each destination gets its share of 110",
         ),
+        (
+            "a mirror to itself",
+            format!("[{{mirror: {{host: web}}, {to}}}]"),
+            "spec.http[0].mirror: mirrors to where the requests go themselves: web gets some of them twice",
+        ),
+        ("a mirror to another subset", format!("[{{mirror: {{host: web, subset: v2}}, {to}}}]"), ""),
         ("the weight of one", "[{route: [{destination: {host: a}, weight: 90}]}]".to_owned(), ""),
         (
             "two slashes",

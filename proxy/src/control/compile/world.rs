@@ -89,7 +89,7 @@ impl Compiler {
         let mut routes = Vec::with_capacity(all.len());
         for (key, root) in all {
             let spec = &root.source.spec;
-            if spec.is_delegate() || !spec.is_for_mesh() && !mentions_mesh(spec) {
+            if spec.is_delegate() || !spec.is_for_mesh() {
                 used.extend(delegate::names(root).map(|(_, name)| name));
                 continue;
             }
@@ -131,17 +131,6 @@ impl Compiler {
         }
         routes
     }
-}
-
-/// Whether a match block is for the mesh although the VirtualService is not.
-fn mentions_mesh(spec: &api::virtual_service::VirtualServiceSpec) -> bool {
-    let mut blocks = spec.http.iter().flat_map(|rule| &rule.matches);
-    blocks.any(|block| {
-        block
-            .gateways
-            .iter()
-            .any(|one| one == api::virtual_service::MESH)
-    })
 }
 
 impl KeptExpansion {

@@ -14,12 +14,12 @@ enum Takes {
     Seconds,
     /// A whole number from 0.
     Count,
-    /// The same, where 0 makes no sense beside the rest or is refused.
-    Positive,
     /// 0 to 100, whole.
     Percent,
     /// 0 to 100.
     Share,
+    /// A number greater than 0.
+    Factor,
     /// A truth value.
     Bool,
     /// Text.
@@ -66,16 +66,6 @@ impl Takes {
                 "[]",
                 "{}",
             ],
-            Self::Positive => &[
-                "x",
-                "0",
-                "-1",
-                "1.5",
-                ".nan",
-                "99999999999999999999",
-                "[]",
-                "{}",
-            ],
             Self::Percent => &["x", "-1", "101", "1.5", ".nan", "99999999999", "[]"],
             Self::Share => &[
                 "x", "-1", "-0.0001", "100.0001", "1e9", ".nan", ".inf", "-.inf", "[]", "{}",
@@ -104,8 +94,9 @@ impl Takes {
             Self::Duration | Self::Seconds => &["1s", "1h30m"],
             Self::DurationOrZero => &["0s", "1ms"],
             Self::Count => &["0", "1"],
-            Self::Positive | Self::Percent => &["1"],
+            Self::Percent => &["1"],
             Self::Share => &["0", "0.0001", "100"],
+            Self::Factor => &["0.5", "1", "20"],
             Self::Bool => &["true", "false"],
             Self::Text | Self::List | Self::Mapping | Self::Word(_) => &[],
             Self::Port => &["1", "65535"],
@@ -514,7 +505,7 @@ fn fields_of_destination_rules() {
         (
             "{loadBalancer: {warmup: {duration: 1s, aggression: %}}}",
             "loadBalancer.warmup.aggression",
-            Word("1.5"),
+            Factor,
         ),
         (
             "{loadBalancer: {consistentHash: %}}",
