@@ -70,6 +70,7 @@ impl Takes {
             Self::Share => &[
                 "x", "-1", "-0.0001", "100.0001", "1e9", ".nan", ".inf", "-.inf", "[]", "{}",
             ],
+            Self::Factor => &["x", "0", "-1", ".nan", ".inf", "true", "[]", "{}"],
             Self::Bool => &["x", "yes", "'true'", "0", "1", ".nan", "[]", "{}"],
             Self::Text => &["1", "true", "1.5", ".nan", "[]", "{}"],
             Self::List => &["x", "1", "true", "{}", "[1]"],
