@@ -14,19 +14,23 @@
 //! | [`process`] | a child process, its end and its lines as events |
 //! | [`proxy`] | the `aquifer` binary: start, readiness, admin, end |
 //! | [`world`] | the lab that most tests start from |
+//! | [`shop`] | the lab of `deploy/examples` |
 //! | [`differential`] | the same requests through aquifer and Envoy |
 //! | [`client`], [`echo`], [`raw`] | HTTP from a pod, an HTTP server that tells what it saw, bytes by script |
+//! | [`gate`] | answers that wait until they are let go |
 
 pub mod client;
 pub mod clock;
 pub mod differential;
 pub mod echo;
+pub mod gate;
 pub mod lab;
 pub mod manifest;
 pub mod netns;
 pub mod process;
 pub mod proxy;
 pub mod raw;
+pub mod shop;
 pub mod slot;
 pub mod world;
 

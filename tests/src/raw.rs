@@ -128,6 +128,24 @@ pub fn reset(stream: TcpStream) -> io::Result<()> {
     socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO))
 }
 
+/// The first bytes of a TLS client that asks for `name`: a ClientHello (RFC 8446, section 4.1.2) with
+/// one cipher suite, one signature algorithm and the server name, in one record.
+pub fn client_hello(name: &str) -> Vec<u8> {
+    let sized = |bytes: &[u8]| -> Vec<u8> {
+        let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
+        [&length.to_be_bytes()[..], bytes].concat()
+    };
+    let entry = [&[0][..], &sized(name.as_bytes())].concat();
+    let server_name = [&[0, 0][..], &sized(&sized(&entry))].concat();
+    let extensions = [&server_name[..], &[0, 13, 0, 4, 0, 2, 4, 3]].concat();
+    let mut body = vec![3, 3];
+    body.extend([7; 32]);
+    body.extend([0, 0, 2, 0x13, 1, 1, 0]);
+    body.extend(sized(&extensions));
+    let handshake = [&[1, 0][..], &sized(&body)].concat();
+    [&[22, 3, 1][..], &sized(&handshake)].concat()
+}
+
 fn shown(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).chars().take(400).collect()
 }

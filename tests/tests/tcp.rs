@@ -254,14 +254,7 @@ async fn every_connection_is_logged_with_its_bytes() -> Result<()> {
 
 #[tokio::test]
 async fn the_name_that_a_tls_client_asks_for_is_logged() -> Result<()> {
-    // A ClientHello for `db.example.com`: one cipher suite, one signature algorithm.
-    let name = b"db.example.com";
-    let mut hello = vec![22, 3, 1, 0, 78, 1, 0, 0, 74, 3, 3];
-    hello.extend([7; 32]);
-    hello.extend([0, 0, 2, 0x13, 1, 1, 0, 0, 31]);
-    hello.extend([0, 0, 0, 19, 0, 17, 0, 0, 14]);
-    hello.extend(name);
-    hello.extend([0, 13, 0, 4, 0, 2, 4, 3]);
+    let hello = raw::client_hello("db.example.com");
     let world = World::new().await?;
     let length = hello.len();
     let _server = Server::start(&world.server, AUTO, move |mut stream, _| async move {
