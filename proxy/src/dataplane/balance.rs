@@ -26,6 +26,11 @@ impl Lease {
         self.host.address
     }
 
+    /// Whether anybody wants to know what becomes of it.
+    pub(super) fn is_watched(&self) -> bool {
+        self.host.is_watched()
+    }
+
     /// Tells what became of it.
     pub(super) fn report(&self, outcome: Outcome) {
         self.state.report(&self.host, outcome);

@@ -201,6 +201,11 @@ impl Exchange {
         }
     }
 
+    /// When the request began.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
     /// When the request began, by the wall clock.
     pub(super) fn wall(&self) -> SystemTime {
         self.requested

@@ -9,10 +9,13 @@ mod condition;
 
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 pub use self::condition::{ConditionError, Conditions, Token};
 use super::grpc;
+
+const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Envoy's base of the back-off.
 pub const BASE: Duration = Duration::from_millis(25);
@@ -82,7 +85,7 @@ impl Policy {
     fn covers_response(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         let on = &self.on;
         // It comes from an Envoy that limits rates: what else it looks like does not matter.
-        if headers.contains_key("x-envoy-ratelimited") {
+        if headers.contains_key(&RATE_LIMITED) {
             return on.has(Token::RateLimited);
         }
         let code = status.as_u16();
@@ -95,7 +98,7 @@ impl Policy {
 
     /// By the status in the response's head; one that comes in trailers is not seen (Envoy).
     fn covers_grpc(&self, headers: &HeaderMap) -> bool {
-        let status = headers.get("grpc-status").and_then(|value| {
+        let status = headers.get(&GRPC_STATUS).and_then(|value| {
             let code = value.to_str().ok()?.parse().ok()?;
             grpc::Status::from_code(code)
         });

@@ -1,6 +1,6 @@
 //! One worker's view of a cluster for one pod, and the connections it keeps to it.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{OnceCell, Ref, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
@@ -92,10 +92,13 @@ impl Local {
     }
 
     /// The endpoints and limits in force.
-    pub(in crate::dataplane) fn members(&self) -> Arc<Members> {
-        let mut seen = self.seen.borrow_mut();
-        seen.renew(&self.state);
-        Arc::clone(&seen.members)
+    ///
+    /// To be let go of before the next call of anything here: what is borrowed can't be renewed.
+    pub(in crate::dataplane) fn members(&self) -> Ref<'_, Members> {
+        if let Ok(mut seen) = self.seen.try_borrow_mut() {
+            seen.renew(&self.state);
+        }
+        Ref::map(self.seen.borrow(), |seen| &*seen.members)
     }
 
     /// Picks an endpoint for a client that dialled `like`; `avoid` were tried before. `draw` gives

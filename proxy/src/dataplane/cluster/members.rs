@@ -33,6 +33,11 @@ struct Counts {
 }
 
 impl Host {
+    /// Whether outcomes are counted.
+    pub(in crate::dataplane) fn is_watched(&self) -> bool {
+        self.monitor.is_some()
+    }
+
     /// Requests in flight.
     pub(in crate::dataplane) fn active(&self) -> u64 {
         self.counts.active.load(Ordering::Relaxed)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, UPGRADE, USER_AGENT};
-use http::{HeaderValue, Request, Response, StatusCode, Version, request};
+use http::{HeaderValue, Response, StatusCode, Version, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
@@ -15,6 +15,7 @@ use hyper::upgrade::OnUpgrade;
 use super::attempt::{Message, Outgoing, Upstream};
 use super::body::ResponseBody;
 use super::canonical::Canonical;
+use super::fields::Fields;
 use super::finish::Finish;
 use super::forward::{Answer, Forward};
 use super::route::{self, Route};
@@ -34,7 +35,8 @@ use crate::types::{ClusterName, Protocol, ResponseFlags};
 /// Answers one request, whatever becomes of it.
 pub(super) async fn answer(
     downstream: Rc<Downstream>,
-    request: Request<Incoming>,
+    parts: Box<request::Parts>,
+    body: Incoming,
 ) -> Response<ResponseBody> {
     let worker = &downstream.worker;
     worker.counters.downstream_rq.increment();
@@ -43,12 +45,12 @@ pub(super) async fn answer(
         downstream.source,
         downstream.destination,
     ));
-    let (parts, body) = request.into_parts();
     if worker.logs() {
         exchange.requested = Some(Box::new(requested(&parts)));
     }
-    let grpc = reply::is_grpc(&parts.headers);
-    match serve(&downstream, &mut exchange, parts, body, grpc).await {
+    let fields = Fields::of(&parts.headers);
+    let grpc = fields.has(Fields::CONTENT_TYPE) && reply::is_grpc(&parts.headers);
+    match serve(&downstream, &mut exchange, (parts, fields), body, grpc).await {
         Ok(Served::Upstream(answer)) => deliver(&downstream, exchange, answer),
         Ok(Served::Local(reply)) => {
             worker.counters.local_replies.increment();
@@ -105,15 +107,21 @@ enum Served {
 async fn serve(
     downstream: &Rc<Downstream>,
     exchange: &mut Exchange,
-    mut parts: request::Parts,
+    (mut parts, fields): (Box<request::Parts>, Fields),
     body: Incoming,
     grpc: bool,
 ) -> Result<Served, Error> {
     let worker = &downstream.worker;
     let client = parts.extensions.remove::<OnUpgrade>();
-    let mut canonical = Canonical::new(parts)?;
+    let mut canonical = Canonical::new(parts, fields)?;
+    // An extended CONNECT has become an upgrade.
+    let fields = if client.is_some() {
+        Fields::of(&canonical.parts.headers)
+    } else {
+        fields
+    };
     let random = || u128::from(worker.draw()) << 64 | u128::from(worker.draw());
-    let upgrade = headers::enter(&mut canonical.parts.headers, random);
+    let upgrade = headers::enter(&mut canonical.parts.headers, fields, random);
     if let Some(requested) = &mut exchange.requested {
         requested.request_id = canonical.parts.headers.get(headers::REQUEST_ID).cloned();
     }
@@ -135,7 +143,8 @@ async fn serve(
             exchange.route = Some(Arc::clone(&rule.name));
             exchange.finish = Finish::of(&rule, &request.canonical, exchange.requested.as_deref());
             if let Some(fault) = &rule.fault {
-                if let Some(reply) = inject(fault, exchange, grpc).await {
+                // On the heap: few requests need it.
+                if let Some(reply) = Box::pin(inject(fault, exchange, grpc)).await {
                     return Ok(Served::Local(reply));
                 }
             }

@@ -41,7 +41,7 @@ pub(super) struct Upstream {
 
 /// A request as its attempts send it.
 pub(super) struct Message {
-    pub(super) parts: request::Parts,
+    pub(super) parts: Box<request::Parts>,
     pub(super) body: Outgoing,
 }
 
@@ -87,7 +87,7 @@ pub(super) struct Try<'a> {
 impl Message {
     /// Makes a request one for an upstream that speaks HTTP/2 or HTTP/1.1.
     pub(super) fn new(
-        mut parts: request::Parts,
+        mut parts: Box<request::Parts>,
         body: Outgoing,
         http2: bool,
     ) -> Result<Self, Error> {
@@ -142,7 +142,7 @@ impl Message {
             Outgoing::Upload(upload) => RequestBody::Read(Reader::new(upload)),
             Outgoing::Copy(content) => content.clone().into(),
         };
-        Request::from_parts(self.parts.clone(), body)
+        Request::from_parts((*self.parts).clone(), body)
     }
 
     /// Whether what was sent of it can be sent once more.
@@ -188,7 +188,8 @@ impl Try<'_> {
         let pool = cluster.pool(address);
         let sent = if upstream.http2 {
             exchange.upstream_protocol = Some("HTTP/2");
-            self.http2(exchange, message, &pool, address).await
+            // On the heap: the futures of requests that don't need it stay small.
+            Box::pin(self.http2(exchange, message, &pool, address)).await
         } else {
             exchange.upstream_protocol = Some("HTTP/1.1");
             self.http1(exchange, message, &pool, address).await
@@ -232,7 +233,7 @@ impl Try<'_> {
     ) -> Result<Response<Incoming>, Failure> {
         let (worker, pod, cluster) = (self.worker, self.pod, &self.upstream.cluster);
         let (mut connection, permit) =
-            pool::http1::acquire(worker, pod, cluster, pool, address).await?;
+            pool::http1::acquire(worker, pod, cluster, pool, address, exchange.started()).await?;
         self.begin(exchange, permit);
         loop {
             exchange.upstream_local = connection.local;
@@ -269,7 +270,8 @@ impl Try<'_> {
             }
             cluster.state.counters.upstream_rq_total.increment();
             worker.counters.upstream_rq_stale_retry.increment();
-            connection = pool::http1::open(worker, pod, cluster, pool, address).await?;
+            let opening = pool::http1::open(worker, pod, cluster, pool, address);
+            connection = Box::pin(opening).await?;
         }
     }
 

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version, request};
 
 use hyper::ext::Protocol;
 
+use super::fields::Fields;
 use crate::dataplane::error::Error;
 use crate::wire::path;
 
@@ -20,7 +21,8 @@ const MOST_HEADERS: usize = 100;
 /// hop it came by.
 #[derive(Debug)]
 pub(super) struct Canonical {
-    pub(super) parts: request::Parts,
+    /// On the heap, since it goes through many hands.
+    pub(super) parts: Box<request::Parts>,
     /// Also in `parts.headers` as `Host`.
     pub(super) authority: HeaderValue,
 }
@@ -32,12 +34,14 @@ impl Canonical {
     }
 
     /// Reads a request's head.
-    pub(super) fn new(mut parts: request::Parts) -> Result<Self, Error> {
+    pub(super) fn new(mut parts: Box<request::Parts>, fields: Fields) -> Result<Self, Error> {
         plain_upgrade(&mut parts)?;
         if parts.headers.len() > MOST_HEADERS {
             return Err(Error::HeadersTooLarge);
         }
-        check_framing(&parts.headers)?;
+        if fields.has(Fields::TRANSFER_ENCODING) {
+            check_framing(&parts.headers)?;
+        }
         let authority = authority(&parts)?;
         if parts.method == Method::CONNECT {
             // No VirtualService rule matches CONNECT (Envoy asks for a connect matcher).
@@ -188,6 +192,11 @@ pub(super) fn wants_trailers(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
+    fn canonical(parts: request::Parts) -> Result<Canonical, Error> {
+        let fields = Fields::of(&parts.headers);
+        Canonical::new(Box::new(parts), fields)
+    }
+
     fn request(target: &str, headers: &[(&'static str, &str)]) -> request::Parts {
         let mut request = http::Request::builder().uri(target);
         for (name, value) in headers {
@@ -247,7 +256,7 @@ mod tests {
                 Ok(("a", "/")),
             ),
         ] {
-            let canonical = Canonical::new(request(target, headers));
+            let canonical = canonical(request(target, headers));
             let found = canonical
                 .as_ref()
                 .map(|c| {
@@ -276,7 +285,7 @@ mod tests {
             let name = http::HeaderName::try_from(format!("x-{index}")).expect("a name");
             parts.headers.append(name, HeaderValue::from_static("v"));
         }
-        assert!(matches!(Canonical::new(parts), Err(Error::HeadersTooLarge)));
+        assert!(matches!(canonical(parts), Err(Error::HeadersTooLarge)));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use hyper::upgrade::OnUpgrade;
 use super::attempt::{self, Failure, Message, Try, Upstream};
 use super::deadline::{Deadline, First};
 use super::{Downstream, headers};
+use crate::dataplane::balance::Lease;
 use crate::dataplane::error::Error;
 use crate::dataplane::outcome::{Attempt, Exchange};
 use crate::policy::circuit::Permit;
@@ -94,7 +95,8 @@ impl Forward<'_> {
             drop(result);
             exchange.attempt = Attempt::default();
             let worker = &self.downstream.worker;
-            if !deadline.pause(backoff.wait(worker.draw())).await {
+            // On the heap: few requests are retried.
+            if !Box::pin(deadline.pause(backoff.wait(worker.draw()))).await {
                 break Err(self.timed_out(exchange).into());
             }
         };
@@ -138,8 +140,15 @@ impl Forward<'_> {
             Ok(response) => {
                 let counters = &self.upstream.cluster.state.counters;
                 counters.response(response.status().as_u16());
-                let told = accounted(response.status(), response.headers());
-                attempt::report(exchange, Ok(told.as_u16()));
+                if exchange
+                    .attempt
+                    .lease
+                    .as_ref()
+                    .is_some_and(Lease::is_watched)
+                {
+                    let told = accounted(response.status(), response.headers());
+                    attempt::report(exchange, Ok(told.as_u16()));
+                }
             }
             Err(failure) => attempt::report(exchange, Err(&failure.error)),
         }

@@ -8,6 +8,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue};
 
 use super::canonical::wants_trailers;
+use super::fields::{Fields, ends_here};
 use crate::policy::timeout::Expected;
 
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
@@ -24,31 +25,6 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// Who it was sent for.
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Whether a field ends at this proxy: one of the hop's own, or a control field that a mesh client's
-/// proxy removes unread (seen with istiod's configuration).
-fn ends_here(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "expect"
-            | "http2-settings"
-            | "keep-alive"
-            | "proxy-connection"
-            | "te"
-            | "transfer-encoding"
-            | "upgrade"
-            | "x-envoy-hedge-on-per-try-timeout"
-            | "x-envoy-max-retries"
-            | "x-envoy-retriable-header-names"
-            | "x-envoy-retriable-status-codes"
-            | "x-envoy-retry-grpc-on"
-            | "x-envoy-retry-on"
-            | "x-envoy-upstream-rq-per-try-timeout-ms"
-            | "x-envoy-upstream-rq-timeout-alt-response"
-            | "x-envoy-upstream-rq-timeout-ms"
-    )
-}
-
 /// The protocol that a request asks to change to, where it does (RFC 9110, section 7.8).
 fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let wanted = headers.get(UPGRADE)?;
@@ -62,12 +38,8 @@ fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     (named && !wanted.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| wanted.clone())
 }
 
-/// Takes off every field that ends here, and those that `Connection` names. A message without any,
-/// as nearly all are, costs one look at each name.
+/// Takes off every field that ends here, and those that `Connection` names.
 fn strip(headers: &mut HeaderMap, ends_here: impl Fn(&HeaderName) -> bool) {
-    if !headers.keys().any(&ends_here) {
-        return;
-    }
     let named = headers
         .get_all(CONNECTION)
         .iter()
@@ -96,12 +68,19 @@ fn is_kept(name: &HeaderName) -> bool {
 /// upgrade that is asked for (returned), and what a mesh proxy says is there.
 pub(super) fn enter(
     headers: &mut HeaderMap,
+    fields: Fields,
     request_id: impl FnOnce() -> u128,
 ) -> Option<HeaderValue> {
-    let upgrade = upgrade(headers);
-    let trailers = headers.contains_key(TE) && wants_trailers(headers);
+    let upgrade = if fields.has(Fields::UPGRADE) {
+        upgrade(headers)
+    } else {
+        None
+    };
+    let trailers = fields.has(Fields::TE) && wants_trailers(headers);
     // `expect` too: the proxy answers it, since hyper sends 100 when the body is first asked for.
-    strip(headers, ends_here);
+    if fields.has(Fields::HOP) {
+        strip(headers, |name| ends_here(name.as_str()));
+    }
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -109,10 +88,10 @@ pub(super) fn enter(
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, protocol.clone());
     }
-    if !headers.contains_key(FORWARDED_PROTO) {
+    if !fields.has(Fields::FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
-    if !headers.contains_key(REQUEST_ID) {
+    if !fields.has(Fields::REQUEST_ID) {
         headers.insert(REQUEST_ID, uuid(request_id()));
     }
     upgrade
@@ -166,12 +145,16 @@ pub(super) fn has_two_lengths(headers: &HeaderMap) -> bool {
 
 /// Makes an upstream's header fields those of the answer to the client.
 pub(super) fn to_downstream(headers: &mut HeaderMap, service_time: u64) {
-    strip(headers, |name| {
+    let own = |name: &HeaderName| {
         matches!(
             name.as_str(),
             "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade"
         )
-    });
+    };
+    // Nearly no message has any.
+    if headers.keys().any(own) {
+        strip(headers, own);
+    }
     headers.insert(SERVER, HeaderValue::from_static("envoy"));
     let service_time = match service_time {
         0 => HeaderValue::from_static("0"),
@@ -224,7 +207,8 @@ mod tests {
             ("x-envoy-max-retries", "9"),
             ("cookie", "kept"),
         ]);
-        assert_eq!(enter(&mut headers, || 0), None);
+        let fields = Fields::of(&headers);
+        assert_eq!(enter(&mut headers, fields, || 0), None);
         for gone in [
             "connection",
             "x-private",

@@ -87,7 +87,7 @@ pub(super) fn send(downstream: &Rc<Downstream>, forward: &Arc<Forward>, message:
 struct Copy {
     downstream: Rc<Downstream>,
     cluster: Arc<Cluster>,
-    parts: request::Parts,
+    parts: Box<request::Parts>,
     upload: Option<Rc<Upload>>,
     patience: Duration,
 }

@@ -9,6 +9,7 @@ mod attempt;
 pub(super) mod body;
 mod canonical;
 mod deadline;
+mod fields;
 pub(super) mod finish;
 mod forward;
 mod headers;
@@ -26,6 +27,8 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -137,12 +140,14 @@ pub(super) async fn proxy(
     });
     let service = {
         let downstream = Rc::clone(&downstream);
-        service_fn(move |request| {
+        service_fn(move |request: Request<Incoming>| {
             let downstream = Rc::clone(&downstream);
+            let (parts, body) = request.into_parts();
+            let parts = Box::new(parts);
             // On the heap, because hyper moves it about.
             Box::pin(async move {
                 let _asked = Asked::new(&downstream);
-                let answer = answer::answer(Rc::clone(&downstream), request).await;
+                let answer = answer::answer(Rc::clone(&downstream), parts, body).await;
                 Ok::<_, Infallible>(answer)
             })
         })

@@ -115,7 +115,7 @@ impl Returning {
             connection,
         } = self;
         let now = clock::now();
-        if pod.is_gone() || !connection.is_fresh(now, &cluster.policy()) {
+        if pod.is_gone() || !connection.is_fresh(now, &cluster.members().cluster.policy) {
             return;
         }
         let mut connection = connection;
@@ -153,10 +153,12 @@ pub(in crate::dataplane) async fn acquire(
     local: &Rc<Local>,
     pool: &Rc<HostPool>,
     address: SocketAddr,
+    now: Instant,
 ) -> Result<(Http1, Permit), Error> {
     while let Some(mut connection) = pool.take() {
         if connection.ready().await {
-            return match local.members().breaker.try_request(clock::now()) {
+            let place = local.members().breaker.try_request(now);
+            return match place {
                 Ok(permit) => Ok((connection, permit)),
                 Err(_) => {
                     give_back(worker, pod, local, pool, connection);
@@ -165,20 +167,32 @@ pub(in crate::dataplane) async fn acquire(
             };
         }
     }
-    let members = local.members();
-    let pending = members
-        .breaker
-        .try_pending()
-        .map_err(|_| Error::PendingOverflow)?;
-    let connection = if members.breaker.limits().max_connections == Limits::UNLIMITED {
-        open(worker, pod, local, pool, address).await?
-    } else {
-        wait(worker, pod, local, pool, address).await?
+    // On the heap: the futures of requests that find a connection stay small.
+    Box::pin(new(worker, pod, local, pool, address)).await
+}
+
+/// A connection that has yet to be opened, or to become free.
+async fn new(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    local: &Rc<Local>,
+    pool: &Rc<HostPool>,
+    address: SocketAddr,
+) -> Result<(Http1, Permit), Error> {
+    let (pending, limited) = {
+        let members = local.members();
+        let pending = members.breaker.try_pending();
+        let limits = members.breaker.limits();
+        (pending, limits.max_connections != Limits::UNLIMITED)
     };
-    let request = pending
-        .into_request(&members.breaker, clock::now())
-        .map_err(|_| Error::RequestOverflow);
-    match request {
+    let pending = pending.map_err(|_| Error::PendingOverflow)?;
+    let connection = if limited {
+        wait(worker, pod, local, pool, address).await?
+    } else {
+        open(worker, pod, local, pool, address).await?
+    };
+    let request = pending.into_request(&local.members().breaker, clock::now());
+    match request.map_err(|_| Error::RequestOverflow) {
         Ok(permit) => Ok((connection, permit)),
         Err(error) => {
             give_back(worker, pod, local, pool, connection);

@@ -120,19 +120,14 @@ pub(in crate::dataplane) async fn acquire(
     pool: &Rc<HostPool>,
     address: SocketAddr,
 ) -> Result<(Stream, Permit), Error> {
-    let members = local.members();
     let place = place(local, pool);
     if place.as_ref().is_some_and(Stream::is_open) {
-        let permit = members
-            .breaker
-            .try_request(clock::now())
-            .map_err(|_| Error::RequestOverflow)?;
+        let permit = local.members().breaker.try_request(clock::now());
+        let permit = permit.map_err(|_| Error::RequestOverflow)?;
         return place.map(|stream| (stream, permit)).ok_or(Error::Closed);
     }
-    let pending = members
-        .breaker
-        .try_pending()
-        .map_err(|_| Error::PendingOverflow)?;
+    let pending = local.members().breaker.try_pending();
+    let pending = pending.map_err(|_| Error::PendingOverflow)?;
     let stream = match place {
         Some(stream) => stream,
         None => begin(worker, pod, local, pool, address).await?,
@@ -149,7 +144,7 @@ pub(in crate::dataplane) async fn acquire(
         return Err(error);
     }
     let permit = pending
-        .into_request(&members.breaker, clock::now())
+        .into_request(&local.members().breaker, clock::now())
         .map_err(|_| Error::RequestOverflow)?;
     Ok((stream, permit))
 }
