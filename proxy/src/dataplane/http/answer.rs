@@ -333,7 +333,7 @@ impl Incomplete<'_> {
         {
             mirror::send(self.downstream, forward, &message);
         }
-        let forward = Forward {
+        let mut forward = Forward {
             downstream: self.downstream,
             upstream,
             message,

@@ -62,12 +62,11 @@ impl Deadline {
     pub(super) async fn run<T>(
         &mut self,
         connected: &Cell<bool>,
-        work: impl Future<Output = T>,
+        mut work: Pin<&mut impl Future<Output = T>>,
     ) -> First<T> {
         if self.limits.request.is_none() && self.limits.attempt.is_none() {
             return First::Done(work.await);
         }
-        let mut work = pin!(work);
         let mut began = None;
         std::future::poll_fn(|cx| {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
@@ -98,7 +97,7 @@ impl Deadline {
 
     /// Waits for `wait`; false where the request's limit came first.
     pub(super) async fn pause(&mut self, wait: Duration) -> bool {
-        let pause = tokio::time::sleep(wait);
+        let pause = pin!(tokio::time::sleep(wait));
         matches!(self.run(&Cell::new(false), pause).await, First::Done(()))
     }
 

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -47,7 +48,7 @@ pub(super) struct Forward<'a> {
 
 impl Forward<'_> {
     /// Sends it until an answer is good enough or no attempt is left.
-    pub(super) async fn send(mut self, exchange: &mut Exchange) -> Result<Answer, Error> {
+    pub(super) async fn send(&mut self, exchange: &mut Exchange) -> Result<Answer, Error> {
         let mut attempts = Attempts::new(self.retry);
         let upload = self.message.upload().cloned();
         if let Some(upload) = upload.as_ref().filter(|_| attempts.may_retry()) {
@@ -123,8 +124,11 @@ impl Forward<'_> {
             tried_priorities: tried.left_out,
             connected: &connected,
         };
-        let sending = attempt.send(exchange, &self.message);
-        let result = match deadline.run(&connected, sending).await {
+        let first = {
+            let sending = pin!(attempt.send(exchange, &self.message));
+            deadline.run(&connected, sending).await
+        };
+        let result = match first {
             First::Done(result) => result,
             First::Request => Err(self.timed_out(exchange).into()),
             First::Attempt => {
@@ -161,7 +165,7 @@ impl Forward<'_> {
     }
 
     fn take(
-        mut self,
+        &mut self,
         exchange: &mut Exchange,
         response: Response<Incoming>,
         deadline: Deadline,
