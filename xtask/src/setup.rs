@@ -78,10 +78,14 @@ pub(crate) fn build(release: bool) -> Result<PathBuf> {
     let mut command = cargo();
     command.args(["build", "--package", "aquifer", "--bin", "aquifer"]);
     let profile = if release {
-        command.arg("--release");
-        "release"
+        // Linked statically, as in the image. With a target of its own: build scripts and macros,
+        // which can't be static, are built without these flags.
+        let host = host()?;
+        command.args(["--release", "--target", &host]);
+        command.env("RUSTFLAGS", "-C target-feature=+crt-static");
+        format!("{host}/release")
     } else {
-        "debug"
+        "debug".to_owned()
     };
     println!("building aquifer ({profile}) …");
     anyhow::ensure!(
@@ -90,6 +94,17 @@ pub(crate) fn build(release: bool) -> Result<PathBuf> {
     );
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
     Ok(target.join(profile).join("aquifer"))
+}
+
+/// The target that this machine is.
+fn host() -> Result<String> {
+    let mut command = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    let told = command.arg("-vV").output().context("run rustc")?;
+    let told = String::from_utf8_lossy(&told.stdout);
+    let host = told.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host
+        .context("rustc does not say what it builds for")?
+        .to_owned())
 }
 
 /// `cargo`, in the repository.

@@ -21,6 +21,8 @@ pub(super) enum Contender {
     Nginx,
     /// This project, one hop: the client's sockets are captured, the backend is not in the mesh.
     Aquifer,
+    /// This project, one hop, with the policies of [`Self::EnvoyMesh`].
+    AquiferMesh,
     /// This project, two hops on the one proxy core: both ends are in the mesh.
     AquiferBoth,
 }
@@ -47,12 +49,13 @@ const LISTEN2: u16 = 18081;
 
 impl Contender {
     /// All of them; the first is what the others are compared with.
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Envoy,
         Self::EnvoyMesh,
         Self::Haproxy,
         Self::Nginx,
         Self::Aquifer,
+        Self::AquiferMesh,
         Self::AquiferBoth,
     ];
 
@@ -64,13 +67,14 @@ impl Contender {
             Self::Haproxy => "haproxy",
             Self::Nginx => "nginx",
             Self::Aquifer => "aquifer",
+            Self::AquiferMesh => "aquifer-mesh",
             Self::AquiferBoth => "aquifer-both",
         }
     }
 
     /// True for this project's own.
     pub(super) fn is_ours(self) -> bool {
-        matches!(self, Self::Aquifer | Self::AquiferBoth)
+        matches!(self, Self::Aquifer | Self::AquiferMesh | Self::AquiferBoth)
     }
 
     /// Starts it on the proxy's core and waits until it answers.
@@ -99,8 +103,12 @@ impl Contender {
                     ..peer(process)
                 }
             }
-            Self::Aquifer | Self::AquiferBoth => {
-                let config = field.mesh(self == Self::AquiferBoth);
+            Self::Aquifer | Self::AquiferMesh | Self::AquiferBoth => {
+                let config = match self {
+                    Self::AquiferMesh => &field.policies,
+                    Self::AquiferBoth => &field.both,
+                    _ => &field.one_hop,
+                };
                 let start = Proxy::on(&field.lab, config)
                     .binary(field.aquifer.clone().context("it was not built")?)
                     // Like with like: no contender writes an access log.

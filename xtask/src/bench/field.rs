@@ -16,8 +16,12 @@ pub(super) struct Field {
     pub(super) aquifer: Option<PathBuf>,
     /// Envoy.
     pub(super) envoy: PathBuf,
-    one_hop: Config,
-    both: Config,
+    /// The backend is not in the mesh.
+    pub(super) one_hop: Config,
+    /// Likewise, with a mesh's policies.
+    pub(super) policies: Config,
+    /// The backend is in the mesh.
+    pub(super) both: Config,
     _backend: Child,
     /// Where the load runs and the peers listen.
     pub(super) client: Pod,
@@ -69,12 +73,16 @@ impl Field {
                 &[("app", "backend")],
             );
         let labels = [("app", "backend")];
-        let one_hop = Config::new(&manifests.clone().stranger(&server, &labels))?;
+        let stranger = manifests.clone().stranger(&server, &labels);
+        let one_hop = Config::new(&stranger)?;
+        let policies = include_str!("../../peers/aquifer-mesh.yaml");
+        let policies = Config::new(&stranger.yaml(policies))?;
         let both = Config::new(&manifests.pod(&server, &labels))?;
         Ok(Self {
             aquifer,
             envoy,
             one_hop,
+            policies,
             both,
             _backend: backend,
             client,
@@ -84,10 +92,5 @@ impl Field {
             service,
             lab,
         })
-    }
-
-    /// The configuration of this project's proxy, with the backend in the mesh or not.
-    pub(super) fn mesh(&self, both: bool) -> &Config {
-        if both { &self.both } else { &self.one_hop }
     }
 }

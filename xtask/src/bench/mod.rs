@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     /// Seconds of each load in each round
     #[arg(long, default_value_t = 6)]
     seconds: u32,
-    /// Only these contenders: envoy, envoy-mesh, haproxy, nginx, aquifer, aquifer-both
+    /// Only these contenders: envoy, envoy-mesh, haproxy, nginx, aquifer, aquifer-mesh, aquifer-both
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }

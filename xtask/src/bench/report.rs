@@ -115,9 +115,10 @@ impl Measured {
 
     /// What was to be reached, and whether it was.
     fn goals(&self) -> String {
-        let ratio =
-            |load| Some(self.cpu(Contender::Aquifer, load)? / self.cpu(Contender::Envoy, load)?);
-        let p99 = || Some(self.p99(Contender::Aquifer)? / self.p99(Contender::Envoy)?);
+        use Contender::{Aquifer, AquiferMesh, Envoy, EnvoyMesh};
+        let cpu = |own, other, load| Some(self.cpu(own, load)? / self.cpu(other, load)?);
+        let ratio = |load| cpu(Aquifer, Envoy, load);
+        let p99 = |own, other| Some(self.p99(own)? / self.p99(other)?);
         let goals = [
             (
                 "CPU at 32 keep-alive connections, of Envoy's",
@@ -134,8 +135,22 @@ impl Measured {
                 0.5,
                 ratio(Load::Large),
             ),
-            ("p99 at 32 keep-alive connections, of Envoy's", 0.5, p99()),
-            ("idle memory in MiB", 12.0, self.idle(Contender::Aquifer)),
+            (
+                "p99 at 32 keep-alive connections, of Envoy's",
+                0.5,
+                p99(Aquifer, Envoy),
+            ),
+            (
+                "CPU at 32 keep-alive connections with a mesh's policies, of Envoy's with the same",
+                0.38,
+                cpu(AquiferMesh, EnvoyMesh, Load::Keepalive),
+            ),
+            (
+                "p99 with a mesh's policies, of Envoy's with the same",
+                0.5,
+                p99(AquiferMesh, EnvoyMesh),
+            ),
+            ("idle memory in MiB", 12.0, self.idle(Aquifer)),
         ];
         let mut text = String::from("\nGoals:\n\n");
         for (what, most, reached) in goals {
