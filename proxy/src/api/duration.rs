@@ -154,7 +154,7 @@ pub(super) fn check_or_zero(value: Option<Duration>, field: &str, findings: &mut
 }
 
 fn check_whole_millis(value: Duration, field: &str, findings: &mut Vec<Finding>) {
-    if value.subsec_nanos() % 1_000_000 != 0 {
+    if !value.subsec_nanos().is_multiple_of(1_000_000) {
         findings.push(Finding::error(field, "is finer than a millisecond"));
     }
 }

@@ -16,6 +16,9 @@ use crate::types::{ClusterName, Hostname, Protocol};
 /// The annotation of a Service or a Namespace that asks for a traffic distribution.
 const DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 
+/// What callers in a namespace have in the place of a cluster.
+type Private = (Arc<str>, ClusterName, Variants);
+
 /// The clusters of one service, and out of what they were made.
 #[derive(Debug)]
 pub(super) struct KeptClusters {
@@ -24,7 +27,7 @@ pub(super) struct KeptClusters {
     rules: Vec<Arc<DestinationRule>>,
     inputs: Vec<Input>,
     clusters: Vec<Arc<Cluster>>,
-    private: Vec<(Arc<str>, ClusterName, Variants)>,
+    private: Vec<Private>,
 }
 
 impl KeptClusters {
@@ -109,7 +112,7 @@ impl Compiler {
         pods: &Index<'_>,
         world: &World<'_>,
         before: Option<&KeptClusters>,
-    ) -> (Vec<Arc<Cluster>>, Vec<(Arc<str>, ClusterName, Variants)>) {
+    ) -> (Vec<Arc<Cluster>>, Vec<Private>) {
         let own = &*service.metadata.namespace;
         let rules = &world.destination_rules;
         let public = subset::effective(rules, hostname, own, Client::Any);
@@ -179,10 +182,7 @@ impl Compiler {
 }
 
 /// Takes over the clusters of the time before that say the same.
-fn keep_variants(
-    now: &mut [(Arc<str>, ClusterName, Variants)],
-    before: &[(Arc<str>, ClusterName, Variants)],
-) {
+fn keep_variants(now: &mut [Private], before: &[Private]) {
     for (client, name, variants) in now {
         let mut before = before.iter();
         let Some((.., before)) = before.find(|(c, n, _)| c == client && n == name) else {

@@ -81,10 +81,7 @@ pub(super) fn kind(protocol: Protocol) -> Option<L4Kind> {
     }
 }
 
-fn templates<'a>(
-    routes: &'a [Arc<Routes>],
-    kind: L4Kind,
-) -> impl Iterator<Item = (&'a Routes, &'a L4Template)> {
+fn templates(routes: &[Arc<Routes>], kind: L4Kind) -> impl Iterator<Item = (&Routes, &L4Template)> {
     routes.iter().flat_map(move |one| {
         let rules = one.l4.iter().filter(move |rule| rule.kind == kind);
         rules.map(|rule| (&**one, rule))

@@ -29,16 +29,17 @@ const LISTS: usize = 48;
 /// A block: the rule's place and its own, in the order in which they are tried.
 type Entry = (u32, u32);
 
-type Map<K, V> = HashMap<K, V, RandomState>;
+/// Blocks by the value that they ask for.
+type Values = HashMap<Box<[u8]>, Box<[Entry]>, RandomState>;
 
 /// An index of rules.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Index {
-    paths: Map<Box<[u8]>, Box<[Entry]>>,
+    paths: Values,
     /// Sorted by their text.
     prefixes: Box<[Prefix]>,
-    headers: Vec<(HeaderName, Map<Box<[u8]>, Box<[Entry]>>)>,
-    queries: Vec<(Box<str>, Map<Box<[u8]>, Box<[Entry]>>)>,
+    headers: Vec<(HeaderName, Values)>,
+    queries: Vec<(Box<str>, Values)>,
     /// Blocks that ask for nothing of the kind.
     rest: Box<[Entry]>,
 }
@@ -252,13 +253,10 @@ fn parent(prefixes: &[Prefix], text: &[u8]) -> Option<u32> {
     None
 }
 
-fn of_name<N: PartialEq>(
-    all: &mut Vec<(N, Map<Box<[u8]>, Box<[Entry]>>)>,
-    name: N,
-) -> &mut Map<Box<[u8]>, Box<[Entry]>> {
+fn of_name<N: PartialEq>(all: &mut Vec<(N, Values)>, name: N) -> &mut Values {
     let at = all.iter().position(|(one, _)| *one == name);
     let at = at.unwrap_or_else(|| {
-        all.push((name, Map::default()));
+        all.push((name, Values::default()));
         all.len() - 1
     });
     &mut all[at].1

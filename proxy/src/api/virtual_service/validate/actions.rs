@@ -35,7 +35,7 @@ impl HttpRoute {
                 uri.as_ref().is_some_and(|one| one.prefix.is_some())
             };
             let all = self.matches.iter().all(|block| prefixes(&block.uri));
-            if !redirect.prefix_rewrite.is_empty() && !(all && !self.matches.is_empty()) {
+            if !redirect.prefix_rewrite.is_empty() && (self.matches.is_empty() || !all) {
                 findings.push(Finding::error(
                     format!("{field}.prefixRewrite"),
                     "needs a uri prefix in each match block: there is no prefix to be replaced",

@@ -186,7 +186,7 @@ VirtualService team/d spec.hosts[0]: no Service has the name other.example.com: 
         (
             "itself",
             "[{delegate: {name: root}}, {name: last, route: [{destination: {host: web, port: {number: 80}}}]}]".to_owned(),
-            own.clone(),
+            own,
             "VirtualService shop/root spec.http[0].delegate: VirtualService shop/root delegates to itself; this rule is left out
 VirtualService team/d spec.hosts: without hosts it is a delegate, and no VirtualService delegates to it: it has no effect",
         ),
