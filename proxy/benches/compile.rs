@@ -22,14 +22,22 @@ use tikv_jemallocator::Jemalloc;
 static ALLOCATOR: Jemalloc = Jemalloc;
 
 const SERVICES: u32 = 10_000;
+/// A single file of them all would be larger than the proxy reads.
+const FILES: u32 = 10;
 
 fn main() {
-    let text = manifests(SERVICES);
-    eprintln!("{} MiB of manifests", text.len() >> 20);
+    let texts: Vec<String> = (0..FILES).map(manifests).collect();
+    let size: usize = texts.iter().map(String::len).sum();
+    eprintln!("{} MiB of manifests", size >> 20);
     let mut store = Store::new("cluster.local");
     let mut compiler = Compiler::new("node-1", "cluster.local");
-    let all = timed("read and decode", || objects(&text));
-    timed("check", || store.update(vec![file("mesh.yaml", all)]));
+    let all: Vec<File> = timed("read and decode", || {
+        let texts = texts.iter().enumerate();
+        texts
+            .map(|(n, text)| file(&name(n), objects(text)))
+            .collect()
+    });
+    timed("check", || store.update(all));
     let before = resident();
     let compiled = timed("compile", || {
         compiler.compile(&store.objects(), clock::wall())
@@ -43,11 +51,12 @@ fn main() {
     let mut again = |name: &str, update: Option<Vec<Decoded>>| {
         let work = timed(name, || {
             if let Some(one) = update {
-                let unchanged = File {
-                    path: Path::new("mesh.yaml").into(),
+                let unchanged = (0..texts.len()).map(|n| File {
+                    path: Path::new(&name(n)).into(),
                     content: Content::Unchanged,
-                };
-                store.update(vec![unchanged, file("one.yaml", one)]);
+                });
+                let files = unchanged.chain([file("one.yaml", one)]);
+                store.update(files.collect());
             }
             compiler.compile(&store.objects(), clock::wall()).work
         });
@@ -82,6 +91,10 @@ fn resident() -> u64 {
     pages.expect("statm has numbers") * 4096
 }
 
+fn name(file: usize) -> String {
+    format!("mesh-{file}.yaml")
+}
+
 fn file(name: &str, objects: Vec<Decoded>) -> File {
     File {
         path: Path::new(name).into(),
@@ -94,14 +107,16 @@ fn objects(text: &str) -> Vec<Decoded> {
     documents.into_iter().flat_map(decode).collect()
 }
 
-fn manifests(services: u32) -> String {
+/// The manifests of one file.
+fn manifests(file: u32) -> String {
+    let count = SERVICES / FILES;
     let mut text = String::new();
     let mut add = |object: String| {
         // Writing to a String does not fail.
         let _ = writeln!(text, "---\n{object}");
     };
     let address = |n: u32| format!("{}.{}.{}", n >> 16, (n >> 8) & 255, n & 255);
-    for n in 0..services {
+    for n in file * count..(file + 1) * count {
         let metadata = format!("metadata:\n  name: svc-{n}\n  namespace: ns-{}", n % 100);
         add(format!(
             "apiVersion: v1\nkind: Service\n{metadata}\nspec:\n  clusterIP: 100.{}\n  selector:\n    app: svc-{n}\n  ports:\n  - name: http\n    port: 80\n    targetPort: 8080",

@@ -10,6 +10,7 @@ use crate::api::host::{check_export_to, check_host, is_label, overlaps};
 use crate::types::Finding;
 
 mod actions;
+mod headers;
 mod l4;
 mod policies;
 
