@@ -48,8 +48,8 @@ fn main() {
         held / u64::from(SERVICES)
     );
     drop(compiled);
-    let mut again = |name: &str, update: Option<Vec<Decoded>>| {
-        let work = timed(name, || {
+    let mut again = |what: &str, update: Option<Vec<Decoded>>| {
+        let work = timed(what, || {
             if let Some(one) = update {
                 let unchanged = (0..texts.len()).map(|n| File {
                     path: Path::new(&name(n)).into(),
