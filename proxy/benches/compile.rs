@@ -1,6 +1,7 @@
 //! How long a large mesh takes from text to snapshot, and how much it holds: 10,000 Services, each
-//! with two Pods, a VirtualService and a DestinationRule. `cargo bench -p aquifer --bench compile`;
-//! CPU time in milliseconds, and what the process holds afterwards.
+//! with a VirtualService and a DestinationRule. `cargo bench -p aquifer --bench compile`, or with
+//! `-- 2` for two Pods behind each Service; CPU time in milliseconds, and what the process holds
+//! afterwards.
 //!
 //! A plain program: what it measures takes so long that a framework would add nothing.
 
@@ -26,7 +27,9 @@ const SERVICES: u32 = 10_000;
 const FILES: u32 = 10;
 
 fn main() {
-    let texts: Vec<String> = (0..FILES).map(manifests).collect();
+    let pods = std::env::args().find_map(|text| text.parse().ok());
+    let pods = pods.unwrap_or(0);
+    let texts: Vec<String> = (0..FILES).map(|file| manifests(file, pods)).collect();
     let size: usize = texts.iter().map(String::len).sum();
     eprintln!("{} MiB of manifests", size >> 20);
     let mut store = Store::new("cluster.local");
@@ -108,7 +111,7 @@ fn objects(text: &str) -> Vec<Decoded> {
 }
 
 /// The manifests of one file.
-fn manifests(file: u32) -> String {
+fn manifests(file: u32, pods: u32) -> String {
     let count = SERVICES / FILES;
     let mut text = String::new();
     let mut add = |object: String| {
@@ -122,7 +125,7 @@ fn manifests(file: u32) -> String {
             "apiVersion: v1\nkind: Service\n{metadata}\nspec:\n  clusterIP: 100.{}\n  selector:\n    app: svc-{n}\n  ports:\n  - name: http\n    port: 80\n    targetPort: 8080",
             address(n)
         ));
-        for pod in [2 * n, 2 * n + 1] {
+        for pod in n * pods..(n + 1) * pods {
             add(format!(
                 "apiVersion: v1\nkind: Pod\nmetadata:\n  name: pod-{pod}\n  namespace: ns-{}\n  labels:\n    app: svc-{n}\n    version: v{}\nspec:\n  nodeName: node-2\nstatus:\n  podIP: 10.{}",
                 n % 100,

@@ -202,17 +202,15 @@ fn typed<T: Resource>(
     reference: &ObjectRef,
     findings: &mut Vec<Finding>,
 ) -> Option<Arc<T>> {
-    let mut track = serde_path_to_error::Track::new();
-    let mut ignored: Vec<String> = Vec::new();
-    let mut note = |path: Path<'_>| {
-        if !is_null(value, &path) {
-            ignored.push(render(&path));
-        }
-    };
-    let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
-    let result = T::deserialize(serde_ignored::Deserializer::new(tracked, &mut note));
     // Kubernetes has many fields that are no business of a proxy's; Istio's all are.
-    if schema::is_mesh_kind(&reference.kind) {
+    let result = if schema::is_mesh_kind(&reference.kind) {
+        let mut ignored: Vec<String> = Vec::new();
+        let mut note = |path: Path<'_>| {
+            if !is_null(value, &path) {
+                ignored.push(render(&path));
+            }
+        };
+        let result = T::deserialize(serde_ignored::Deserializer::new(value, &mut note));
         let unread = ignored.iter().filter(|field| !schema::is_kubernetes(field));
         for (index, field) in unread.enumerate() {
             // Past the limit nobody reads what is meant.
@@ -223,7 +221,10 @@ fn typed<T: Resource>(
             };
             findings.push(Finding::warning(field.as_str(), message));
         }
-    }
+        result
+    } else {
+        T::deserialize(value)
+    };
     match result {
         Ok(mut object) => {
             object.metadata().namespace = Arc::clone(&reference.namespace);
@@ -231,9 +232,15 @@ fn typed<T: Resource>(
             Some(Arc::new(object))
         }
         Err(error) => {
+            // Read once more to know where: keeping the path costs as much as all the rest, and
+            // mistakes are rare.
+            let mut track = serde_path_to_error::Track::new();
+            let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
+            let again = T::deserialize(tracked).err();
             let path = track.path().to_string();
             let field = if path == "." { String::new() } else { path };
-            findings.push(Finding::error(field, error.to_string()));
+            let message = again.unwrap_or(error).to_string();
+            findings.push(Finding::error(field, message));
             None
         }
     }

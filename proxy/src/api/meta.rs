@@ -19,7 +19,7 @@ pub struct Metadata {
     pub namespace: Arc<str>,
     /// `metadata.labels`.
     #[serde(default, deserialize_with = "or_default")]
-    pub labels: BTreeMap<String, String>,
+    pub labels: Arc<BTreeMap<String, String>>,
     /// `metadata.annotations`.
     #[serde(default, deserialize_with = "or_default")]
     pub annotations: BTreeMap<String, String>,

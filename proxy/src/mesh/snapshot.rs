@@ -1,10 +1,10 @@
 //! The mesh at one moment. Immutable: a change makes a new one.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use arrayvec::ArrayString;
+use foldhash::HashMap;
 
 use super::{
     Cluster, Forward, L4Table, RouteTable, Service, ServicePort, VirtualHosts, Workload,

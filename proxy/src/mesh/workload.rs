@@ -18,7 +18,7 @@ pub struct Workload {
     /// `metadata.namespace`.
     pub namespace: Arc<str>,
     /// `metadata.labels`.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Arc<BTreeMap<String, String>>,
     /// `spec.serviceAccountName`, `default` where absent.
     pub service_account: Arc<str>,
     /// `status.podIPs` (or `podIP`). Never empty for an enrolled pod.

@@ -1,7 +1,8 @@
 //! Rows out of a snapshot made by hand.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use super::*;
 use crate::mesh::{Destination, Endpoint, Forward, Rule, Variants};
@@ -85,14 +86,14 @@ fn snapshot() -> Snapshot {
         others: Some(None),
         ..Variants::default()
     };
-    let hidden = HashMap::from([(ClusterName::outbound(80, Some("v2"), &host()), none)]);
+    let hidden = HashMap::from_iter([(ClusterName::outbound(80, Some("v2"), &host()), none)]);
     Snapshot {
-        services: HashMap::from([(host(), service)]),
+        services: HashMap::from_iter([(host(), service)]),
         clusters: clusters
             .into_iter()
             .map(|one| (one.name.clone(), one))
             .collect(),
-        private_clusters: HashMap::from([("other".into(), hidden)]),
+        private_clusters: HashMap::from_iter([("other".into(), hidden)]),
         ..Snapshot::default()
     }
 }

@@ -1,8 +1,9 @@
 //! Who owns which address.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::endpoint::{Index, Member};
 use super::{Build, reference};

@@ -1,10 +1,12 @@
 //! The addresses that answer for a service's port: out of EndpointSlices, or out of the Pods that
 //! the service selects.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
+
+use foldhash::HashMap;
 
 use super::locality;
 use crate::api::service::{ServicePort, SliceEndpoint, TargetPort};
@@ -71,7 +73,7 @@ impl<'a> Index<'a> {
             for address in &workload.addresses {
                 index.by_address.entry(*address).or_insert(at);
             }
-            for (label, value) in &workload.labels {
+            for (label, value) in workload.labels.iter() {
                 let key = (namespace, label.as_str(), value.as_str());
                 index.by_label.entry(key).or_default().push(at);
             }

@@ -22,9 +22,10 @@ mod visibility;
 mod workload;
 mod world;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use self::cluster::KeptClusters;
 use self::endpoint::Index;

@@ -1,8 +1,9 @@
 //! All Pods as workloads; those that did not change are taken over.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::endpoint::Member;
 use super::{Build, Compiler, locality, reference, workload};

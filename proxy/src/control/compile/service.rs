@@ -42,7 +42,11 @@ impl Compiler {
                 let before = before.and_then(|one| one.port(port.port));
                 let cluster = match before {
                     Some(before) => before.cluster.clone(),
-                    None => ClusterName::outbound(port.port, None, hostname),
+                    None => {
+                        let name = ClusterName::outbound(port.port, None, hostname);
+                        let known = build.clusters.get(&name);
+                        known.map_or(name, |cluster| cluster.name.clone())
+                    }
                 };
                 let mut table = |routes: Option<&Arc<Routes>>| match routes {
                     Some(routes) => self.table(routes, port.port, world, build),
@@ -124,7 +128,13 @@ impl Compiler {
             Some(before) => Arc::clone(&before.table),
             None => {
                 build.work.tables += 1;
-                let clusters = route::clusters(routes, port, world);
+                // Whoever names a cluster that there is shares its name.
+                let clusters = route::clusters(routes, port, world).into_iter();
+                let known = |name: ClusterName| match build.clusters.get(&name) {
+                    Some(cluster) => cluster.name.clone(),
+                    None => name,
+                };
+                let clusters: Vec<ClusterName> = clusters.map(known).collect();
                 Arc::new(route::table(routes, port, &clusters))
             }
         };

@@ -1,7 +1,9 @@
 //! Who sees a VirtualService or a DestinationRule (`exportTo`), and which of them is for a host.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use crate::types::Hostname;
 

@@ -58,7 +58,7 @@ pub(super) fn compile(
     Workload {
         name: Arc::clone(&metadata.name),
         namespace: Arc::clone(&metadata.namespace),
-        labels: metadata.labels.clone(),
+        labels: Arc::clone(&metadata.labels),
         service_account: pod
             .spec
             .service_account_name

@@ -1,7 +1,9 @@
 //! What the objects say, by what it is looked up by.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::rules::{Routes, delegate};
 use super::{Compiler, l4, route, subset};
