@@ -190,6 +190,16 @@ fn one_clear_finding_for_each_mistake() {
             "error spec.http[0].redirect@7: a rule can't have both redirect and route",
         ),
         (
+            "statistics that nobody keeps",
+            "hosts: [web]\nhttp:\n- match: [{statPrefix: a}]\n  route: [{destination: {host: web}}]",
+            "warning spec.http[0].match[0].statPrefix@7: read, but not in force yet: it has no effect",
+        ),
+        (
+            "a timeout of nothing",
+            "hosts: [web]\nhttp:\n- redirect: {uri: /}\n  timeout: 1s",
+            "warning spec.http[0].timeout@8: has no effect: the rule forwards nothing",
+        ),
+        (
             "an unknown field",
             "hosts: [web]\nhttp:\n- tiemout: 1s\n  route: [{destination: {host: web}}]",
             "warning spec.http[0].tiemout@7: unknown field: it has no effect; is timeout meant?",
@@ -296,6 +306,26 @@ fn other_kinds_say_what_is_wrong_too() {
             "a subset without a name",
             "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: a}, spec: {host: a, subsets: [{labels: {}}]}}",
             "error spec.subsets[0].name@1: a subset needs a name",
+        ),
+        (
+            "TLS to the upstream",
+            "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: a}, spec: {host: a, trafficPolicy: {tls: {mode: SIMPLE}}}}",
+            "warning spec.trafficPolicy.tls@1: read, but not in force yet: it has no effect",
+        ),
+        (
+            "TLS without a mode",
+            "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: a}, spec: {host: a, trafficPolicy: {tls: {credentialName: a}}}}",
+            "warning spec.trafficPolicy.tls@1: has no effect without a mode: DISABLE, plain text, is the default",
+        ),
+        (
+            "a tunnel",
+            "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: a}, spec: {host: a, trafficPolicy: {tunnel: {targetHost: a, targetPort: 1}}}}",
+            "warning spec.trafficPolicy.tunnel@1: read, but not in force yet: it has no effect",
+        ),
+        (
+            "the PROXY protocol",
+            "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: a}, spec: {host: a, trafficPolicy: {proxyProtocol: {version: V2}}}}",
+            "warning spec.trafficPolicy.proxyProtocol@1: read, but not in force yet: it has no effect",
         ),
         (
             "what Kubernetes adds",

@@ -55,6 +55,11 @@ impl Tls {
         // Plain text is what there is.
         if self.mode != TlsMode::Disable {
             findings.push(Finding::warning(field, NOT_IN_FORCE));
+        } else if *self != Self::default() {
+            findings.push(Finding::warning(
+                field,
+                "has no effect without a mode: DISABLE, plain text, is the default",
+            ));
         }
     }
 }

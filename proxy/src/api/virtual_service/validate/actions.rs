@@ -28,6 +28,18 @@ impl HttpRoute {
                 ));
             }
         }
+        let unused = [
+            ("timeout", self.timeout.is_some()),
+            ("retries", self.retries.is_some()),
+        ];
+        for (other, given) in unused {
+            if given && action != "delegate" {
+                findings.push(Finding::warning(
+                    format!("{field}.{other}"),
+                    "has no effect: the rule forwards nothing",
+                ));
+            }
+        }
         let field = format!("{field}.{action}");
         if let Some(redirect) = &self.redirect {
             redirect.validate(&field, findings);
