@@ -20,14 +20,14 @@ async fn aquifer_does_what_envoy_does() -> Result<()> {
     let mut scenarios = table::all();
     if !wanted.is_empty() {
         let named = |name: &str| wanted.split(' ').any(|start| name.starts_with(start));
-        scenarios.retain(|scenario| named(scenario.name));
+        scenarios.retain(|scenario| named(&scenario.name));
     }
     let list = include_str!("../envoy-differences.md");
     let mut listed = Listed::parse(list)?;
     let count = scenarios.len();
     let (mut report, mut awaiting) = (Vec::<String>::new(), Vec::<String>::new());
     for verdict in suite::run(&envoy, scenarios).await? {
-        let name = verdict.name;
+        let name = verdict.name.as_str();
         for wrong in &verdict.unmeant {
             report.push(format!("{name}: Envoy does not do what is meant: {wrong}"));
         }
@@ -62,7 +62,10 @@ async fn aquifer_does_what_envoy_does() -> Result<()> {
 
 #[test]
 fn names_are_unique_and_fit_a_service() {
-    let mut names: Vec<_> = table::all().iter().map(|scenario| scenario.name).collect();
+    let mut names: Vec<_> = table::all()
+        .iter()
+        .map(|scenario| scenario.name.clone())
+        .collect();
     names.sort_unstable();
     for pair in names.windows(2) {
         assert_ne!(pair[0], pair[1]);

@@ -148,7 +148,8 @@ impl Client {
     async fn bytes(&self, ask: &Ask, number: usize) -> Result<Outcome> {
         let begun = clock::now();
         let mut stream = self.pod.netns.connect(self.to).await?;
-        let mut outcome = Outcome::new(stream.local_addr()?.to_string());
+        let socket = stream.local_addr().context("the client's address")?;
+        let mut outcome = Outcome::new(socket.to_string());
         let sent = ask.path(number) + "\n";
         let exchange = async {
             stream.write_all(sent.as_bytes()).await?;
@@ -266,8 +267,8 @@ fn build(
     cookies: &[String],
 ) -> Result<Request<client::Body>> {
     let given = ask.headers.iter().find(|(name, _)| name == "host");
-    let host = given.map_or(host, |(_, host)| host);
-    let mut request = client::request(&ask.method, host, &ask.path(number));
+    let host = given.map_or(host.to_owned(), |(_, given)| given.replace('@', host));
+    let mut request = client::request(&ask.method, &host, &ask.path(number));
     if !ask.headers.iter().any(|(name, _)| name == "x-request-id") {
         request = request.header("x-request-id", id);
     }

@@ -141,7 +141,11 @@ fn facets(scenario: &Scenario, step: &Step, seen: Observed, client: Ipv4Addr) ->
     if step.ask.at_once {
         return facets;
     }
-    for attempt in &seen.attempts {
+    let mut attempts = seen.attempts;
+    if !scenario.compare.order {
+        attempts.sort_by_key(|one| one.endpoint);
+    }
+    for attempt in &attempts {
         add(
             "request line",
             &format!("{} {} {}", attempt.method, attempt.path, attempt.version),

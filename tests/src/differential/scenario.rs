@@ -14,7 +14,7 @@ use super::{
 #[derive(Clone, Debug)]
 pub struct Scenario {
     /// Its name, which is also the name of its Service.
-    pub name: &'static str,
+    pub name: String,
     /// `http` of its VirtualService, as YAML; empty where it has none. `@` stands for the Service's
     /// name.
     pub http: String,
@@ -87,6 +87,8 @@ impl Endpoints {
 /// How far two observations must agree.
 #[derive(Clone, Copy, Debug)]
 pub struct Compare {
+    /// In which order attempts came; otherwise only which there were.
+    pub order: bool,
     /// Which endpoint an attempt went to; otherwise only to how many different ones.
     pub endpoint: bool,
     /// How long an answer took.
@@ -101,6 +103,7 @@ pub struct Compare {
 impl Default for Compare {
     fn default() -> Self {
         Self {
+            order: true,
             endpoint: true,
             time: false,
             connections: false,
@@ -111,14 +114,10 @@ impl Default for Compare {
 
 /// A scenario with this `http`. `TO`, `V1`, `V2`, `V3` in it stand for the Service, or a subset of
 /// it, as the destination.
-pub fn http(name: &'static str, http: &str) -> Scenario {
-    let http = http
-        .replace("TO", "route: [{destination: {host: @}}]")
-        .replace("V1", "destination: {host: @, subset: v1}")
-        .replace("V2", "destination: {host: @, subset: v2}")
-        .replace("V3", "destination: {host: @, subset: v3}");
+pub fn http(name: impl Into<String>, http: &str) -> Scenario {
+    let http = expanded(http);
     Scenario {
-        name,
+        name: name.into(),
         http: if http.is_empty() {
             http
         } else {
@@ -136,13 +135,32 @@ pub fn http(name: &'static str, http: &str) -> Scenario {
     }
 }
 
+/// Puts destinations in the places of the words that stand for them.
+fn expanded(http: &str) -> String {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let mut out = String::new();
+    for part in http.split_inclusive(|c| !is_word(c)) {
+        let word = part.trim_end_matches(|c| !is_word(c));
+        let meant = match word {
+            "TO" => "route: [{destination: {host: @}}]".to_owned(),
+            "V1" | "V2" | "V3" => {
+                format!("destination: {{host: @, subset: v{}}}", &word[1..])
+            }
+            _ => word.to_owned(),
+        };
+        out += &meant;
+        out += &part[word.len()..];
+    }
+    out
+}
+
 /// A scenario with this `trafficPolicy` and no VirtualService.
-pub fn policy(name: &'static str, policy: &str) -> Scenario {
+pub fn policy(name: impl Into<String>, policy: &str) -> Scenario {
     http(name, "").policy(policy)
 }
 
 /// A scenario with neither.
-pub fn plain(name: &'static str) -> Scenario {
+pub fn plain(name: impl Into<String>) -> Scenario {
     http(name, "")
 }
 
@@ -180,7 +198,7 @@ impl Scenario {
     /// The client asks this (see [`Ask`]), and Envoy makes that of it (see [`Expected`]).
     #[must_use]
     pub fn ask(mut self, ask: &str, expected: &str) -> Self {
-        let name = self.name;
+        let name = &self.name;
         let ask = Ask::parse(ask).unwrap_or_else(|error| panic!("{name}: `{ask}`: {error}"));
         let expected = Expected::parse(expected)
             .unwrap_or_else(|error| panic!("{name}: `{expected}`: {error}"));
@@ -213,6 +231,13 @@ impl Scenario {
     #[must_use]
     pub fn any_endpoint(mut self) -> Self {
         self.compare.endpoint = false;
+        self
+    }
+
+    /// The order of attempts is left to chance.
+    #[must_use]
+    pub fn unordered(mut self) -> Self {
+        self.compare.order = false;
         self
     }
 

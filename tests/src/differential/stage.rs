@@ -70,7 +70,7 @@ impl Play {
 
     fn new(scenario: &Arc<Scenario>, copy: usize, number: u16) -> Result<Self> {
         let name = match copy {
-            0 => scenario.name.to_owned(),
+            0 => scenario.name.clone(),
             copy => format!("{}-{copy}", scenario.name),
         };
         let read = |text: &str| -> Result<Value> {

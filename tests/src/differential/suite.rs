@@ -24,7 +24,7 @@ const COPIES: usize = 2;
 #[derive(Clone, Debug)]
 pub struct Verdict {
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// Why it compares nothing: what Envoy did instead of what was meant.
     pub unmeant: Vec<String>,
     /// What differs.
@@ -65,10 +65,15 @@ async fn play_all(stage: &Arc<Stage>, plays: &[Play]) -> Result<Vec<(Observation
         let (stage, play, room) = (stage.clone(), play.clone(), room.clone());
         tasks.spawn(async move {
             let _room = room.acquire_owned().await?;
+            let begun = crate::clock::now();
             let both = tokio::join!(
                 stage.play(&play, Side::Envoy),
                 stage.play(&play, Side::Aquifer)
             );
+            #[allow(clippy::print_stderr, reason = "x")]
+            {
+                eprintln!("TOOK {:?} {}", begun.elapsed(), play.scenario.name);
+            }
             anyhow::Ok((at, both.0?, both.1?))
         });
     }
@@ -103,7 +108,7 @@ fn judge(stage: &Stage, play: &Play, theirs: &Observation, ours: &Observation) -
     };
     let (envoy, aquifer) = (sight(theirs, Side::Envoy), sight(ours, Side::Aquifer));
     Verdict {
-        name: scenario.name,
+        name: scenario.name.clone(),
         unmeant: unmeant.collect(),
         differences: compare::differences(scenario, envoy, aquifer),
     }

@@ -96,12 +96,25 @@ fn compact(groups: &mut [Value]) {
 
 /// Whether a pattern such as `r1/*` covers a locality.
 fn covers(pattern: &str, locality: &str) -> bool {
-    match pattern
-        .strip_suffix("/*")
-        .or((pattern == "*").then_some(""))
-    {
-        Some("") => true,
-        Some(region) => locality.split('/').next() == Some(region),
-        None => pattern == locality,
+    let mut parts = locality.split('/');
+    pattern
+        .split('/')
+        .all(|part| part == "*" || parts.next() == Some(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::covers;
+
+    #[test]
+    fn patterns_cover_localities() {
+        for (pattern, covered) in [
+            ("*", true),
+            ("r1/*", true),
+            ("r1/z1/*", true),
+            ("r1/z2", false),
+        ] {
+            assert_eq!(covers(pattern, "r1/z1"), covered, "{pattern}");
+        }
     }
 }

@@ -1,11 +1,43 @@
-//! The scenarios, a table for each subject.
+//! The scenarios, a table for each subject. `@` is the Service; `TO`, `V1`, `V2`, `V3` destinations.
 
 use super::scenario::Scenario;
 
+mod balancing;
+mod cors;
+mod faults;
+mod grpc;
+mod headers;
+mod limits;
 mod matching;
+mod mirrors;
+mod outliers;
+mod paths;
+mod protocols;
+mod redirects;
+mod replies;
 mod retries;
+mod tcp;
+mod timeouts;
 
 /// All of them.
 pub fn all() -> Vec<Scenario> {
-    [matching::table(), retries::table()].concat()
+    [
+        matching::table(),
+        redirects::table(),
+        paths::table(),
+        headers::table(),
+        cors::table(),
+        timeouts::table(),
+        retries::table(),
+        faults::table(),
+        mirrors::table(),
+        balancing::table(),
+        limits::table(),
+        outliers::table(),
+        grpc::table(),
+        protocols::table(),
+        replies::table(),
+        tcp::table(),
+    ]
+    .concat()
 }
