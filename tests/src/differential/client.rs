@@ -147,11 +147,13 @@ impl Client {
     /// Sends bytes and reads until as many came back after the first line, or the end.
     async fn bytes(&self, ask: &Ask, number: usize) -> Result<Outcome> {
         let begun = clock::now();
-        let mut stream = self.pod.netns.connect(self.to).await?;
-        let socket = stream.local_addr().context("the client's address")?;
-        let mut outcome = Outcome::new(socket.to_string());
+        let socket = self.pod.netns.socket(self.to.ip())?;
+        // Bound first, so that the log's entry is found also where the connection fails.
+        socket.bind(self.pod.at(0))?;
+        let mut outcome = Outcome::new(socket.local_addr()?.to_string());
         let sent = ask.path(number) + "\n";
         let exchange = async {
+            let mut stream = socket.connect(self.to).await?;
             stream.write_all(sent.as_bytes()).await?;
             while outcome.body.iter().filter(|byte| **byte == b'\n').count() < 2 {
                 if stream.read_buf(&mut outcome.body).await? == 0 {

@@ -65,15 +65,10 @@ async fn play_all(stage: &Arc<Stage>, plays: &[Play]) -> Result<Vec<(Observation
         let (stage, play, room) = (stage.clone(), play.clone(), room.clone());
         tasks.spawn(async move {
             let _room = room.acquire_owned().await?;
-            let begun = crate::clock::now();
             let both = tokio::join!(
                 stage.play(&play, Side::Envoy),
                 stage.play(&play, Side::Aquifer)
             );
-            #[allow(clippy::print_stderr, reason = "x")]
-            {
-                eprintln!("TOOK {:?} {}", begun.elapsed(), play.scenario.name);
-            }
             anyhow::Ok((at, both.0?, both.1?))
         });
     }

@@ -34,10 +34,14 @@ fn cluster(
     let name = service.cluster(subset);
     let outlier = policy.get("outlierDetection");
     let balancer = &policy["loadBalancer"];
-    let endpoints: Vec<_> = service.endpoints.iter().filter(|one| has(one)).collect();
+    // Endpoints that are not ready are told as such, unless a panic could use them.
+    let panics = outlier.and_then(|one| one["minHealthPercent"].as_u64()) > Some(0);
+    let endpoints = service.endpoints.iter();
+    let endpoints: Vec<_> = endpoints
+        .filter(|one| has(one) && (one.ready || !panics))
+        .collect();
     let mut cluster = json!({
         "name": name,
-        "alt_stat_name": format!("{name};"),
         "type": "STATIC",
         "connect_timeout": "10s",
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},

@@ -10,13 +10,13 @@ fn pool(name: &str, pool: &str) -> Scenario {
 #[rustfmt::skip]
 pub(super) fn table() -> Vec<Scenario> {
     vec![
-        pool("limit-pending", "tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1}").up("200,wait=400").ask("5& GET /", "200*2,503*3 UO x2").counts(&["upstream_rq_pending_overflow", "upstream_cx_overflow"]),
+        pool("limit-pending", "tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1}").up("200 200,wait=400").ask("GET /", "200").ask("5& GET /", "200*2,503*3 UO x2").counts(&["upstream_rq_pending_overflow", "upstream_cx_overflow"]),
         pool("limit-connections", "tcp: {maxConnections: 2}").up("200,wait=150").ask("6& GET /", "200 x6").connections(),
         pool("limit-requests", "http: {http2MaxRequests: 2}").up("200,wait=400").ask("5& GET /", "200*2,503*3 UO x2").counts(&["upstream_rq_active_overflow", "upstream_rq_pending_overflow"]),
         pool("limit-requests-http2", "http: {http2MaxRequests: 2}").http2().up("200,wait=400").ask("5& GET /", "200*2,503*3 UO x2"),
         pool("limit-overflow-reply", "http: {http2MaxRequests: 1}").up("200,wait=400").ask("3& GET /", "200*1,503*2 UO"),
         http("limit-overflow-not-retried", "{TO, retries: {attempts: 3, retryOn: '5xx,reset'}}").policy("connectionPool: {http: {http2MaxRequests: 1}}").up("200,wait=400").ask("3& GET /", "200*1,503*2 UO x1").counts(&["upstream_rq_retry"]),
-        http("limit-retries", "{TO, retries: {attempts: 3, retryOn: 5xx, backoff: 200ms}}").policy("connectionPool: {http: {maxRetries: 1}}").up("503,wait=100").ask("3& GET /", "503 x4-12").counts(&["upstream_rq_retry_overflow"]).shares(),
+        http("limit-retries", "{TO, retries: {attempts: 1, retryOn: 5xx, backoff: 200ms}}").policy("connectionPool: {http: {maxRetries: 1}}").up("503,wait=100").ask("3& GET /", "503 x4").counts(&["upstream_rq_retry_overflow"]),
         pool("limit-one-request-a-connection", "http: {maxRequestsPerConnection: 1}").ask("4x GET /", "200 x4").connections(),
         pool("limit-two-requests-a-connection", "http: {maxRequestsPerConnection: 2}").ask("6x GET /", "200 x6").connections(),
         pool("limit-requests-a-connection-http2", "http: {maxRequestsPerConnection: 2}").http2().ask("6x GET /", "200 x6").connections(),

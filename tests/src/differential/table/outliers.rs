@@ -35,8 +35,9 @@ pub(super) fn table() -> Vec<Scenario> {
         outlier("outlier-panic", "consecutive5xxErrors: 1, maxEjectionPercent: 100, minHealthPercent: 50").over(2).up("500").ask("10x GET /", "500 - x10").any_endpoint(),
         outlier("outlier-overflow-not-counted", &format!("consecutive5xxErrors: 1, {all}}}, connectionPool: {{http: {{http2MaxRequests: 1}}")).up("200,wait=300").ask("3& GET /", "200*1,503*2 UO").ask("GET /", "200 -"),
         http("outlier-timeout", "{TO, timeout: 150ms}").policy("outlierDetection: {interval: 60s, baseEjectionTime: 60s, consecutive5xxErrors: 2, maxEjectionPercent: 100}").up("200,wait=1000").ask("GET /", "504 UT").ask("GET /", "504 UT").ask("GET /", "503 UH"),
-        policy("outlier-release", "outlierDetection: {interval: 200ms, baseEjectionTime: 300ms, consecutive5xxErrors: 1, maxEjectionPercent: 100}").up("500 200").ask("GET /", "500").ask("GET /", "503 UH").ask("after=900 GET /", "200 -"),
-        policy("panic-unready", "outlierDetection: {minHealthPercent: 60}, loadBalancer: {simple: ROUND_ROBIN}").endpoints(Endpoints::Unready { of: 4, unready: 3 }).ask("20x GET /", "200 h4").any_endpoint().counts(&["lb_healthy_panic"]),
+        // Envoy merges what changes in the health of hosts within a second (`update_merge_window`).
+        policy("outlier-release", "outlierDetection: {interval: 200ms, baseEjectionTime: 300ms, consecutive5xxErrors: 1, maxEjectionPercent: 100}").up("500 200").ask("GET /", "500").ask("GET /", "503 UH").ask("after=1600 GET /", "200 -"),
+        policy("panic-not-for-unready", "outlierDetection: {minHealthPercent: 60}, loadBalancer: {simple: ROUND_ROBIN}").endpoints(Endpoints::Unready { of: 4, unready: 3 }).ask("20x GET /", "200 h1").counts(&["lb_healthy_panic"]),
         policy("panic-not-yet", "outlierDetection: {minHealthPercent: 40}, loadBalancer: {simple: ROUND_ROBIN}").endpoints(Endpoints::Unready { of: 4, unready: 2 }).ask("20x GET /", "200 h2").any_endpoint(),
     ]
 }
