@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-/// A set of flags, written in Envoy's order and joined by commas.
+/// A set of flags, joined by commas. Envoy 1.40 writes them in the order in which they came up; this is
+/// that order for those that come together: a fault first, then why nothing more was tried, then what
+/// the last attempt met.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ResponseFlags(u32);
 
@@ -18,21 +20,21 @@ macro_rules! flags {
 }
 
 flags! {
-    NO_HEALTHY_UPSTREAM = 0, "UH", "No usable endpoint.";
-    CONNECTION_FAILURE = 1, "UF", "The connection to the upstream failed.";
+    DELAY_INJECTED = 0, "DI", "A fault delayed the request.";
+    FAULT_INJECTED = 1, "FI", "A fault aborted the request.";
     OVERFLOW = 2, "UO", "A circuit breaker was full.";
-    NO_ROUTE = 3, "NR", "No rule matched.";
-    RETRY_LIMIT = 4, "URX", "Every retry was used up.";
-    NO_CLUSTER = 5, "NC", "The rule names a cluster that does not exist.";
-    UPSTREAM_TIMEOUT = 6, "UT", "The upstream took too long.";
-    LOCAL_RESET = 7, "LR", "The proxy reset the connection.";
-    UPSTREAM_RESET = 8, "UR", "The upstream reset the stream.";
-    UPSTREAM_CLOSED = 9, "UC", "The upstream closed the connection.";
-    DOWNSTREAM_CLOSED = 10, "DC", "The client went away.";
-    DOWNSTREAM_PROTOCOL = 11, "DPE", "The client broke its protocol.";
-    UPSTREAM_PROTOCOL = 12, "UPE", "The upstream broke its protocol.";
-    DELAY_INJECTED = 13, "DI", "A fault delayed the request.";
-    FAULT_INJECTED = 14, "FI", "A fault aborted the request.";
+    RETRY_LIMIT = 3, "URX", "Every retry was used up.";
+    NO_HEALTHY_UPSTREAM = 4, "UH", "No usable endpoint.";
+    CONNECTION_FAILURE = 5, "UF", "The connection to the upstream failed.";
+    NO_ROUTE = 6, "NR", "No rule matched.";
+    NO_CLUSTER = 7, "NC", "The rule names a cluster that does not exist.";
+    UPSTREAM_TIMEOUT = 8, "UT", "The upstream took too long.";
+    LOCAL_RESET = 9, "LR", "The proxy reset the connection.";
+    UPSTREAM_RESET = 10, "UR", "The upstream reset the stream.";
+    UPSTREAM_CLOSED = 11, "UC", "The upstream closed the connection.";
+    DOWNSTREAM_CLOSED = 12, "DC", "The client went away.";
+    DOWNSTREAM_PROTOCOL = 13, "DPE", "The client broke its protocol.";
+    UPSTREAM_PROTOCOL = 14, "UPE", "The upstream broke its protocol.";
 }
 
 impl ResponseFlags {
@@ -72,8 +74,18 @@ mod tests {
 
     #[test]
     fn flags_are_joined_in_envoys_order() {
-        let flags = ResponseFlags::NO_CLUSTER | ResponseFlags::NO_HEALTHY_UPSTREAM;
-        assert_eq!(flags.to_string(), "UH,NC");
+        for (flags, expected) in [
+            (
+                ResponseFlags::CONNECTION_FAILURE | ResponseFlags::RETRY_LIMIT,
+                "URX,UF",
+            ),
+            (
+                ResponseFlags::UPSTREAM_TIMEOUT | ResponseFlags::DELAY_INJECTED,
+                "DI,UT",
+            ),
+        ] {
+            assert_eq!(flags.to_string(), expected);
+        }
         assert_eq!(ResponseFlags::NONE.to_string(), "");
     }
 }

@@ -61,7 +61,7 @@ fn route(service: &Service, rule: &Value, block: &Value) -> Option<Value> {
     } else if !gateways.iter().any(|gateway| *gateway == "mesh") {
         return None;
     }
-    let mut name = text(&rule["name"]).to_owned();
+    let mut name = rule["name"].as_str().unwrap_or("default").to_owned();
     if let Some(block) = block["name"].as_str() {
         name = format!("{name}.{block}");
     }

@@ -27,7 +27,7 @@ pub(super) fn table() -> Vec<Scenario> {
         outlier("outlier-connect", &format!("consecutive5xxErrors: 3, {all}")).up("refuse").ask("GET /", "503 URX,UF").ask("GET /", "503 UH").counts(&["outlier_detection.ejections_enforced_consecutive_5xx"]),
         outlier("outlier-reset", &format!("consecutive5xxErrors: 2, {all}")).up("reset").ask("4x GET /", "503 UH x2"),
         outlier("outlier-one-of-two", &format!("consecutive5xxErrors: 2, {all}")).over(2).up("0= 500; 200").ask("30x GET /", "500*2,200*28").any_endpoint(),
-        outlier("outlier-split-local", &format!("splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 2, consecutive5xxErrors: 1, {all}")).up("refuse").ask("GET /", "503 URX,UF").ask("GET /", "503 UH").counts(&["outlier_detection.ejections_enforced_consecutive_local_origin_failure"]),
+        outlier("outlier-split-local", &format!("splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 2, consecutive5xxErrors: 1, {all}")).up("refuse").ask("GET /", "503 UH").ask("GET /", "503 UH").counts(&["outlier_detection.ejections_enforced_consecutive_local_origin_failure"]),
         outlier("outlier-split-reset", &format!("splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 2, consecutive5xxErrors: 1, {all}")).up("reset").ask("4x GET /", "503 UC x4"),
         outlier("outlier-split-external", &format!("splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 2, consecutive5xxErrors: 3, {all}")).up("500").ask("5x GET /", "500*3,503*2 UH x3"),
         outlier("outlier-grpc", &format!("consecutive5xxErrors: 2, {all}")).http2().up("200,h.grpc-status=13,h.content-type=application/grpc").ask("h2 4x POST / | content-type: application/grpc | =x", "200 UH x2"),

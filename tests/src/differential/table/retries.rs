@@ -65,7 +65,7 @@ pub(super) fn table() -> Vec<Scenario> {
         http("retry-codes", "{TO, retries: {attempts: 3, retryOn: '409,429,retriable-4xx'}}").up("429 409 200").ask("GET /", "200 x3"),
         http("retry-code-not-local", "{TO, retries: {attempts: 1, retryOn: '503'}}").up("refuse").ask("GET /", "503 UF x0 body~reset+reason"),
         http("retry-connect", "{TO, retries: {attempts: 2, retryOn: connect-failure}}").up("refuse").ask("GET /", "503 URX,UF x0 body~retried").counts(&["upstream_rq_retry", "upstream_cx_connect_fail"]),
-        http("retry-connect-other-host", "{TO, retries: {attempts: 3, retryOn: connect-failure}}").over(2).up("0= refuse; 200").ask("10x GET /", "200 -").any_endpoint(),
+        http("retry-connect-other-host", "{TO, retries: {attempts: 3, retryOn: connect-failure}}").over(2).up("0= refuse; 200").ask("10x GET /", "200 - h1").shares(),
         http("retry-connect-timeout", "{TO, retries: {attempts: 1, retryOn: connect-failure}}").policy("connectionPool: {tcp: {connectTimeout: 200ms}}").up("blackhole").ask("GET /", "503 URX,UF x0").timed(),
         http("retry-none", "{TO, retries: {attempts: 0}}").up("refuse").ask("GET /", "503 UF x0").counts(&["upstream_rq_retry"]),
         http("retry-attempts-missing", "{TO, retries: {}}").up("refuse").ask("GET /", "503 UF x0").counts(&["upstream_rq_retry"]),
