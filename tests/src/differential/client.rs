@@ -85,7 +85,9 @@ impl Session {
         if ask.is_tcp() || ask.upgrades() || ask.at_once {
             let one = |number: usize| {
                 let (client, ask, id) = (self.client.clone(), ask.clone(), id(number));
+                let begin = ask.apart * u32::try_from(number).unwrap_or_default();
                 async move {
+                    tokio::time::sleep(begin).await;
                     match () {
                         () if ask.is_tcp() => client.bytes(&ask, number).await,
                         () if ask.upgrades() => client.upgrade(&ask, id).await,

@@ -67,13 +67,18 @@ pub fn differences(scenario: &Scenario, envoy: Sight<'_>, aquifer: Sight<'_>) ->
                     .steps
                     .get(number)
                     .map_or(&[][..], |one| &one.replies);
-                replies
+                let took = replies
                     .iter()
-                    .map(|one| one.outcome.took.as_secs_f64() * 1e3)
-                    .collect()
+                    .map(|one| one.outcome.took.as_secs_f64() * 1e3);
+                // Of those that are under way at once, the last.
+                if step.ask.at_once {
+                    took.reduce(f64::max).into_iter().collect()
+                } else {
+                    took.collect()
+                }
             };
             for (theirs, ours) in of(envoy).into_iter().zip(of(aquifer)) {
-                // Six builds at once are no reason to fail; a limit not kept is.
+                // A machine that builds meanwhile is no reason to fail; a limit not kept is.
                 if (theirs - ours).abs() > 120.0 + 0.25 * theirs.max(ours) {
                     add("time", format!("{theirs:.0} ms"), format!("{ours:.0} ms"));
                 }
@@ -197,7 +202,9 @@ fn masked(name: &str, value: &str) -> String {
         "x-envoy-upstream-service-time" => "<milliseconds>".into(),
         // What is left of a limit: to a tenth of a second.
         "x-envoy-expected-rq-timeout-ms" => {
-            let tenths = value.parse::<u64>().map(|millis| (millis + 60) / 100);
+            let tenths = value
+                .parse::<u64>()
+                .map(|millis| ((millis + 60) / 100).max(1));
             tenths.map_or(value.into(), |tenths| format!("{tenths}00"))
         }
         "cookie" | "set-cookie" => hashes(value),

@@ -3,7 +3,7 @@
 //! `METHOD /path | name: value | …`, where a part may also be a body: `=text`, `#N` (so many bytes),
 //! `~NxMS` (chunks, so far apart), `^name: value` (a trailer), or `!MS`, after which the client goes
 //! away. `{}` in it is the number of the request, from 0. Words before the method: `h2`, `20x` (so many
-//! one after the other on one connection), `5&` (so many at once), `same` (on the connection of the step
+//! one after the other on one connection), `5&` (so many at once), `5&60` (so many, 60 ms apart), `same` (on the connection of the step
 //! before), `after=MS`, `jar` (with the cookies that were set before).
 //!
 //! Instead of a method: `UPGRADE` is a GET that asks for `websocket` and sends a word over it, `TCP`
@@ -20,6 +20,8 @@ pub struct Ask {
     pub count: usize,
     /// All at once; otherwise one after the other on one connection.
     pub at_once: bool,
+    /// How far apart those begin that are under way at once.
+    pub apart: Duration,
     /// HTTP/2.
     pub http2: bool,
     /// On the connection of the step before.
@@ -74,8 +76,9 @@ impl Ask {
                         ask.after = Duration::from_millis(millis.parse()?);
                     } else if let Some(count) = number(word, 'x') {
                         ask.count = count;
-                    } else if let Some(count) = number(word, '&') {
-                        (ask.count, ask.at_once) = (count, true);
+                    } else if let Some((count, millis)) = word.split_once('&') {
+                        (ask.count, ask.at_once) = (count.parse()?, true);
+                        ask.apart = Duration::from_millis(millis.parse().unwrap_or_default());
                     } else {
                         ask.method = word.into();
                         break;

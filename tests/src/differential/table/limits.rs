@@ -10,8 +10,8 @@ fn pool(name: &str, pool: &str) -> Scenario {
 #[rustfmt::skip]
 pub(super) fn table() -> Vec<Scenario> {
     vec![
-        pool("limit-pending", "tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1}").up("200 200,wait=400").ask("GET /", "200").ask("5& GET /", "200*2,503*3 UO x2").counts(&["upstream_rq_pending_overflow", "upstream_cx_overflow"]),
-        pool("limit-connections", "tcp: {maxConnections: 2}").up("200,wait=150").ask("6& GET /", "200 x6").connections(),
+        pool("limit-pending", "tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1}").up("200,wait=600").ask("5&80 GET /", "200*2,503*3 UO x2").counts(&["upstream_rq_pending_overflow", "upstream_cx_overflow"]),
+        pool("limit-connections", "tcp: {maxConnections: 2}").up("200,wait=300").ask("6& GET /", "200 x6").timed(),
         pool("limit-requests", "http: {http2MaxRequests: 2}").up("200,wait=400").ask("5& GET /", "200*2,503*3 UO x2").counts(&["upstream_rq_active_overflow", "upstream_rq_pending_overflow"]),
         pool("limit-requests-http2", "http: {http2MaxRequests: 2}").http2().up("200,wait=400").ask("5& GET /", "200*2,503*3 UO x2"),
         pool("limit-overflow-reply", "http: {http2MaxRequests: 1}").up("200,wait=400").ask("3& GET /", "200*1,503*2 UO"),
@@ -24,7 +24,7 @@ pub(super) fn table() -> Vec<Scenario> {
         pool("pool-idle", "http: {idleTimeout: 200ms}").ask("GET /", "200").ask("after=500 GET /", "200").connections(),
         pool("pool-idle-tcp", "tcp: {idleTimeout: 200ms}").ask("GET /", "200").ask("after=500 GET /", "200").connections(),
         pool("pool-duration", "tcp: {maxConnectionDuration: 200ms}").ask("GET /", "200").ask("after=500 GET /", "200").connections(),
-        pool("pool-http2-shares", "tcp: {maxConnections: 100}").http2().up("200,wait=200").ask("5& GET /", "200 x5").connections(),
+        pool("pool-http2-shares", "tcp: {maxConnections: 100}").http2().ask("5x GET /", "200 x5").connections(),
         pool("pool-streams", "http: {maxConcurrentStreams: 1}").http2().up("200,wait=200").ask("3& GET /", "200 x3").connections(),
         pool("connect-timeout", "tcp: {connectTimeout: 250ms}").up("blackhole").ask("GET /", "503 x0 body~connection+timeout").timed().counts(&["upstream_cx_connect_timeout"]),
         policy("retry-budget", "retryBudget: {percent: 0, minRetryConcurrency: 1}").up("200,h.grpc-status=14 200").ask("GET /", "200 x2"),
