@@ -58,8 +58,8 @@ pub struct Endpoint {
     pub weight: NonZeroU32,
     /// Where it runs; empty where that is unknown.
     pub locality: Arc<Locality>,
-    /// Whether it says that it is ready. One that is not takes part in shares and gets no traffic
-    /// but in a panic.
+    /// Whether it says that it is ready. One that is not takes part in shares and gets no traffic;
+    /// where a panic could send it some, it is not in the list.
     pub ready: bool,
     /// When it joined, where a warm-up needs to know.
     pub since: Option<SystemTime>,

@@ -11,7 +11,7 @@ use super::world::World;
 use super::{Build, Compiler};
 use crate::api::{self, DestinationRule, Namespace};
 use crate::mesh::{Cluster, Endpoint, Variants};
-use crate::types::{ClusterName, Hostname, Protocol};
+use crate::types::{ClusterName, Hostname, Percent, Protocol};
 
 /// The annotation of a Service or a Namespace that asks for a traffic distribution.
 const DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
@@ -246,6 +246,12 @@ impl Maker<'_> {
             .as_ref()
             .and_then(|set| set.get(&subset.cloned()));
         let policy = policy::compile(rule, own, self.port, self.distribution);
+        // A panic would use them: Istio then tells no proxy of endpoints that are not ready.
+        let endpoints = match policy.panic_threshold {
+            Percent::ZERO => endpoints,
+            _ if endpoints.iter().all(|one| one.ready) => endpoints,
+            _ => endpoints.iter().filter(|one| one.ready).cloned().collect(),
+        };
         let before_policy = before.map(|one| &one.policy);
         let new = Cluster {
             name: match before {

@@ -286,6 +286,29 @@ endpoints: [{addresses: ['fd01::1']}]
     }
 }
 
+#[test]
+fn a_panic_meets_no_endpoint_that_is_not_ready() {
+    let slice = "
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-a, namespace: shop, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: http, port: 7070}]
+endpoints: [{addresses: [10.0.0.1]}, {addresses: [10.0.0.8], conditions: {ready: false}}]
+";
+    let name = "outbound|80||web.shop.svc.cluster.local";
+    for (percent, expected) in [(0, 2), (50, 1)] {
+        let rule = format!(
+            "{{apiVersion: networking.istio.io/v1, kind: DestinationRule, \
+             metadata: {{name: web, namespace: shop}}, spec: {{host: web, \
+             trafficPolicy: {{outlierDetection: {{minHealthPercent: {percent}}}}}}}}}"
+        );
+        let compiled = compile(&[WEB, slice, &rule]);
+        let endpoints = &compiled.snapshot.clusters[name].endpoints;
+        assert_eq!(endpoints.len(), expected, "{percent} %");
+    }
+}
+
 const EMPTY_SUBSET: &str = "DestinationRule shop/web spec.subsets[3].labels: no endpoint of web.shop.svc.cluster.local has these labels: requests to the subset are answered 503 (UH)";
 
 #[test]
