@@ -113,6 +113,9 @@ impl Session {
             self.connection = None;
         }
         for number in 0..ask.count {
+            if number > 0 {
+                tokio::time::sleep(ask.apart).await;
+            }
             let usable = self.connection.take().filter(|open| !open.is_closed());
             let mut connection = match usable {
                 Some(open) => open,

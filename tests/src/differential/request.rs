@@ -3,8 +3,9 @@
 //! `METHOD /path | name: value | …`, where a part may also be a body: `=text`, `#N` (so many bytes),
 //! `~NxMS` (chunks, so far apart), `^name: value` (a trailer), or `!MS`, after which the client goes
 //! away. `{}` in it is the number of the request, from 0. Words before the method: `h2`, `20x` (so many
-//! one after the other on one connection), `5&` (so many at once), `5&60` (so many, 60 ms apart), `same` (on the connection of the step
-//! before), `after=MS`, `jar` (with the cookies that were set before).
+//! one after the other on one connection), `5&` (so many at once), `20x40` and `5&60` (with
+//! milliseconds between two), `same` (on the connection of the step before), `after=MS`, `jar` (with the
+//! cookies that were set before).
 //!
 //! Instead of a method: `UPGRADE` is a GET that asks for `websocket` and sends a word over it, `TCP`
 //! sends what follows as bytes.
@@ -20,7 +21,7 @@ pub struct Ask {
     pub count: usize,
     /// All at once; otherwise one after the other on one connection.
     pub at_once: bool,
-    /// How far apart those begin that are under way at once.
+    /// How far apart they begin; those one after the other, when the one before has ended.
     pub apart: Duration,
     /// HTTP/2.
     pub http2: bool,
@@ -74,11 +75,10 @@ impl Ask {
                 _ => {
                     if let Some(millis) = word.strip_prefix("after=") {
                         ask.after = Duration::from_millis(millis.parse()?);
-                    } else if let Some(count) = number(word, 'x') {
-                        ask.count = count;
-                    } else if let Some((count, millis)) = word.split_once('&') {
-                        (ask.count, ask.at_once) = (count.parse()?, true);
-                        ask.apart = Duration::from_millis(millis.parse().unwrap_or_default());
+                    } else if let Some((count, millis)) = number(word, 'x') {
+                        (ask.count, ask.apart) = (count, millis);
+                    } else if let Some((count, millis)) = number(word, '&') {
+                        (ask.count, ask.apart, ask.at_once) = (count, millis, true);
                     } else {
                         ask.method = word.into();
                         break;
@@ -129,8 +129,15 @@ impl Ask {
     }
 }
 
-fn number(word: &str, mark: char) -> Option<usize> {
-    word.strip_suffix(mark)?.parse().ok()
+/// `20x`, or `20x40` with the milliseconds between two.
+fn number(word: &str, mark: char) -> Option<(usize, Duration)> {
+    let (count, millis) = word.split_once(mark)?;
+    let millis = if millis.is_empty() {
+        0
+    } else {
+        millis.parse().ok()?
+    };
+    Some((count.parse().ok()?, Duration::from_millis(millis)))
 }
 
 fn field(text: &str) -> Result<(String, String)> {

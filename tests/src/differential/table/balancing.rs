@@ -49,7 +49,7 @@ pub(super) fn table() -> Vec<Scenario> {
         located("locality-near", "outlierDetection: {consecutive5xxErrors: 5}").ask("20x GET /", "200 h1 @0"),
         located("locality-disabled", "outlierDetection: {consecutive5xxErrors: 5}, loadBalancer: {simple: ROUND_ROBIN, localityLbSetting: {enabled: false}}").ask("40x GET /", "200 h4").any_endpoint(),
         located("locality-distribute", "loadBalancer: {simple: ROUND_ROBIN, localityLbSetting: {distribute: [{from: r1/z1/*, to: {'r1/z1/*': 80, 'r2/z1/*': 20}}]}}").ask("300x GET /", "200 h2").shares(),
-        located("locality-failover", "outlierDetection: {consecutive5xxErrors: 1, interval: 60s, baseEjectionTime: 60s, maxEjectionPercent: 100}").up("0= 500; 200").ask("GET /", "500 @0").ask("10x GET /", "200 h1 @1"),
+        located("locality-failover", "outlierDetection: {consecutive5xxErrors: 1, interval: 60s, baseEjectionTime: 60s, maxEjectionPercent: 100}").up("0= 500; 200").ask("GET /", "500 @0").ask("after=100 10x GET /", "200 h1 @1"),
         located("locality-failover-region", "outlierDetection: {consecutive5xxErrors: 1, interval: 60s, baseEjectionTime: 60s, maxEjectionPercent: 100}, loadBalancer: {localityLbSetting: {failover: [{from: r1, to: r3}]}}").up("0= 500; 1= 500; 200").ask("GET /", "500 @0").ask("after=1200 GET /", "500 @1").ask("after=1200 10x GET /", "200 h1 @3"),
         unready("unready-skipped", "loadBalancer: {simple: ROUND_ROBIN}", 4, 2).ask("20x GET /", "200 h2").any_endpoint(),
         unready("unready-all", "loadBalancer: {simple: ROUND_ROBIN}", 2, 2).ask("GET /", "503 UH x0 body=no+healthy+upstream"),
