@@ -5,6 +5,7 @@
 
 pub mod connections;
 pub mod descriptors;
+pub mod gather;
 pub mod listener;
 pub mod netns;
 pub mod pod;

@@ -41,6 +41,7 @@ use super::protocol::Version;
 use super::relay::IDLE;
 use super::resolve::Target;
 use super::worker::Worker;
+use crate::net::gather::Gather;
 
 /// Envoy's default bound of a header section, 60 KiB.
 pub(super) const LIST_LIMIT: u32 = 60 * 1024;
@@ -152,7 +153,7 @@ pub(super) async fn proxy(
             })
         })
     };
-    let io = TokioIo::new(stream);
+    let io = TokioIo::new(Gather(stream));
     let ended = match version {
         Version::Http1 => {
             let mut builder = http1::Builder::new();

@@ -23,6 +23,7 @@ use crate::dataplane::pod::LocalPod;
 use crate::dataplane::worker::{self, Worker};
 use crate::mesh::cluster::Policy;
 use crate::net::descriptors;
+use crate::net::gather::Gather;
 use crate::policy::circuit::{Limits, Permit};
 
 pub(in crate::dataplane) use super::metered::Traffic;
@@ -308,7 +309,7 @@ async fn open_at(
     let name = stream.local_addr().ok();
     let traffic = Arc::new(Traffic::default());
     let metered = Metered {
-        stream,
+        stream: Gather(stream),
         traffic: Arc::clone(&traffic),
     };
     let (sender, connection) = http1::Builder::new()

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use crate::net::gather::Gather;
 
 /// Bytes read and written so far.
 #[derive(Debug, Default)]
@@ -48,7 +49,7 @@ impl Traffic {
 
 /// The socket.
 pub(super) struct Metered {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Gather,
     pub(super) traffic: Arc<Traffic>,
 }
 
