@@ -44,7 +44,7 @@ counters! {
     upstream_rq_tx_reset,
     /// Retries.
     upstream_rq_retry,
-    /// Retries that succeeded.
+    /// Retries whose outcome needed no other (Envoy).
     upstream_rq_retry_success,
     /// Retries not made because of `maxRetries` or the retry budget.
     upstream_rq_retry_overflow,

@@ -72,7 +72,13 @@ impl Forward<'_> {
             };
             let backoff = match verdict {
                 Verdict::Retry(backoff) => backoff,
-                Verdict::No(Reason::NotRetriable) => break result,
+                Verdict::No(Reason::NotRetriable) => {
+                    if exchange.attempts > 1 {
+                        let counters = &self.upstream.cluster.state.counters;
+                        counters.upstream_rq_retry_success.increment();
+                    }
+                    break result;
+                }
                 Verdict::No(Reason::Exhausted) => {
                     exchange.exhausted();
                     break result;
@@ -102,10 +108,6 @@ impl Forward<'_> {
             }
         };
         let response = result.map_err(|failure| failure.error)?;
-        if attempts.number() > 1 {
-            let counters = &self.upstream.cluster.state.counters;
-            counters.upstream_rq_retry_success.increment();
-        }
         self.take(exchange, response, deadline)
     }
 
