@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
 use super::{Host, State};
@@ -15,9 +16,12 @@ use crate::policy::outlier::{Change, Detector, Kind, Monitor, Outcome};
 /// Which endpoints sit out, where the cluster has outlier detection.
 #[derive(Debug, Default)]
 pub(super) struct Health {
-    detector: Option<Detector<SocketAddr>>,
+    /// For IPv4 and IPv6, which are balanced apart: a pod with two addresses counts once.
+    detectors: [Option<Detector<SocketAddr>>; 2],
     /// Whether a task waits for the next sweep.
     watched: bool,
+    /// Tells that task that a sweep may be due sooner than it was.
+    sooner: Arc<Notify>,
 }
 
 impl Health {
@@ -25,44 +29,70 @@ impl Health {
     /// would in Envoy.
     pub(super) fn update(&mut self, cluster: &Cluster, now: Instant) {
         let Some(settings) = &cluster.policy.outlier else {
-            self.detector = None;
+            self.detectors = [None, None];
             return;
         };
         let same = |detector: &Detector<_>| **detector.settings() == *settings;
-        if !self.detector.as_ref().is_some_and(same) {
-            self.detector = Some(Detector::new(Arc::new(settings.clone()), now));
+        for (six, detector) in [false, true].into_iter().zip(&mut self.detectors) {
+            if !detector.as_ref().is_some_and(same) {
+                *detector = Some(Detector::new(Arc::new(settings.clone()), now));
+            }
+            if let Some(detector) = detector {
+                let addresses = cluster.endpoints.iter().map(|endpoint| endpoint.address);
+                detector.set_endpoints(addresses.filter(|address| address.is_ipv6() == six));
+            }
         }
-        if let Some(detector) = &mut self.detector {
-            detector.set_endpoints(cluster.endpoints.iter().map(|endpoint| endpoint.address));
-        }
+        self.sooner.notify_one();
+    }
+
+    fn detector(&self, address: SocketAddr) -> Option<&Detector<SocketAddr>> {
+        self.detectors[usize::from(address.is_ipv6())].as_ref()
     }
 
     /// Where the outcomes of an endpoint are counted.
     pub(super) fn monitor(&self, address: SocketAddr) -> Option<Arc<Monitor>> {
-        self.detector.as_ref()?.monitor(&address)
+        self.detector(address)?.monitor(&address)
     }
 
     /// Whether the endpoint sits out.
     pub(super) fn is_ejected(&self, address: SocketAddr) -> bool {
-        let detector = self.detector.as_ref();
+        let detector = self.detector(address);
         detector.is_some_and(|detector| detector.is_ejected(&address))
+    }
+
+    /// When an ejection may end.
+    fn next_deadline(&self) -> Option<Instant> {
+        let detectors = self.detectors.iter().flatten();
+        detectors.filter_map(Detector::next_deadline).min()
     }
 
     /// Envoy's `outlier_detection.…`.
     pub(super) fn statistics(&self) -> Vec<(String, u64)> {
-        let Some(detector) = &self.detector else {
+        if self.detectors.iter().all(Option::is_none) {
             return Vec::new();
+        }
+        let sum = |count: &dyn Fn(&Detector<SocketAddr>) -> u64| {
+            self.detectors.iter().flatten().map(count).sum()
         };
-        let stats = detector.stats();
-        let mut all = vec![
-            ("ejections_active".to_owned(), detector.ejected() as u64),
-            ("ejections_enforced_total".into(), stats.enforced_total()),
-            ("ejections_overflow".into(), stats.overflow),
+        let mut all: Vec<(String, u64)> = vec![
+            ("ejections_active".into(), sum(&|one| one.ejected() as u64)),
+            (
+                "ejections_enforced_total".into(),
+                sum(&|one| one.stats().enforced_total()),
+            ),
+            (
+                "ejections_overflow".into(),
+                sum(&|one| one.stats().overflow),
+            ),
         ];
         for kind in Kind::ALL {
             let name = kind.name();
-            all.push((format!("ejections_enforced_{name}"), stats.enforced(kind)));
-            all.push((format!("ejections_detected_{name}"), stats.detected(kind)));
+            let (enforced, detected) = (
+                sum(&|one| one.stats().enforced(kind)),
+                sum(&|one| one.stats().detected(kind)),
+            );
+            all.push((format!("ejections_enforced_{name}"), enforced));
+            all.push((format!("ejections_detected_{name}"), detected));
         }
         all.into_iter()
             .map(|(name, value)| (format!("outlier_detection.{name}"), value))
@@ -84,7 +114,8 @@ impl State {
             return;
         }
         let mut health = self.health();
-        let Some(detector) = &mut health.detector else {
+        let detector = &mut health.detectors[usize::from(host.address.is_ipv6())];
+        let Some(detector) = detector else {
             return;
         };
         let now = clock::now();
@@ -108,8 +139,12 @@ impl State {
         }
         let cluster = Arc::clone(&self.members.load().cluster);
         self.renew(&health, &cluster);
-        if !std::mem::replace(&mut health.watched, true) {
-            spawn_local(watch(Arc::downgrade(self)));
+        if std::mem::replace(&mut health.watched, true) {
+            // A first ejection is shorter than another's third.
+            health.sooner.notify_one();
+        } else {
+            let sooner = Arc::clone(&health.sooner);
+            spawn_local(watch(Arc::downgrade(self), sooner));
         }
     }
 
@@ -128,28 +163,32 @@ impl State {
 }
 
 /// Sweeps as long as there is something to wait for. Holds the state alive only while it sweeps.
-async fn watch(state: Weak<State>) {
+async fn watch(state: Weak<State>, sooner: Arc<Notify>) {
     loop {
         let deadline = {
             let Some(state) = state.upgrade() else {
                 return;
             };
             let mut health = state.health();
-            let Some(deadline) = health.detector.as_ref().and_then(Detector::next_deadline) else {
+            let Some(deadline) = health.next_deadline() else {
                 health.watched = false;
                 return;
             };
             deadline
         };
-        tokio::time::sleep_until(deadline.into()).await;
+        tokio::select! {
+            () = tokio::time::sleep_until(deadline.into()) => {}
+            () = sooner.notified() => continue,
+        }
         let Some(state) = state.upgrade() else {
             return;
         };
         let mut health = state.health();
-        let Some(detector) = &mut health.detector else {
-            continue;
-        };
-        let changes = detector.sweep(clock::now());
+        let now = clock::now();
+        let mut changes = Vec::new();
+        for detector in health.detectors.iter_mut().flatten() {
+            changes.extend(detector.sweep(now));
+        }
         if !changes.is_empty() {
             changes.into_iter().for_each(|change| state.tell(change));
             let cluster = Arc::clone(&state.members.load().cluster);

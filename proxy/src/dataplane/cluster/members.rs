@@ -1,5 +1,6 @@
 //! A cluster's endpoints as a client pod may use them at one time.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -148,17 +149,22 @@ impl Members {
         &self.plans[usize::from(like.is_ipv6())]
     }
 
-    /// Endpoints that are ready and not ejected.
-    pub(super) fn healthy(&self) -> usize {
-        let sound = |(host, endpoint): (&Arc<Host>, &Endpoint)| {
-            endpoint.ready
-                && host
-                    .monitor
-                    .as_ref()
-                    .is_none_or(|(one, _)| !one.is_ejected())
+    /// How many endpoints there are, and how many of them are ready and not ejected. A pod with two
+    /// addresses counts once: it is the family with more endpoints that counts, and of two alike the
+    /// one that is worse off.
+    pub(super) fn membership(&self) -> (usize, usize) {
+        let sound = |(host, endpoint): &(&Arc<Host>, &Endpoint)| {
+            let monitor = host.monitor.as_ref();
+            endpoint.ready && monitor.is_none_or(|(one, _)| !one.is_ejected())
         };
-        let all = self.hosts.iter().zip(&*self.cluster.endpoints);
-        all.filter(|one| sound(*one)).count()
+        let families = [false, true].map(|six| {
+            let all = self.hosts.iter().zip(&*self.cluster.endpoints);
+            let family = all.filter(|(host, _)| host.address.is_ipv6() == six);
+            (family.clone().count(), family.filter(sound).count())
+        });
+        let [four, six] = families;
+        let worse = |(total, healthy): (usize, usize)| (total, Reverse(healthy));
+        if worse(four) >= worse(six) { four } else { six }
     }
 }
 

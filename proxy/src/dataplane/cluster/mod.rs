@@ -157,8 +157,9 @@ impl State {
             let left = breaker.remaining(resource);
             all.push((format!("circuit_breakers.default.{name}"), left));
         }
-        all.push(("membership_total".into(), members.hosts.len() as u64));
-        all.push(("membership_healthy".into(), members.healthy() as u64));
+        let (total, healthy) = members.membership();
+        all.push(("membership_total".into(), total as u64));
+        all.push(("membership_healthy".into(), healthy as u64));
         all.extend(self.health().statistics());
         all
     }
