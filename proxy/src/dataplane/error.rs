@@ -76,6 +76,19 @@ const RESET_AGAIN: &str = "upstream connect error or disconnect/reset before hea
                            the latest reset reason: ";
 
 impl Error {
+    /// The same once more, for each of those who waited for one connection.
+    pub(super) fn of_connecting(&self) -> Self {
+        match self {
+            Self::Connect(source) => Self::Connect(match source.raw_os_error() {
+                Some(code) => io::Error::from_raw_os_error(code),
+                None => source.kind().into(),
+            }),
+            Self::ConnectTimeout => Self::ConnectTimeout,
+            Self::ConnectionOverflow => Self::ConnectionOverflow,
+            _ => Self::Closed,
+        }
+    }
+
     /// What an HTTP client is answered.
     pub(super) fn status(&self) -> StatusCode {
         match self {

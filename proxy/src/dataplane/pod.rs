@@ -14,6 +14,7 @@ use slab::Slab;
 use tokio::sync::watch;
 
 use super::cluster::{Local, Registry};
+use super::worker::Worker;
 use crate::mesh::Cluster;
 use crate::net::pod::Pod;
 use crate::types::ClusterName;
@@ -68,18 +69,38 @@ impl LocalPod {
     }
 
     /// What this worker keeps about a cluster that the pod uses.
-    pub(super) fn cluster(&self, registry: &Registry, cluster: &Arc<Cluster>) -> Rc<Local> {
+    pub(super) fn cluster(&self, worker: &Worker, cluster: &Arc<Cluster>) -> Rc<Local> {
         let mut clusters = self.clusters.borrow_mut();
-        if let Some(known) = clusters.get_mut(&cluster.name) {
-            if !Arc::ptr_eq(&known.cluster, cluster) {
-                let pod = self.pod.borrow();
-                registry.state(pod.cookie, &pod.workload, cluster);
-                known.cluster = Arc::clone(cluster);
-            }
+        let known = clusters.get_mut(&cluster.name);
+        if let Some(known) = &known
+            && Arc::ptr_eq(&known.cluster, cluster)
+        {
             return Rc::clone(&known.local);
         }
         let pod = self.pod.borrow();
-        let state = registry.state(pod.cookie, &pod.workload, cluster);
+        // A request may have been under way since an older snapshot, which must not win.
+        let snapshot = worker.snapshot();
+        let newest = snapshot.cluster_for(&cluster.name, pod.workload.source());
+        let cluster = newest.unwrap_or(cluster);
+        if let Some(known) = &known
+            && Arc::ptr_eq(&known.cluster, cluster)
+        {
+            return Rc::clone(&known.local);
+        }
+        let state = if self.is_gone() {
+            Registry::unlisted(&pod.workload, cluster)
+        } else {
+            worker.clusters.state(pod.cookie, &pod.workload, cluster)
+        };
+        if let Some(known) = known {
+            known.cluster = Arc::clone(cluster);
+            // Another one where the cluster had gone in the meantime, and another worker noticed.
+            if !Arc::ptr_eq(&known.local.state, &state) {
+                known.local.clear();
+                known.local = Rc::new(Local::new(state));
+            }
+            return Rc::clone(&known.local);
+        }
         let local = Rc::new(Local::new(state));
         let known = Known {
             cluster: Arc::clone(cluster),

@@ -94,7 +94,7 @@ pub(super) async fn detect(
         Decision::Http(version, early) => {
             log.discard();
             if let Some(outbound) = early.filter(|_| version == Version::Http1) {
-                adopt(outbound);
+                adopt(worker, outbound);
             }
             Some(Protocol::Http(captured, version))
         }
@@ -172,10 +172,10 @@ async fn undeclared(
 
 /// Gives an early connection that turned out not to be needed to the pool, where the next HTTP/1.1
 /// request to that endpoint finds it.
-fn adopt(outbound: Outbound) {
+fn adopt(worker: &Worker, outbound: Outbound) {
     let address: Option<SocketAddr> = outbound.stream.peer_addr().ok();
     if let (Some(address), Some((cluster, held))) = (address, outbound.held) {
-        cluster.pool(address).adopt(outbound.stream, held);
+        cluster.pool(address).adopt(worker, outbound.stream, held);
     }
 }
 

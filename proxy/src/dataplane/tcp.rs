@@ -35,7 +35,7 @@ pub(super) async fn dial(
     server_name: Option<&str>,
 ) -> Result<Outbound, Error> {
     let Some(port) = target.port() else {
-        let cluster = pod.cluster(&worker.clusters, &worker.passthrough);
+        let cluster = pod.cluster(worker, &worker.passthrough);
         return open(worker, pod, &cluster, destination, None).await;
     };
     let cluster = {
@@ -60,7 +60,7 @@ pub(super) async fn dial(
             }
         };
         let cluster = snapshot.cluster_for(name, workload.source());
-        pod.cluster(&worker.clusters, cluster.ok_or(Error::NoCluster)?)
+        pod.cluster(worker, cluster.ok_or(Error::NoCluster)?)
     };
     let lease = balance::pick(worker, &cluster, Choice::of(target.wanted(destination)))?;
     open(worker, pod, &cluster, lease.address(), Some(lease)).await

@@ -64,6 +64,12 @@ impl Descriptors {
         })
     }
 
+    /// Whether so many are taken that none should be kept for later use alone.
+    pub fn is_scarce(&self) -> bool {
+        let (limit, used) = self.usage();
+        used > limit / 4 * 3
+    }
+
     /// How many connections' descriptors there may be, and how many there are.
     pub fn usage(&self) -> (usize, usize) {
         (self.shared.limit, self.shared.used.load(Ordering::Relaxed))
@@ -75,6 +81,15 @@ impl Descriptors {
 pub struct Permit {
     shared: Arc<Shared>,
     count: usize,
+}
+
+impl Permit {
+    /// Gives back all but `count`.
+    pub fn shrink(&mut self, count: usize) {
+        let extra = self.count.saturating_sub(count);
+        self.count -= extra;
+        self.shared.used.fetch_sub(extra, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Permit {
@@ -94,12 +109,20 @@ mod tests {
         assert_eq!(limit, RESERVED + 4);
         let most = budget.take(limit - 1).expect("fits");
         assert!(budget.take(2).is_none());
-        let last = budget.take(1).expect("fits exactly");
+        let mut last = budget.take(1).expect("fits exactly");
+        assert!(budget.is_scarce());
+        last.shrink(2);
+        assert_eq!(budget.usage(), (limit, limit), "nothing beyond what it had");
         assert!(budget.take(1).is_none());
         drop(most);
         drop(last);
         assert_eq!(budget.usage().1, 0);
         assert!(budget.take(usize::MAX).is_none(), "no overflow");
+        let mut two = budget.take(2).expect("fits");
+        two.shrink(1);
+        assert_eq!(budget.usage().1, 1);
+        drop(two);
+        assert_eq!(budget.usage().1, 0);
     }
 
     #[test]

@@ -196,3 +196,81 @@ async fn watch(state: Weak<State>, sooner: Arc<Notify>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::mesh::cluster::Policy;
+    use crate::mesh::{Endpoint, Workload};
+    use crate::policy::outlier::Settings;
+    use crate::types::Percent;
+
+    fn cluster(base_ejection: Duration) -> Arc<Cluster> {
+        let endpoints = (1..=2).map(|host| Endpoint::new(([10, 0, 0, host], 80).into()));
+        Arc::new(Cluster {
+            endpoints: endpoints.collect(),
+            policy: Arc::new(Policy {
+                outlier: Some(Settings {
+                    consecutive_5xx: 1,
+                    interval: Duration::from_millis(10),
+                    base_ejection,
+                    max_ejected: Percent::ALL,
+                    ..Settings::default()
+                }),
+                ..Policy::default()
+            }),
+            ..Cluster::passthrough()
+        })
+    }
+
+    fn client() -> Arc<Workload> {
+        Arc::new(Workload {
+            name: "client".into(),
+            namespace: "default".into(),
+            labels: Default::default(),
+            service_account: "default".into(),
+            addresses: Vec::new(),
+            node: None,
+            locality: Arc::default(),
+            host_network: false,
+            enrolled: true,
+            local: None,
+        })
+    }
+
+    fn fail(state: &Arc<State>, index: usize) {
+        let host = Arc::clone(&state.members.load().hosts[index]);
+        state.report(&host, Outcome::Response(500));
+    }
+
+    async fn until_healthy(state: &State, count: usize) {
+        let healthy = async {
+            while state.members.load().membership().1 != count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let healthy = tokio::time::timeout(Duration::from_secs(10), healthy).await;
+        healthy.expect("an ejection that should have ended goes on");
+    }
+
+    #[tokio::test]
+    async fn an_ejection_ends_in_time_whatever_else_is_waited_for() {
+        tokio::task::LocalSet::new()
+            .run_until(async {
+                let long = cluster(Duration::from_secs(3600));
+                let state = State::new(&client(), &long);
+                fail(&state, 0);
+                assert_eq!(state.members.load().membership().1, 1);
+                // The sweep that is waited for now comes in an hour.
+                tokio::task::yield_now().await;
+                state.update(&cluster(Duration::from_millis(20)));
+                until_healthy(&state, 2).await;
+                fail(&state, 1);
+                assert_eq!(state.members.load().membership().1, 1);
+                until_healthy(&state, 2).await;
+            })
+            .await;
+    }
+}

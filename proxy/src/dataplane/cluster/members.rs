@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::health::Health;
+use super::room::Room;
 use crate::clock;
 use crate::mesh::{Cluster, Endpoint, Workload};
 use crate::policy::balance::{Candidate, Plan};
@@ -31,6 +32,8 @@ struct Counts {
     active: AtomicU64,
     /// Connections open or being opened.
     connections: AtomicU64,
+    /// Where requests wait for one.
+    room: Arc<Room>,
 }
 
 impl Host {
@@ -62,6 +65,16 @@ impl Host {
     /// Takes a connection off the count.
     pub(in crate::dataplane) fn closed(&self) {
         self.counts.connections.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Connections open or being opened.
+    pub(super) fn connections(&self) -> u64 {
+        self.counts.connections.load(Ordering::Acquire)
+    }
+
+    /// Where requests wait for a connection to it.
+    pub(in crate::dataplane) fn room(&self) -> &Arc<Room> {
+        &self.counts.room
     }
 }
 

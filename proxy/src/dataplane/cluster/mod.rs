@@ -9,19 +9,18 @@ mod health;
 mod local;
 mod members;
 mod registry;
+mod room;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
-
 pub(super) use counters::Counters;
 pub(super) use local::Local;
 pub(super) use members::{Host, Members};
 pub(super) use registry::Ask;
 pub use registry::Registry;
+pub(super) use room::Room;
 
 use self::health::Health;
 use crate::clock;
@@ -41,10 +40,8 @@ pub(super) struct State {
     pub(super) counters: Counters,
     /// Locked when endpoints or their health change, never for a request otherwise.
     health: Mutex<Health>,
-    /// Told when a connection or a place on one is given back.
-    room: Notify,
-    /// Requests that wait for room.
-    waiting: AtomicUsize,
+    /// Where requests wait for a connection.
+    pub(super) room: Room,
 }
 
 impl State {
@@ -60,8 +57,7 @@ impl State {
             generation: AtomicU64::new(0),
             counters: Counters::default(),
             health: Mutex::new(health),
-            room: Notify::new(),
-            waiting: AtomicUsize::new(0),
+            room: Room::default(),
         })
     }
 
@@ -80,8 +76,10 @@ impl State {
     fn renew(&self, health: &Health, cluster: &Arc<Cluster>) {
         let before = self.members.load();
         let members = Members::new(&self.client, cluster, Some(&before), health, clock::now());
-        self.members.store(Arc::new(members));
+        let members = Arc::new(members);
+        self.members.store(Arc::clone(&members));
         self.generation.fetch_add(1, Ordering::Release);
+        self.tell_all(&members);
     }
 
     /// Everybody is warm: shares need no look at the clock any more.
@@ -93,34 +91,6 @@ impl State {
 
     fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Resolves when a connection may have become possible, or a place on one. Spurious at times.
-    pub(super) fn room(&self) -> Notified<'_> {
-        self.room.notified()
-    }
-
-    /// A connection was closed, or has room again.
-    pub(super) fn released(&self) {
-        // Pairs with the fence in `waits`: either the waiting request sees the place that was given
-        // back before this, or it is seen here.
-        fence(Ordering::SeqCst);
-        if self.is_wanted() {
-            self.room.notify_waiters();
-        }
-    }
-
-    /// Whether a request waits for room.
-    pub(super) fn is_wanted(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
-    }
-
-    /// One more request waits, until the value is dropped. To be taken before it is looked for room
-    /// in vain.
-    pub(super) fn waits(self: &Arc<Self>) -> Waits {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        Waits(Arc::clone(self))
     }
 
     /// Counters and gauges under Envoy's names, without the `cluster.NAME.` before them.
@@ -162,14 +132,5 @@ impl State {
         all.push(("membership_healthy".into(), healthy as u64));
         all.extend(self.health().statistics());
         all
-    }
-}
-
-/// A request that waits for room.
-pub(super) struct Waits(Arc<State>);
-
-impl Drop for Waits {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -76,6 +76,15 @@ impl Registry {
         }
     }
 
+    /// The state of `cluster` for what is left of a pod that is leaving: nobody else finds it, and it
+    /// goes with the last who uses it.
+    pub(in crate::dataplane) fn unlisted(
+        client: &Arc<Workload>,
+        cluster: &Arc<Cluster>,
+    ) -> Arc<State> {
+        State::new(client, cluster)
+    }
+
     /// Drops what is kept for a pod that left.
     pub(in crate::dataplane) fn forget(&self, pod: u64) {
         lock(&self.states).remove(&pod);

@@ -307,7 +307,7 @@ impl Incomplete<'_> {
         let passes_through =
             cluster.policy.balancer == crate::policy::balance::Algorithm::Passthrough;
         Upstream {
-            cluster: downstream.pod.cluster(&worker.clusters, cluster),
+            cluster: downstream.pod.cluster(worker, cluster),
             original: original.or(passes_through.then_some(downstream.destination)),
             wanted: downstream.target.wanted(downstream.destination),
             hash: None,

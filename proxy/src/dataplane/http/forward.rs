@@ -60,7 +60,7 @@ impl Forward<'_> {
             .avoids_previous_hosts(self.upstream.hash.is_some());
         let mut tried = Tried::default();
         // The place of a retry among those under way, until its outcome is known.
-        let mut _retrying: Option<Permit> = None;
+        let mut retrying: Option<Permit> = None;
         let result = loop {
             exchange.attempts = attempts.number();
             let expected = self.limits.expected(deadline.elapsed());
@@ -89,8 +89,11 @@ impl Forward<'_> {
                 counters.retry_or_shadow_abandoned.increment();
                 break result;
             }
-            let permit = attempt::permit_for_retry(&self.upstream.cluster);
-            if permit.is_none() {
+            // The last retry's place goes first: it is the next one's where there is but one (Envoy,
+            // `RetryStateImpl::shouldRetry`).
+            drop(retrying.take());
+            retrying = attempt::permit_for_retry(&self.upstream.cluster);
+            if retrying.is_none() {
                 counters.upstream_rq_retry_overflow.increment();
                 exchange.overflowed();
                 break result;
@@ -98,7 +101,10 @@ impl Forward<'_> {
             counters.upstream_rq_retry.increment();
             counters.upstream_rq_retry_backoff_exponential.increment();
             tried.add(exchange, avoids, self.retry.remote_localities);
-            _retrying = permit;
+            if let Some(upload) = &upload {
+                // What the last attempt still sends would go on in the meantime.
+                upload.cut_off();
+            }
             drop(result);
             exchange.attempt = Attempt::default();
             let worker = &self.downstream.worker;
@@ -226,7 +232,10 @@ impl Tried {
 
     fn add(&mut self, exchange: &Exchange, avoids: bool, remote: bool) {
         self.attempts += 1;
-        if avoids && let Some(address) = exchange.upstream_host {
+        if avoids
+            && let Some(address) = exchange.upstream_host
+            && !self.endpoints.contains(&address)
+        {
             self.endpoints.push(address);
         }
         if remote && let Some(lease) = &exchange.attempt.lease {

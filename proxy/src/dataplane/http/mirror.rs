@@ -108,7 +108,7 @@ impl Copy {
         worker.counters.mirrored_rq.increment();
         let pod = &self.downstream.pod;
         let upstream = Upstream {
-            cluster: pod.cluster(&worker.clusters, &self.cluster),
+            cluster: pod.cluster(worker, &self.cluster),
             original: None,
             wanted: Wanted::Like(self.downstream.destination),
             hash: None,

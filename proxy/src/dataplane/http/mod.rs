@@ -127,8 +127,10 @@ pub(super) async fn proxy(
         stream,
         source,
         destination,
-        permit,
+        mut permit,
     } = captured;
+    // Upstream connections of HTTP count themselves: they come and go by request.
+    permit.shrink(1);
     let downstream = Rc::new(Downstream {
         worker: Rc::clone(worker),
         pod: Rc::clone(pod),

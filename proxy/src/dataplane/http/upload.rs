@@ -8,13 +8,16 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 /// What is kept of one body at most: Envoy's default bound of a stream's buffer, 1 MiB.
 pub(super) const LIMIT: usize = 1 << 20;
+/// Chunks below this are copied to be kept: a small one may hold the large buffer that it was read
+/// into, and a thousand of one byte would cost more than what they say.
+const COPIED: usize = 16 * 1024;
 
 /// One request's body.
 pub(crate) struct Upload {
@@ -24,8 +27,14 @@ pub(crate) struct Upload {
     length: Option<u64>,
     bytes: Cell<u64>,
     ended: Cell<bool>,
+    /// Whether it broke off: there will be no end, whoever reads.
+    broken: Cell<bool>,
     /// Which reader may read: a newer one cuts the older off.
     turn: Cell<u32>,
+    /// Whether that one is still at what was kept.
+    replaying: Cell<bool>,
+    /// Wakes the connection that it sends by, while that waits for the client.
+    sender: RefCell<Option<Waker>>,
     /// Whether somebody wants all of it, whatever becomes of the request.
     whole: Cell<bool>,
     /// Whoever waits for the end.
@@ -38,6 +47,8 @@ enum Kept {
     Nothing,
     /// Everything so far.
     All(Content),
+    /// Everything up to a reader that has not sent all of it yet; nobody reads it after that one.
+    Rest(Content),
     /// Nothing any more: it was more than [`LIMIT`].
     Lost,
 }
@@ -46,6 +57,8 @@ enum Kept {
 #[derive(Clone, Default)]
 pub(super) struct Content {
     chunks: Vec<Bytes>,
+    /// Small chunks that came last, one behind the other.
+    small: BytesMut,
     trailers: Option<HeaderMap>,
     bytes: usize,
 }
@@ -59,7 +72,10 @@ impl Upload {
             kept: RefCell::new(Kept::Nothing),
             bytes: Cell::new(0),
             ended: Cell::new(false),
+            broken: Cell::new(false),
             turn: Cell::new(0),
+            replaying: Cell::new(false),
+            sender: RefCell::default(),
             whole: Cell::new(false),
             waiting: RefCell::default(),
         })
@@ -76,22 +92,41 @@ impl Upload {
         self.keep();
     }
 
-    /// Lets go of what was kept: nothing will be sent again.
+    /// Lets go of what was kept: nothing will be sent again. A reader that is still at what was kept
+    /// reads on to its end.
     pub(super) fn forget(&self) {
-        if !self.whole.get() {
-            self.kept.replace(Kept::Nothing);
+        if self.whole.get() {
+            return;
+        }
+        let mut kept = self.kept.borrow_mut();
+        *kept = match &mut *kept {
+            Kept::All(content) if self.replaying.get() => Kept::Rest(std::mem::take(content)),
+            _ => Kept::Nothing,
+        };
+    }
+
+    /// Stops whoever sends it: another attempt will be made. Its connection hears of it at once,
+    /// or it would stay open for as long as the client takes.
+    pub(super) fn cut_off(&self) {
+        self.turn.set(self.turn.get().wrapping_add(1));
+        if let Some(sender) = self.sender.take() {
+            sender.wake();
         }
     }
 
-    /// Whether everything that was read can be sent again.
+    /// Whether everything that was read can be sent again, and the rest may still come.
     pub(super) fn is_replayable(&self) -> bool {
-        self.bytes.get() == 0 || matches!(&*self.kept.borrow(), Kept::All(_))
+        !self.broken.get()
+            && (self.bytes.get() == 0 || matches!(&*self.kept.borrow(), Kept::All(_)))
     }
 
     /// All of it, where it has ended and was kept.
     pub(super) fn content(&self) -> Option<Content> {
-        match &*self.kept.borrow() {
-            Kept::All(content) if self.ended.get() => Some(content.clone()),
+        match &mut *self.kept.borrow_mut() {
+            Kept::All(content) if self.ended.get() => {
+                content.settle();
+                Some(content.clone())
+            }
             _ => None,
         }
     }
@@ -123,8 +158,17 @@ impl Upload {
     }
 
     fn poll_live(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.broken.get() {
+            return Poll::Ready(Some(Err(BodyError::BrokenOff)));
+        }
         let mut live = self.live.borrow_mut();
-        let frame = ready!(Pin::new(&mut *live).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(&mut *live).poll_frame(cx) else {
+            let mut sender = self.sender.borrow_mut();
+            if !sender.as_ref().is_some_and(|one| one.will_wake(cx.waker())) {
+                *sender = Some(cx.waker().clone());
+            }
+            return Poll::Pending;
+        };
         if let Some(Ok(frame)) = &frame {
             self.bytes
                 .set(self.bytes.get() + frame.data_ref().map_or(0, Bytes::len) as u64);
@@ -135,7 +179,10 @@ impl Upload {
                 *kept = Kept::Lost;
             }
         }
-        if frame.is_none() || live.is_end_stream() {
+        if matches!(frame, Some(Err(_))) {
+            // What a reader finds behind the error would look like a regular end.
+            self.broken.set(true);
+        } else if frame.is_none() || live.is_end_stream() {
             self.end();
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))
@@ -160,9 +207,24 @@ impl Content {
                 return false;
             }
             self.bytes += data.len();
-            self.chunks.push(data.clone());
+            if data.len() < COPIED {
+                self.small.extend_from_slice(data);
+                if self.small.len() >= COPIED {
+                    self.settle();
+                }
+            } else {
+                self.settle();
+                self.chunks.push(data.clone());
+            }
         }
         true
+    }
+
+    /// Makes a chunk of the small ones that came last.
+    fn settle(&mut self) {
+        if !self.small.is_empty() {
+            self.chunks.push(std::mem::take(&mut self.small).freeze());
+        }
     }
 }
 
@@ -172,6 +234,9 @@ pub(crate) enum BodyError {
     /// The client's side, or what it sent, failed.
     #[error(transparent)]
     Client(hyper::Error),
+    /// It had broken off before.
+    #[error("the request's body broke off")]
+    BrokenOff,
     /// Another attempt sends it now.
     #[error("the request is sent by another attempt")]
     Superseded,
@@ -201,11 +266,14 @@ pub(crate) struct Reader {
 impl Reader {
     /// The next reader: all before it are cut off.
     pub(super) fn new(upload: &Rc<Upload>) -> Self {
-        let turn = upload.turn.get().wrapping_add(1);
-        upload.turn.set(turn);
+        upload.cut_off();
+        if let Kept::All(content) = &mut *upload.kept.borrow_mut() {
+            content.settle();
+            upload.replaying.set(true);
+        }
         Self {
             upload: Rc::clone(upload),
-            turn,
+            turn: upload.turn.get(),
             position: 0,
             live: false,
             sent: 0,
@@ -216,19 +284,30 @@ impl Reader {
         if self.live {
             return None;
         }
-        if let Kept::All(content) = &*self.upload.kept.borrow() {
+        let upload = Rc::clone(&self.upload);
+        let mut kept = upload.kept.borrow_mut();
+        if let Kept::All(content) | Kept::Rest(content) = &*kept {
             if let Some(chunk) = content.chunks.get(self.position) {
                 self.position += 1;
                 return Some(Frame::data(chunk.clone()));
             }
             if self.upload.ended.get() && self.position == content.chunks.len() {
-                self.position += 1;
-                self.live = true;
-                return content.trailers.clone().map(Frame::trailers);
+                let trailers = content.trailers.clone();
+                self.go_live(&mut kept);
+                return trailers.map(Frame::trailers);
             }
         }
-        self.live = true;
+        self.go_live(&mut kept);
         None
+    }
+
+    /// All that was kept has been read.
+    fn go_live(&mut self, kept: &mut Kept) {
+        self.live = true;
+        self.upload.replaying.set(false);
+        if matches!(kept, Kept::Rest(_)) {
+            *kept = Kept::Nothing;
+        }
     }
 
     fn poll_frame(
@@ -254,7 +333,7 @@ impl Reader {
             return false;
         }
         match &*self.upload.kept.borrow() {
-            Kept::All(content) if !self.live => {
+            Kept::All(content) | Kept::Rest(content) if !self.live => {
                 self.position >= content.chunks.len() && content.trailers.is_none()
             }
             _ => true,

@@ -22,7 +22,6 @@ use crate::dataplane::http::upload::RequestBody;
 use crate::dataplane::pod::LocalPod;
 use crate::dataplane::worker::{self, Worker};
 use crate::mesh::cluster::Policy;
-use crate::net::descriptors;
 use crate::net::gather::Gather;
 use crate::policy::circuit::{Limits, Permit};
 
@@ -31,6 +30,10 @@ pub(in crate::dataplane) use super::metered::Traffic;
 /// hyper's read buffer. It grows as far as an upstream fills it: an answer of 64 KiB is one read. A
 /// client that does not read costs about three times as much.
 const READ_BUFFER: usize = 128 * 1024;
+
+/// How often a connection goes to requests of its own worker while requests wait on another, which
+/// would wait for ever where there are always some here.
+const FAIR: u32 = 32;
 
 /// A connection that carries one request at a time.
 pub(in crate::dataplane) struct Http1 {
@@ -41,6 +44,9 @@ pub(in crate::dataplane) struct Http1 {
     /// Requests that it has carried before.
     pub(in crate::dataplane) requests: u32,
     opened: Instant,
+    address: SocketAddr,
+    /// How often it went from request to request here while others waited elsewhere.
+    kept: u32,
 }
 
 impl Http1 {
@@ -65,7 +71,6 @@ impl Http1 {
 pub(super) struct Idle {
     connection: Http1,
     since: Instant,
-    _permit: descriptors::Permit,
 }
 
 impl Idle {
@@ -120,6 +125,13 @@ impl Returning {
             return;
         }
         let mut connection = connection;
+        let own = pool.waiting.borrow().len();
+        if own > 0 && cluster.state.is_crowded(own) {
+            connection.kept += 1;
+            if connection.kept > FAIR {
+                return;
+            }
+        }
         while let Some(waiting) = next_waiting(&pool) {
             match waiting.send(connection) {
                 Ok(()) => return,
@@ -127,16 +139,18 @@ impl Returning {
             }
         }
         // Somebody on another worker waits for a place: closing this one makes room.
-        if cluster.state.is_wanted() {
+        if cluster.state.is_crowded(0) {
+            let host = cluster.members().host(connection.address).cloned();
+            if cluster.state.is_wanted(host.as_deref(), 0) {
+                return;
+            }
+        }
+        if worker.descriptors.is_scarce() {
             return;
         }
-        let Some(permit) = worker.descriptors.take(1) else {
-            return;
-        };
         pool.idle.borrow_mut().push(Idle {
             connection,
             since: now,
-            _permit: permit,
         });
         reap(&cluster, &pool);
     }
@@ -144,6 +158,22 @@ impl Returning {
 
 fn next_waiting(pool: &HostPool) -> Option<oneshot::Sender<Http1>> {
     pool.waiting.borrow_mut().pop_front()
+}
+
+impl HostPool {
+    /// A place in the queue for the next connection that becomes free.
+    fn enqueue(&self) -> oneshot::Receiver<Http1> {
+        /// So many may have left the queue without anybody caring.
+        const FEW: usize = 64;
+        let (sender, receiver) = oneshot::channel();
+        let mut queue = self.waiting.borrow_mut();
+        if queue.len() >= self.crowd.get().max(FEW) {
+            queue.retain(|sender| !sender.is_closed());
+            self.crowd.set(queue.len() * 2);
+        }
+        queue.push_back(sender);
+        receiver
+    }
 }
 
 /// A connection for one request, with the request's place in the cluster's count: one that is open
@@ -180,18 +210,9 @@ async fn new(
     pool: &Rc<HostPool>,
     address: SocketAddr,
 ) -> Result<(Http1, Permit), Error> {
-    let (pending, limited) = {
-        let members = local.members();
-        let pending = members.breaker.try_pending();
-        let limits = members.breaker.limits();
-        (pending, limits.max_connections != Limits::UNLIMITED)
-    };
+    let pending = local.members().breaker.try_pending();
     let pending = pending.map_err(|_| Error::PendingOverflow)?;
-    let connection = if limited {
-        wait(worker, pod, local, pool, address).await?
-    } else {
-        open(worker, pod, local, pool, address).await?
-    };
+    let connection = open(worker, pod, local, pool, address).await?;
     let request = pending.into_request(&local.members().breaker, clock::now());
     match request.map_err(|_| Error::RequestOverflow) {
         Ok(permit) => Ok((connection, permit)),
@@ -220,53 +241,6 @@ fn give_back(
 }
 
 /// Opens a connection, or waits until there is one or room for one.
-async fn wait(
-    worker: &Rc<Worker>,
-    pod: &Rc<LocalPod>,
-    local: &Rc<Local>,
-    pool: &Rc<HostPool>,
-    address: SocketAddr,
-) -> Result<Http1, Error> {
-    let mut overflowed = false;
-    loop {
-        // Both from before the look: room that comes in between is not missed.
-        let waiting = local.state.waits();
-        let mut room = pin!(local.state.room());
-        room.as_mut().enable();
-        match place(pool, local, address) {
-            Ok(place) => {
-                drop(waiting);
-                return open_at(worker, pod, local, address, place).await;
-            }
-            Err(_) if overflowed => {}
-            Err(_) => {
-                overflowed = true;
-                local.state.counters.upstream_cx_overflow.increment();
-            }
-        }
-        let (sender, mut receiver) = oneshot::channel();
-        {
-            let mut queue = pool.waiting.borrow_mut();
-            queue.retain(|sender| !sender.is_closed());
-            queue.push_back(sender);
-        }
-        worker.ask_others(pod, local, address);
-        let handed = tokio::select! {
-            handed = &mut receiver => handed.ok(),
-            () = room => {
-                receiver.close();
-                receiver.try_recv().ok()
-            }
-        };
-        if let Some(mut connection) = handed
-            && connection.ready().await
-        {
-            return Ok(connection);
-        }
-    }
-}
-
-/// Opens a connection to `address`.
 pub(in crate::dataplane) async fn open(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
@@ -274,7 +248,47 @@ pub(in crate::dataplane) async fn open(
     pool: &Rc<HostPool>,
     address: SocketAddr,
 ) -> Result<Http1, Error> {
-    let place = place(pool, local, address)?;
+    let limit = local.members().breaker.limits().max_connections;
+    if limit == Limits::UNLIMITED {
+        let place = place(pool, local, address)?;
+        return open_at(worker, pod, local, address, place).await;
+    }
+    let mut overflowed = false;
+    let mut turn = None;
+    let place = loop {
+        let host = local.members().host(address).cloned();
+        // All from before the look: room that comes in between is not missed.
+        let waiting = local.state.waits(host.as_ref());
+        let (mut any, mut own) = (
+            pin!(local.state.room.told.notified()),
+            pin!(waiting.room.told.notified()),
+        );
+        any.as_mut().enable();
+        own.as_mut().enable();
+        match place(pool, local, address) {
+            Ok(place) => break place,
+            Err(_) if overflowed => {}
+            Err(_) => {
+                overflowed = true;
+                local.state.counters.upstream_cx_overflow.increment();
+            }
+        }
+        // Its place in the queue stays, however often it looks.
+        let next = turn.get_or_insert_with(|| pool.enqueue());
+        worker.ask_others(pod, local, address);
+        let handed = tokio::select! {
+            biased;
+            handed = next => handed.ok(),
+            () = any => continue,
+            () = own => continue,
+        };
+        turn = None;
+        if let Some(mut connection) = handed
+            && connection.ready().await
+        {
+            return Ok(connection);
+        }
+    };
     open_at(worker, pod, local, address, place).await
 }
 
@@ -300,7 +314,8 @@ async fn open_at(
 ) -> Result<Http1, Error> {
     let (stream, held) = match place {
         Place::Spare(stream, held) => (stream, held),
-        Place::New(held) => {
+        Place::New(mut held) => {
+            held.count_descriptor(worker)?;
             let connected = connect::upstream(worker, pod, address, &local.policy().tcp).await;
             count_connect(&local.state.counters, &connected);
             (connected?, held)
@@ -311,6 +326,7 @@ async fn open_at(
     let metered = Metered {
         stream: Gather(stream),
         traffic: Arc::clone(&traffic),
+        _held: held,
     };
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(READ_BUFFER)
@@ -319,7 +335,6 @@ async fn open_at(
         .await
         .map_err(|_| Error::Closed)?;
     worker::spawn(worker, pod, async move {
-        let _held = held;
         // Its error is told to whoever waits for an answer on it.
         let _ = connection.with_upgrades().await;
     });
@@ -329,5 +344,7 @@ async fn open_at(
         local: name,
         requests: 0,
         opened: clock::now(),
+        address,
+        kept: 0,
     })
 }

@@ -1,19 +1,21 @@
 //! HTTP/2 connections to an endpoint: each carries many requests.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::OnceCell;
+use tokio::sync::Notify;
 
 use super::{Held, HostPool, admit, count_connect, reap};
 use crate::clock;
-use crate::dataplane::cluster::Local;
+use crate::dataplane::cluster::{Host, Local};
 use crate::dataplane::connect;
 use crate::dataplane::error::Error;
 use crate::dataplane::http::upload::RequestBody;
@@ -21,7 +23,6 @@ use crate::dataplane::http::{LIST_LIMIT, LocalExecutor};
 use crate::dataplane::pod::LocalPod;
 use crate::dataplane::worker::{self, Worker};
 use crate::mesh::cluster::Policy;
-use crate::net::descriptors;
 use crate::policy::circuit::Permit;
 
 /// Bytes that may wait to be sent on one HTTP/2 stream.
@@ -32,7 +33,12 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 
 /// A connection that carries many requests, from when it is begun.
 pub(super) struct Shared {
-    connection: OnceCell<Connection>,
+    /// Once it is known what came of opening it.
+    connection: OnceCell<Result<Connection, Error>>,
+    opened: Notify,
+    host: Option<Arc<Host>>,
+    /// Its place is wanted elsewhere: it gets no more requests.
+    retiring: Cell<bool>,
     streams: Cell<u32>,
     /// Requests so far.
     requests: Cell<u32>,
@@ -43,8 +49,9 @@ pub(super) struct Shared {
 
 struct Connection {
     sender: http2::SendRequest<RequestBody>,
+    /// Streams that its peer takes at a time.
+    allowed: Rc<Cell<usize>>,
     local: Option<SocketAddr>,
-    _permit: Option<descriptors::Permit>,
 }
 
 /// One request's place on a connection.
@@ -57,39 +64,119 @@ pub(in crate::dataplane) struct Stream {
 impl Stream {
     /// To send a request by.
     pub(in crate::dataplane) fn sender(&self) -> Option<http2::SendRequest<RequestBody>> {
-        Some(self.shared.connection.get()?.sender.clone())
+        Some(self.shared.opened()?.sender.clone())
     }
 
     fn is_open(&self) -> bool {
-        self.shared.connection.initialized()
+        self.shared.opened().is_some()
+    }
+
+    /// Waits until the connection is open, or was not to be opened.
+    async fn opened(&self) -> Result<(), Error> {
+        loop {
+            match self.shared.connection.get() {
+                Some(Ok(_)) => return Ok(()),
+                Some(Err(error)) => return Err(error.of_connecting()),
+                None => self.shared.opened.notified().await,
+            }
+        }
     }
 
     /// The proxy's own address.
     pub(in crate::dataplane) fn local(&self) -> Option<SocketAddr> {
-        self.shared.connection.get()?.local
+        self.shared.opened()?.local
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.shared.streams.set(self.shared.streams.get() - 1);
-        self.shared.since.set(clock::now());
-        self.local.state.released();
-        reap(&self.local, &self.pool);
+        let (shared, pool) = (&self.shared, &self.pool);
+        shared.streams.set(shared.streams.get() - 1);
+        let now = clock::now();
+        shared.since.set(now);
+        let (state, own) = (&self.local.state, pool.streams.get());
+        if state.is_crowded(own) && state.is_wanted(shared.host.as_deref(), own) {
+            shared.retiring.set(true);
+        }
+        if !shared.is_wanted(now, &self.local.policy()) {
+            pool.drop_shared(shared);
+        } else if own > 0 {
+            pool.room.notify_one();
+        }
+        reap(&self.local, pool);
+    }
+}
+
+impl HostPool {
+    fn drop_shared(&self, shared: &Rc<Shared>) {
+        let mut known = self.shared.borrow_mut();
+        known.retain(|one| !Rc::ptr_eq(one, shared));
+    }
+
+    /// Closes one connection as soon as its requests are done, unless one is on its way already.
+    pub(super) fn retire_one(&self) {
+        let mut known = self.shared.borrow_mut();
+        if known.iter().any(|one| one.retiring.get()) {
+            return;
+        }
+        let open = |one: &&Rc<Shared>| one.opened().is_some();
+        if let Some(one) = known
+            .iter()
+            .filter(open)
+            .min_by_key(|one| one.streams.get())
+        {
+            one.retiring.set(true);
+            known.retain(|one| !one.retiring.get() || one.streams.get() > 0);
+        }
+    }
+}
+
+/// A request that waits for a place on one of an endpoint's connections, until it is dropped.
+struct WaitsHere<'a>(&'a HostPool);
+
+impl<'a> WaitsHere<'a> {
+    fn new(pool: &'a HostPool) -> Self {
+        pool.streams.set(pool.streams.get() + 1);
+        Self(pool)
+    }
+}
+
+impl Drop for WaitsHere<'_> {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
     }
 }
 
 impl Shared {
+    fn opened(&self) -> Option<&Connection> {
+        self.connection.get()?.as_ref().ok()
+    }
+
     /// Whether a new request may use it.
     fn has_room(&self, now: Instant, policy: &Policy) -> bool {
-        let most = |limit: Option<NonZeroU32>| limit.map_or(u32::MAX, NonZeroU32::get);
-        self.streams.get() < most(policy.http.max_concurrent_streams)
-            && self.requests.get() < most(policy.http.max_requests_per_connection)
+        !self.retiring.get()
+            && self.places(policy) > 0
             && self.age_ends(policy).is_none_or(|end| end > now)
-            && self
-                .connection
-                .get()
-                .is_none_or(|one| !one.sender.is_closed())
+            && match self.connection.get() {
+                None => true,
+                Some(Ok(one)) => !one.sender.is_closed() && self.is_allowed(one),
+                Some(Err(_)) => false,
+            }
+    }
+
+    /// Requests that the policy still allows it.
+    fn places(&self, policy: &Policy) -> u32 {
+        let most = |limit: Option<NonZeroU32>| limit.map_or(u32::MAX, NonZeroU32::get);
+        let streams = most(policy.http.max_concurrent_streams).saturating_sub(self.streams.get());
+        let requests = most(policy.http.max_requests_per_connection);
+        streams.min(requests.saturating_sub(self.requests.get()))
+    }
+
+    /// Whether its peer takes one more stream now. Otherwise hyper would let the request wait for the
+    /// end of another, which may never come.
+    fn is_allowed(&self, connection: &Connection) -> bool {
+        let streams = self.streams.get() as usize;
+        streams == 0 || streams < connection.allowed.get()
     }
 
     fn age_ends(&self, policy: &Policy) -> Option<Instant> {
@@ -132,17 +219,7 @@ pub(in crate::dataplane) async fn acquire(
         Some(stream) => stream,
         None => begin(worker, pod, local, pool, address).await?,
     };
-    let opened = stream
-        .shared
-        .connection
-        .get_or_try_init(|| open(worker, pod, local, address))
-        .await;
-    if let Err(error) = opened {
-        pool.shared
-            .borrow_mut()
-            .retain(|one| !Rc::ptr_eq(one, &stream.shared));
-        return Err(error);
-    }
+    stream.opened().await?;
     let permit = pending
         .into_request(&local.members().breaker, clock::now())
         .map_err(|_| Error::RequestOverflow)?;
@@ -178,39 +255,24 @@ async fn begin(
     address: SocketAddr,
 ) -> Result<Stream, Error> {
     let mut overflowed = false;
+    let _here = WaitsHere::new(pool);
     loop {
-        // Both from before the look: room that comes in between is not missed.
-        let waiting = local.state.waits();
-        let mut room = pin!(local.state.room());
-        room.as_mut().enable();
+        let host = local.members().host(address).cloned();
+        // All from before the look: room that comes in between is not missed.
+        let waiting = local.state.waits(host.as_ref());
+        let (mut any, mut own, mut here) = (
+            pin!(local.state.room.told.notified()),
+            pin!(waiting.room.told.notified()),
+            pin!(pool.room.notified()),
+        );
+        any.as_mut().enable();
+        own.as_mut().enable();
+        here.as_mut().enable();
         if let Some(stream) = place(local, pool) {
             return Ok(stream);
         }
         match admit(local, address) {
-            Ok(held) => {
-                drop(waiting);
-                let now = clock::now();
-                let shared = Rc::new(Shared {
-                    connection: OnceCell::new(),
-                    streams: Cell::new(0),
-                    requests: Cell::new(0),
-                    since: Cell::new(now),
-                    begun: now,
-                });
-                pool.shared.borrow_mut().push(Rc::clone(&shared));
-                let stream = reserve(&shared, local, pool);
-                let opened = shared
-                    .connection
-                    .get_or_try_init(|| open_held(worker, pod, local, address, held))
-                    .await;
-                if let Err(error) = opened {
-                    pool.shared
-                        .borrow_mut()
-                        .retain(|one| !Rc::ptr_eq(one, &shared));
-                    return Err(error);
-                }
-                return Ok(stream);
-            }
+            Ok(held) => return Ok(open(worker, pod, local, pool, address, held)),
             Err(_) if overflowed => {}
             Err(_) => {
                 overflowed = true;
@@ -218,20 +280,75 @@ async fn begin(
             }
         }
         worker.ask_others(pod, local, address);
-        room.await;
-        drop(waiting);
+        tokio::select! {
+            () = here => {}
+            () = any => {}
+            () = own => {}
+        }
     }
 }
 
-/// For whoever finds that the connection it waited for was not made.
-async fn open(
+/// Begins to open a connection. It goes on where the request that it is for does not, and whoever
+/// gets a place on it meanwhile fails with it or has it.
+fn open(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
     local: &Rc<Local>,
+    pool: &Rc<HostPool>,
     address: SocketAddr,
-) -> Result<Connection, Error> {
-    let held = admit(local, address)?;
-    open_held(worker, pod, local, address, held).await
+    held: Held,
+) -> Stream {
+    let now = clock::now();
+    let shared = Rc::new(Shared {
+        connection: OnceCell::new(),
+        opened: Notify::new(),
+        host: held.host.clone(),
+        retiring: Cell::new(false),
+        streams: Cell::new(0),
+        requests: Cell::new(0),
+        since: Cell::new(now),
+        begun: now,
+    });
+    pool.shared.borrow_mut().push(Rc::clone(&shared));
+    let stream = reserve(&shared, local, pool);
+    // As many of those who wait here as it has places for.
+    let others = pool.streams.get().saturating_sub(1);
+    let places = shared.places(&local.policy()) as usize;
+    (0..others.min(places)).for_each(|_| pool.room.notify_one());
+    let opening = Opening {
+        shared,
+        pool: Rc::clone(pool),
+    };
+    let (serving, own, local) = (Rc::clone(worker), Rc::clone(pod), Rc::clone(local));
+    worker::spawn(worker, pod, async move {
+        let opened = open_held(&serving, &own, &local, address, held).await;
+        opening.done(opened);
+    });
+    stream
+}
+
+/// A connection that is being opened. Where that is given up, so is it.
+struct Opening {
+    shared: Rc<Shared>,
+    pool: Rc<HostPool>,
+}
+
+impl Opening {
+    fn done(&self, opened: Result<Connection, Error>) {
+        if opened.is_err() {
+            self.pool.drop_shared(&self.shared);
+        }
+        let _ = self.shared.connection.set(opened);
+        self.shared.opened.notify_waiters();
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if self.shared.connection.get().is_none() {
+            self.done(Err(Error::Closed));
+        }
+    }
 }
 
 async fn open_held(
@@ -239,8 +356,9 @@ async fn open_held(
     pod: &Rc<LocalPod>,
     local: &Rc<Local>,
     address: SocketAddr,
-    held: Held,
+    mut held: Held,
 ) -> Result<Connection, Error> {
+    held.count_descriptor(worker)?;
     let policy = local.policy();
     let connected = connect::upstream(worker, pod, address, &policy.tcp).await;
     count_connect(&local.state.counters, &connected);
@@ -263,13 +381,22 @@ async fn open_held(
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|_| Error::Closed)?;
+    let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
+    let told = Rc::clone(&allowed);
     worker::spawn(worker, pod, async move {
+        // Its place in its cluster's count goes with the socket.
         let _held = held;
-        let _ = connection.await;
+        let mut connection = pin!(connection);
+        let _ = poll_fn(|cx| {
+            let polled = connection.as_mut().poll(cx);
+            told.set(connection.current_max_send_streams());
+            polled
+        })
+        .await;
     });
     Ok(Connection {
         sender,
+        allowed,
         local: name,
-        _permit: worker.descriptors.take(1),
     })
 }

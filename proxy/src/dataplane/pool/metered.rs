@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::gather::Gather;
 
+use super::Held;
+
 /// Bytes read and written so far.
 #[derive(Debug, Default)]
 pub(in crate::dataplane) struct Traffic {
@@ -51,6 +53,9 @@ impl Traffic {
 pub(super) struct Metered {
     pub(super) stream: Gather,
     pub(super) traffic: Arc<Traffic>,
+    /// Its place in its cluster's count: kept with the socket, which outlives HTTP where a
+    /// connection is upgraded.
+    pub(super) _held: Held,
 }
 
 impl AsyncRead for Metered {

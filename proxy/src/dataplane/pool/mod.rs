@@ -9,7 +9,7 @@ pub(super) mod http1;
 pub(super) mod http2;
 mod metered;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::spawn_local;
 
 pub(super) use http1::{Http1, Returning};
@@ -26,9 +26,10 @@ pub(super) use http2::Stream;
 
 use super::cluster::{Counters, Host, Local, State};
 use super::error::Error;
-use super::worker::SWEEP;
+use super::worker::{SWEEP, Worker};
 use crate::clock;
 use crate::mesh::cluster::Policy;
+use crate::net::descriptors;
 use crate::policy::circuit::Permit;
 
 /// The connections of one worker to one endpoint.
@@ -36,14 +37,19 @@ use crate::policy::circuit::Permit;
 pub(super) struct HostPool {
     /// HTTP/1.1 connections without a request, the most recently used last.
     idle: RefCell<Vec<http1::Idle>>,
-    /// Requests that wait for one of them, because no more may be opened.
+    /// Requests that wait for one of them, because no more may be opened, and some that did.
     waiting: RefCell<VecDeque<oneshot::Sender<Http1>>>,
+    /// How many there may be before those that wait no more are looked for.
+    crowd: Cell<usize>,
     /// HTTP/2 connections, also those that are being opened.
     shared: RefCell<Vec<Rc<http2::Shared>>>,
+    /// Requests that wait for a place on one of them, and where they are told of one.
+    streams: Cell<usize>,
+    room: Notify,
     /// A connection opened before it was known what it would be for.
     spare: RefCell<Option<Spare>>,
     /// Whether [`reap`] runs.
-    reaping: std::cell::Cell<bool>,
+    reaping: Cell<bool>,
 }
 
 /// A connection with nothing said on it yet.
@@ -59,6 +65,8 @@ pub(super) struct Held {
     permit: Option<Permit>,
     host: Option<Arc<Host>>,
     state: Arc<State>,
+    /// Its descriptor, where it is not its client's connection that counts it.
+    descriptor: Option<descriptors::Permit>,
 }
 
 impl Drop for Held {
@@ -67,7 +75,23 @@ impl Drop for Held {
             host.closed();
         }
         self.permit = None;
-        self.state.released();
+        self.state.released(self.host.as_deref());
+    }
+}
+
+impl Held {
+    /// Counts its descriptor by itself: one connection of a client's may have a thousand requests.
+    fn count_descriptor(&mut self, worker: &Worker) -> Result<(), Error> {
+        if self.descriptor.is_none() {
+            let descriptor = worker.descriptors.take(1);
+            self.descriptor = Some(descriptor.ok_or(Error::ConnectionOverflow)?);
+        }
+        Ok(())
+    }
+
+    /// Whether closing the connection would help somebody, beside `own` requests of this worker.
+    fn is_wanted(&self, own: usize) -> bool {
+        self.state.is_wanted(self.host.as_deref(), own)
     }
 }
 
@@ -92,6 +116,7 @@ pub(super) fn admit(local: &Local, address: SocketAddr) -> Result<Held, Error> {
         permit: Some(permit),
         host,
         state: Arc::clone(&local.state),
+        descriptor: None,
     })
 }
 
@@ -110,7 +135,13 @@ pub(super) fn count_connect<T>(counters: &Counters, connected: &Result<T, Error>
 impl HostPool {
     /// Takes a connection that was opened before it was known what it would be for, where none is
     /// waiting already: one early dial a client's connection must not add up. Otherwise it is closed.
-    pub(super) fn adopt(&self, stream: TcpStream, held: Held) {
+    pub(super) fn adopt(&self, worker: &Worker, stream: TcpStream, mut held: Held) {
+        if held.is_wanted(0)
+            || worker.descriptors.is_scarce()
+            || held.count_descriptor(worker).is_err()
+        {
+            return;
+        }
         let mut spare = self.spare.borrow_mut();
         if self.idle.borrow().is_empty() && spare.is_none() {
             let since = clock::now();
@@ -138,10 +169,11 @@ impl HostPool {
         self.spare.borrow_mut().take();
     }
 
-    /// Closes one connection that has no request: another worker may open one in its place.
+    /// Closes one connection that has no request: another worker may open one in its place. Where
+    /// all have some, one of HTTP/2 gets no more of them.
     pub(super) fn give_up_one(&self) {
-        if self.spare.borrow_mut().take().is_none() {
-            self.idle.borrow_mut().pop();
+        if self.spare.borrow_mut().take().is_none() && self.idle.borrow_mut().pop().is_none() {
+            self.retire_one();
         }
     }
 
@@ -150,6 +182,9 @@ impl HostPool {
         self.idle
             .borrow_mut()
             .retain(|idle| idle.is_open() && idle.ends(policy) > now);
+        self.waiting
+            .borrow_mut()
+            .retain(|waiting| !waiting.is_closed());
         self.shared
             .borrow_mut()
             .retain(|shared| shared.is_wanted(now, policy));
