@@ -31,12 +31,17 @@ const SEND_BUFFER: usize = 64 * 1024;
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
+/// Streams that a peer is taken to allow before its first SETTINGS (hyper's default).
+const UNTOLD: usize = 100;
+
 /// A connection that carries many requests, from when it is begun.
 pub(super) struct Shared {
     /// Once it is known what came of opening it.
     connection: OnceCell<Result<Connection, Error>>,
     opened: Notify,
     host: Option<Arc<Host>>,
+    /// Streams that its peer takes at a time; what the endpoint said last, until it has said so.
+    allowed: Cell<usize>,
     /// Its place is wanted elsewhere: it gets no more requests.
     retiring: Cell<bool>,
     streams: Cell<u32>,
@@ -49,8 +54,6 @@ pub(super) struct Shared {
 
 struct Connection {
     sender: http2::SendRequest<RequestBody>,
-    /// Streams that its peer takes at a time.
-    allowed: Rc<Cell<usize>>,
     local: Option<SocketAddr>,
 }
 
@@ -156,10 +159,11 @@ impl Shared {
     fn has_room(&self, now: Instant, policy: &Policy) -> bool {
         !self.retiring.get()
             && self.places(policy) > 0
+            && self.is_allowed()
             && self.age_ends(policy).is_none_or(|end| end > now)
             && match self.connection.get() {
                 None => true,
-                Some(Ok(one)) => !one.sender.is_closed() && self.is_allowed(one),
+                Some(Ok(one)) => !one.sender.is_closed(),
                 Some(Err(_)) => false,
             }
     }
@@ -174,9 +178,9 @@ impl Shared {
 
     /// Whether its peer takes one more stream now. Otherwise hyper would let the request wait for the
     /// end of another, which may never come.
-    fn is_allowed(&self, connection: &Connection) -> bool {
+    fn is_allowed(&self) -> bool {
         let streams = self.streams.get() as usize;
-        streams == 0 || streams < connection.allowed.get()
+        streams == 0 || streams < self.allowed.get()
     }
 
     fn age_ends(&self, policy: &Policy) -> Option<Instant> {
@@ -304,6 +308,7 @@ fn open(
         opened: Notify::new(),
         host: held.host.clone(),
         retiring: Cell::new(false),
+        allowed: Cell::new(pool.allowed.get().unwrap_or(UNTOLD)),
         streams: Cell::new(0),
         requests: Cell::new(0),
         since: Cell::new(now),
@@ -321,7 +326,15 @@ fn open(
     };
     let (serving, own, local) = (Rc::clone(worker), Rc::clone(pod), Rc::clone(local));
     worker::spawn(worker, pod, async move {
-        let opened = open_held(&serving, &own, &local, address, held).await;
+        let opened = open_held(
+            &serving,
+            &own,
+            &local,
+            (&opening.shared, &opening.pool),
+            address,
+            held,
+        )
+        .await;
         opening.done(opened);
     });
     stream
@@ -355,6 +368,7 @@ async fn open_held(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
     local: &Rc<Local>,
+    (shared, pool): (&Rc<Shared>, &Rc<HostPool>),
     address: SocketAddr,
     mut held: Held,
 ) -> Result<Connection, Error> {
@@ -367,6 +381,7 @@ async fn open_held(
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
         .timer(TokioTimer::new())
+        .initial_max_send_streams(UNTOLD)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(LIST_LIMIT)
@@ -381,22 +396,26 @@ async fn open_held(
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|_| Error::Closed)?;
-    let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
-    let told = Rc::clone(&allowed);
+    let (shared, pool) = (Rc::downgrade(shared), Rc::downgrade(pool));
     worker::spawn(worker, pod, async move {
         // Its place in its cluster's count goes with the socket.
         let _held = held;
         let mut connection = pin!(connection);
         let _ = poll_fn(|cx| {
             let polled = connection.as_mut().poll(cx);
-            told.set(connection.current_max_send_streams());
+            let told = connection.current_max_send_streams();
+            if told != UNTOLD
+                && let (Some(shared), Some(pool)) = (shared.upgrade(), pool.upgrade())
+            {
+                shared.allowed.set(told);
+                pool.allowed.set(Some(told));
+            }
             polled
         })
         .await;
     });
     Ok(Connection {
         sender,
-        allowed,
         local: name,
     })
 }

@@ -46,6 +46,8 @@ pub(super) struct HostPool {
     /// Requests that wait for a place on one of them, and where they are told of one.
     streams: Cell<usize>,
     room: Notify,
+    /// Streams that the endpoint takes at a time on one of them, once it has said so.
+    allowed: Cell<Option<usize>>,
     /// A connection opened before it was known what it would be for.
     spare: RefCell<Option<Spare>>,
     /// Whether [`reap`] runs.
