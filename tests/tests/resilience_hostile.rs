@@ -143,9 +143,10 @@ async fn a_body_sent_again_is_whole_though_its_answer_came_first() -> Result<()>
     const CHUNKS: usize = 15;
     let world = world(&[rule("retries: {attempts: 2, retryOn: 5xx}")]).await?;
     // The sockets hold little, so that most of the body is still to come when the answer is there.
-    for (pod, name) in [(&world.client, "tcp_wmem"), (&world.server, "tcp_rmem")] {
-        pod.netns
-            .sysctl(&format!("net/ipv4/{name}"), "4096 16384 65536")?;
+    for pod in [&world.client, &world.server] {
+        for name in ["net/ipv4/tcp_wmem", "net/ipv4/tcp_rmem"] {
+            pod.netns.sysctl(name, "4096 16384 65536")?;
+        }
     }
     let (told, mut seen) = mpsc::unbounded_channel();
     let (go, wait) = tokio::sync::watch::channel(false);

@@ -11,8 +11,9 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, req
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 
+use super::content::Content;
 use super::headers;
-use super::upload::{Content, Reader, RequestBody, Upload};
+use super::upload::{Reader, RequestBody, Upload};
 use crate::clock;
 use crate::dataplane::balance::{self, Choice, Wanted};
 use crate::dataplane::cluster::Local;

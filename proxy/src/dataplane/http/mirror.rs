@@ -12,7 +12,8 @@ use http_body::Body as _;
 
 use super::Downstream;
 use super::attempt::{Message, Outgoing, Try, Upstream};
-use super::upload::{Content, Upload};
+use super::content::Content;
+use super::upload::Upload;
 use crate::dataplane::balance::Wanted;
 use crate::dataplane::outcome::Exchange;
 use crate::dataplane::worker;
@@ -20,7 +21,7 @@ use crate::mesh::Cluster;
 use crate::mesh::route::Forward;
 
 /// Copies that one worker has under way at most. Each may hold a body of up to
-/// [`super::upload::LIMIT`]; the clusters' own limits count them too.
+/// [`super::content::LIMIT`]; the clusters' own limits count them too.
 const MOST: u32 = 256;
 /// How long a copy may take where its rule has no timeout: nobody waits for it, so nobody would
 /// give it up.

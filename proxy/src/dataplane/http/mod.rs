@@ -8,6 +8,7 @@ mod answer;
 mod attempt;
 pub(super) mod body;
 mod canonical;
+pub(super) mod content;
 mod deadline;
 mod fields;
 pub(super) mod finish;

@@ -8,16 +8,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-/// What is kept of one body at most: Envoy's default bound of a stream's buffer, 1 MiB.
-pub(super) const LIMIT: usize = 1 << 20;
-/// Chunks below this are copied to be kept: a small one may hold the large buffer that it was read
-/// into, and a thousand of one byte would cost more than what they say.
-const COPIED: usize = 16 * 1024;
+use super::content::{Content, Copied};
 
 /// One request's body.
 pub(crate) struct Upload {
@@ -51,16 +46,6 @@ enum Kept {
     Rest(Content),
     /// Nothing any more: it was more than [`LIMIT`].
     Lost,
-}
-
-/// The beginning of a body, or all of it.
-#[derive(Clone, Default)]
-pub(super) struct Content {
-    chunks: Vec<Bytes>,
-    /// Small chunks that came last, one behind the other.
-    small: BytesMut,
-    trailers: Option<HeaderMap>,
-    bytes: usize,
 }
 
 impl Upload {
@@ -196,38 +181,6 @@ impl Drop for Upload {
     }
 }
 
-impl Content {
-    /// Whether there was room.
-    fn push(&mut self, frame: &Frame<Bytes>) -> bool {
-        if let Some(trailers) = frame.trailers_ref() {
-            self.trailers = Some(trailers.clone());
-        }
-        if let Some(data) = frame.data_ref() {
-            if self.bytes + data.len() > LIMIT {
-                return false;
-            }
-            self.bytes += data.len();
-            if data.len() < COPIED {
-                self.small.extend_from_slice(data);
-                if self.small.len() >= COPIED {
-                    self.settle();
-                }
-            } else {
-                self.settle();
-                self.chunks.push(data.clone());
-            }
-        }
-        true
-    }
-
-    /// Makes a chunk of the small ones that came last.
-    fn settle(&mut self) {
-        if !self.small.is_empty() {
-            self.chunks.push(std::mem::take(&mut self.small).freeze());
-        }
-    }
-}
-
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
@@ -341,20 +294,9 @@ impl Reader {
     }
 }
 
-/// A whole body that nobody waits for.
-pub(crate) struct Copied {
-    chunks: std::vec::IntoIter<Bytes>,
-    trailers: Option<HeaderMap>,
-    left: u64,
-}
-
 impl From<Content> for RequestBody {
     fn from(content: Content) -> Self {
-        Self::Copy(Copied {
-            left: content.bytes as u64,
-            chunks: content.chunks.into_iter(),
-            trailers: content.trailers,
-        })
+        Self::Copy(content.into())
     }
 }
 
@@ -369,16 +311,7 @@ impl Body for RequestBody {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
             Self::Read(reader) => reader.poll_frame(cx),
-            Self::Copy(copy) => Poll::Ready(match copy.chunks.next() {
-                Some(chunk) => {
-                    copy.left = copy.left.saturating_sub(chunk.len() as u64);
-                    Some(Ok(Frame::data(chunk)))
-                }
-                None => copy
-                    .trailers
-                    .take()
-                    .map(|trailers| Ok(Frame::trailers(trailers))),
-            }),
+            Self::Copy(copy) => Poll::Ready(copy.next().map(Ok)),
         }
     }
 
@@ -386,7 +319,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Read(reader) => reader.is_end_stream(),
-            Self::Copy(copy) => copy.chunks.len() == 0 && copy.trailers.is_none(),
+            Self::Copy(copy) => copy.is_over(),
         }
     }
 
@@ -397,9 +330,7 @@ impl Body for RequestBody {
                 Some(length) => SizeHint::with_exact(length.saturating_sub(reader.sent)),
                 None => SizeHint::default(),
             },
-            // HTTP/1 carries trailers in chunks alone.
-            Self::Copy(copy) if copy.trailers.is_some() => SizeHint::default(),
-            Self::Copy(copy) => SizeHint::with_exact(copy.left),
+            Self::Copy(copy) => copy.size_hint(),
         }
     }
 }

@@ -1,28 +1,22 @@
 //! HTTP/2 connections to an endpoint: each carries many requests.
 
-use std::cell::{Cell, OnceCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Instant;
 
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::Notify;
 
-use super::{Held, HostPool, admit, count_connect, reap};
+use super::shared::{Connection, Shared, Stream, UNTOLD, WaitsHere};
+use super::{Held, HostPool, admit, count_connect};
 use crate::clock;
-use crate::dataplane::cluster::{Host, Local};
+use crate::dataplane::cluster::Local;
 use crate::dataplane::connect;
 use crate::dataplane::error::Error;
-use crate::dataplane::http::upload::RequestBody;
 use crate::dataplane::http::{LIST_LIMIT, LocalExecutor};
 use crate::dataplane::pod::LocalPod;
 use crate::dataplane::worker::{self, Worker};
-use crate::mesh::cluster::Policy;
 use crate::policy::circuit::Permit;
 
 /// Bytes that may wait to be sent on one HTTP/2 stream.
@@ -30,177 +24,6 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// Bytes of one HTTP/2 stream, and of a connection, that may be under way to us unread.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
-
-/// Streams that a peer is taken to allow before its first SETTINGS (hyper's default).
-const UNTOLD: usize = 100;
-
-/// A connection that carries many requests, from when it is begun.
-pub(super) struct Shared {
-    /// Once it is known what came of opening it.
-    connection: OnceCell<Result<Connection, Error>>,
-    opened: Notify,
-    host: Option<Arc<Host>>,
-    /// Streams that its peer takes at a time; what the endpoint said last, until it has said so.
-    allowed: Cell<usize>,
-    /// Its place is wanted elsewhere: it gets no more requests.
-    retiring: Cell<bool>,
-    streams: Cell<u32>,
-    /// Requests so far.
-    requests: Cell<u32>,
-    /// When the last request ended, or the connection was begun.
-    since: Cell<Instant>,
-    begun: Instant,
-}
-
-struct Connection {
-    sender: http2::SendRequest<RequestBody>,
-    local: Option<SocketAddr>,
-}
-
-/// One request's place on a connection.
-pub(in crate::dataplane) struct Stream {
-    shared: Rc<Shared>,
-    local: Rc<Local>,
-    pool: Rc<HostPool>,
-}
-
-impl Stream {
-    /// To send a request by.
-    pub(in crate::dataplane) fn sender(&self) -> Option<http2::SendRequest<RequestBody>> {
-        Some(self.shared.opened()?.sender.clone())
-    }
-
-    fn is_open(&self) -> bool {
-        self.shared.opened().is_some()
-    }
-
-    /// Waits until the connection is open, or was not to be opened.
-    async fn opened(&self) -> Result<(), Error> {
-        loop {
-            match self.shared.connection.get() {
-                Some(Ok(_)) => return Ok(()),
-                Some(Err(error)) => return Err(error.of_connecting()),
-                None => self.shared.opened.notified().await,
-            }
-        }
-    }
-
-    /// The proxy's own address.
-    pub(in crate::dataplane) fn local(&self) -> Option<SocketAddr> {
-        self.shared.opened()?.local
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        let (shared, pool) = (&self.shared, &self.pool);
-        shared.streams.set(shared.streams.get() - 1);
-        let now = clock::now();
-        shared.since.set(now);
-        let (state, own) = (&self.local.state, pool.streams.get());
-        if state.is_crowded(own) && state.is_wanted(shared.host.as_deref(), own) {
-            shared.retiring.set(true);
-        }
-        if !shared.is_wanted(now, &self.local.policy()) {
-            pool.drop_shared(shared);
-        } else if own > 0 {
-            pool.room.notify_one();
-        }
-        reap(&self.local, pool);
-    }
-}
-
-impl HostPool {
-    fn drop_shared(&self, shared: &Rc<Shared>) {
-        let mut known = self.shared.borrow_mut();
-        known.retain(|one| !Rc::ptr_eq(one, shared));
-    }
-
-    /// Closes one connection as soon as its requests are done, unless one is on its way already.
-    pub(super) fn retire_one(&self) {
-        let mut known = self.shared.borrow_mut();
-        if known.iter().any(|one| one.retiring.get()) {
-            return;
-        }
-        let open = |one: &&Rc<Shared>| one.opened().is_some();
-        if let Some(one) = known
-            .iter()
-            .filter(open)
-            .min_by_key(|one| one.streams.get())
-        {
-            one.retiring.set(true);
-            known.retain(|one| !one.retiring.get() || one.streams.get() > 0);
-        }
-    }
-}
-
-/// A request that waits for a place on one of an endpoint's connections, until it is dropped.
-struct WaitsHere<'a>(&'a HostPool);
-
-impl<'a> WaitsHere<'a> {
-    fn new(pool: &'a HostPool) -> Self {
-        pool.streams.set(pool.streams.get() + 1);
-        Self(pool)
-    }
-}
-
-impl Drop for WaitsHere<'_> {
-    fn drop(&mut self) {
-        self.0.streams.set(self.0.streams.get() - 1);
-    }
-}
-
-impl Shared {
-    fn opened(&self) -> Option<&Connection> {
-        self.connection.get()?.as_ref().ok()
-    }
-
-    /// Whether a new request may use it.
-    fn has_room(&self, now: Instant, policy: &Policy) -> bool {
-        !self.retiring.get()
-            && self.places(policy) > 0
-            && self.is_allowed()
-            && self.age_ends(policy).is_none_or(|end| end > now)
-            && match self.connection.get() {
-                None => true,
-                Some(Ok(one)) => !one.sender.is_closed(),
-                Some(Err(_)) => false,
-            }
-    }
-
-    /// Requests that the policy still allows it.
-    fn places(&self, policy: &Policy) -> u32 {
-        let most = |limit: Option<NonZeroU32>| limit.map_or(u32::MAX, NonZeroU32::get);
-        let streams = most(policy.http.max_concurrent_streams).saturating_sub(self.streams.get());
-        let requests = most(policy.http.max_requests_per_connection);
-        streams.min(requests.saturating_sub(self.requests.get()))
-    }
-
-    /// Whether its peer takes one more stream now. Otherwise hyper would let the request wait for the
-    /// end of another, which may never come.
-    fn is_allowed(&self) -> bool {
-        let streams = self.streams.get() as usize;
-        streams == 0 || streams < self.allowed.get()
-    }
-
-    fn age_ends(&self, policy: &Policy) -> Option<Instant> {
-        Some(self.begun + policy.tcp.max_connection_duration?)
-    }
-
-    /// When it is to be closed, unless a request comes; `None` while it has some.
-    pub(super) fn ends(&self, policy: &Policy) -> Option<Instant> {
-        if self.streams.get() > 0 {
-            return None;
-        }
-        let idle = self.since.get() + policy.http.idle_timeout;
-        Some(self.age_ends(policy).map_or(idle, |age| age.min(idle)))
-    }
-
-    /// Whether it stays: it carries requests, or may carry more.
-    pub(super) fn is_wanted(&self, now: Instant, policy: &Policy) -> bool {
-        self.streams.get() > 0 || self.has_room(now, policy) && self.ends(policy) > Some(now)
-    }
-}
 
 /// A place for one request, with its place in the cluster's count: on a connection that is open or
 /// being opened, on a new one, or where no more may be opened on the next that has room.
@@ -236,17 +59,7 @@ fn place(local: &Rc<Local>, pool: &Rc<HostPool>) -> Option<Stream> {
     let mut known = pool.shared.borrow_mut();
     known.retain(|one| one.is_wanted(now, &policy));
     let shared = known.iter().find(|one| one.has_room(now, &policy))?;
-    Some(reserve(shared, local, pool))
-}
-
-fn reserve(shared: &Rc<Shared>, local: &Rc<Local>, pool: &Rc<HostPool>) -> Stream {
-    shared.streams.set(shared.streams.get() + 1);
-    shared.requests.set(shared.requests.get().saturating_add(1));
-    Stream {
-        shared: Rc::clone(shared),
-        local: Rc::clone(local),
-        pool: Rc::clone(pool),
-    }
+    Some(shared.reserve(local, pool))
 }
 
 /// A place on a connection that is to be opened, as soon as the limits allow one, or on one that
@@ -302,20 +115,9 @@ fn open(
     address: SocketAddr,
     held: Held,
 ) -> Stream {
-    let now = clock::now();
-    let shared = Rc::new(Shared {
-        connection: OnceCell::new(),
-        opened: Notify::new(),
-        host: held.host.clone(),
-        retiring: Cell::new(false),
-        allowed: Cell::new(pool.allowed.get().unwrap_or(UNTOLD)),
-        streams: Cell::new(0),
-        requests: Cell::new(0),
-        since: Cell::new(now),
-        begun: now,
-    });
+    let shared = Shared::begin(pool, held.host.clone());
     pool.shared.borrow_mut().push(Rc::clone(&shared));
-    let stream = reserve(&shared, local, pool);
+    let stream = shared.reserve(local, pool);
     // As many of those who wait here as it has places for.
     let others = pool.streams.get().saturating_sub(1);
     let places = shared.places(&local.policy()) as usize;
@@ -351,14 +153,13 @@ impl Opening {
         if opened.is_err() {
             self.pool.drop_shared(&self.shared);
         }
-        let _ = self.shared.connection.set(opened);
-        self.shared.opened.notify_waiters();
+        self.shared.settle(opened);
     }
 }
 
 impl Drop for Opening {
     fn drop(&mut self) {
-        if self.shared.connection.get().is_none() {
+        if !self.shared.is_settled() {
             self.done(Err(Error::Closed));
         }
     }

@@ -8,6 +8,7 @@
 pub(super) mod http1;
 pub(super) mod http2;
 mod metered;
+mod shared;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -22,7 +23,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::spawn_local;
 
 pub(super) use http1::{Http1, Returning};
-pub(super) use http2::Stream;
+pub(super) use shared::Stream;
 
 use super::cluster::{Counters, Host, Local, State};
 use super::error::Error;
@@ -42,7 +43,7 @@ pub(super) struct HostPool {
     /// How many there may be before those that wait no more are looked for.
     crowd: Cell<usize>,
     /// HTTP/2 connections, also those that are being opened.
-    shared: RefCell<Vec<Rc<http2::Shared>>>,
+    shared: RefCell<Vec<Rc<shared::Shared>>>,
     /// Requests that wait for a place on one of them, and where they are told of one.
     streams: Cell<usize>,
     room: Notify,
