@@ -16,6 +16,8 @@ use super::worker::Worker;
 use super::{balance, pool, resolve};
 use crate::mesh::{L4Choice, L4Request};
 use crate::net::socket;
+use crate::policy::balance::Algorithm;
+use crate::policy::hash;
 use crate::policy::outlier::Outcome;
 use crate::types::{ClusterName, ResponseFlags};
 
@@ -62,7 +64,21 @@ pub(super) async fn dial(
         let cluster = snapshot.cluster_for(name, workload.source());
         pod.cluster(worker, cluster.ok_or(Error::NoCluster)?)
     };
-    let lease = balance::pick(worker, &cluster, Choice::of(target.wanted(destination)))?;
+    let policy = cluster.policy();
+    if policy.balancer == Algorithm::Passthrough {
+        return open(worker, pod, &cluster, destination, None).await;
+    }
+    let mut choice = Choice::of(target.wanted(destination));
+    // Of the keys only the client's address is known where bytes are not looked at.
+    if policy.balancer.is_hash() && policy.hash == Some(hash::Key::SourceAddress) {
+        let workload = Arc::clone(&pod.pod().workload);
+        let own = workload.addresses.iter();
+        let own = own
+            .copied()
+            .find(|own| own.is_ipv4() == destination.is_ipv4());
+        choice.hash = own.map(hash::of_address);
+    }
+    let lease = balance::pick(worker, &cluster, choice)?;
     open(worker, pod, &cluster, lease.address(), Some(lease)).await
 }
 

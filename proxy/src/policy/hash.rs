@@ -133,7 +133,7 @@ fn of_field(field: &Field, request: &Request<'_>) -> Option<u64> {
 }
 
 /// By its text, without a port.
-fn of_address(address: IpAddr) -> u64 {
+pub fn of_address(address: IpAddr) -> u64 {
     // The longest is an IPv6 address that ends in an IPv4 one.
     let mut text = ArrayString::<46>::new();
     match write!(text, "{address}") {

@@ -20,17 +20,17 @@ use super::finish::Finish;
 use super::forward::{Answer, Forward};
 use super::route::{self, Route};
 use super::upload::Upload;
-use super::{Downstream, headers, mirror, reply, rewrite, upgrade};
+use super::{Downstream, admission, headers, mirror, reply, rewrite, upgrade};
 use crate::clock;
 use crate::dataplane::error::Error;
 use crate::dataplane::outcome::{Exchange, Requested};
 use crate::dataplane::protocol;
 use crate::mesh::{Action, Cluster, Rule, route as mesh};
+use crate::policy::redirect;
 use crate::policy::retry;
 use crate::policy::rewrite::Matched;
 use crate::policy::timeout::Limits;
-use crate::policy::{cors, fault, redirect};
-use crate::types::{ClusterName, Protocol, ResponseFlags};
+use crate::types::{ClusterName, Protocol};
 
 /// Answers one request, whatever becomes of it.
 pub(super) async fn answer(
@@ -144,12 +144,12 @@ async fn serve(
             exchange.finish = Finish::of(&rule, &request.canonical, exchange.requested.as_deref());
             if let Some(fault) = &rule.fault {
                 // On the heap: few requests need it.
-                if let Some(reply) = Box::pin(inject(fault, exchange, grpc)).await {
+                if let Some(reply) = Box::pin(admission::inject(fault, exchange, grpc)).await {
                     return Ok(Served::Local(reply));
                 }
             }
             if let Some(policy) = &rule.cors
-                && let Some(reply) = admit(policy, exchange, &request.canonical)
+                && let Some(reply) = admission::admit(policy, exchange, &request.canonical)
             {
                 return Ok(Served::Local(reply));
             }
@@ -171,55 +171,6 @@ async fn serve(
                         .await
                 }
             }
-        }
-    }
-}
-
-/// Delays and aborts as the rule's `fault` says. The reply, where the request is aborted.
-async fn inject(
-    policy: &fault::Policy,
-    exchange: &mut Exchange,
-    grpc: bool,
-) -> Option<reply::Local> {
-    let worker = Rc::clone(exchange.worker());
-    let injected = policy.inject([worker.draw(), worker.draw()]);
-    if let Some(delay) = injected.delay {
-        worker.counters.fault_delays_injected.increment();
-        exchange.flags = exchange.flags | ResponseFlags::DELAY_INJECTED;
-        tokio::time::sleep(delay).await;
-    }
-    let abort = injected.abort?;
-    worker.counters.fault_aborts_injected.increment();
-    exchange.flags = exchange.flags | ResponseFlags::FAULT_INJECTED;
-    Some(reply::Local::aborted(abort, grpc))
-}
-
-/// Asks the rule's `corsPolicy`. The reply, where it answers a preflight.
-fn admit(
-    policy: &Arc<cors::Policy>,
-    exchange: &mut Exchange,
-    canonical: &Canonical,
-) -> Option<reply::Local> {
-    let counters = &exchange.worker().counters;
-    match policy.decide(&canonical.parts.method, &canonical.parts.headers) {
-        cors::Decision::Unconcerned => None,
-        cors::Decision::Foreign => {
-            counters.cors_origin_invalid.increment();
-            None
-        }
-        cors::Decision::Allowed(origin) => {
-            counters.cors_origin_valid.increment();
-            exchange.finish.grant(policy, origin);
-            None
-        }
-        cors::Decision::Answered { allowed, headers } => {
-            if allowed {
-                counters.cors_origin_valid.increment();
-            } else {
-                counters.cors_origin_invalid.increment();
-            }
-            exchange.finish = Finish::default();
-            Some(reply::Local::preflight(headers))
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::dataplane::outcome::Exchange;
 use crate::dataplane::worker;
 use crate::mesh::Cluster;
 use crate::mesh::route::Forward;
+use crate::policy::balance::Algorithm;
 
 /// Copies that one worker has under way at most. Each may hold a body of up to
 /// [`super::content::LIMIT`]; the clusters' own limits count them too.
@@ -110,7 +111,8 @@ impl Copy {
         let pod = &self.downstream.pod;
         let upstream = Upstream {
             cluster: pod.cluster(worker, &self.cluster),
-            original: None,
+            original: (self.cluster.policy.balancer == Algorithm::Passthrough)
+                .then_some(self.downstream.destination),
             wanted: Wanted::Like(self.downstream.destination),
             hash: None,
             http2: super::answer::speaks_http2(&self.downstream, &self.cluster, false),

@@ -4,6 +4,7 @@
 //!
 //! hyper reads and writes HTTP; this module decides everything it leaves open.
 
+mod admission;
 mod answer;
 mod attempt;
 pub(super) mod body;
