@@ -114,6 +114,8 @@ impl Error {
     /// The access log's flag.
     pub(super) fn flag(&self) -> ResponseFlags {
         match self {
+            // Read as HTTP and refused later (Envoy 1.40, seen).
+            Self::BadRequest("path_normalization_failed") => ResponseFlags::NONE,
             Self::BadRequest(_)
             | Self::HeadersTooLarge
             | Self::TransferCoding
@@ -143,10 +145,8 @@ impl Error {
             | Self::NoCluster
             | Self::RequestBody => String::new(),
             Self::NoHealthyUpstream => "no healthy upstream".into(),
-            Self::Connect(_) => format!(
-                "{reset}remote connection failure, transport failure reason: {}",
-                self.transport_failure()
-            ),
+            // The reason is in the log alone (Envoy 1.40, seen).
+            Self::Connect(_) => format!("{reset}remote connection failure"),
             Self::ConnectTimeout => format!("{reset}connection timeout"),
             Self::Closed => format!("{reset}connection termination"),
             Self::Reset => format!("{reset}remote reset"),
@@ -186,7 +186,7 @@ impl Error {
             Self::ConnectionOverflow | Self::PendingOverflow | Self::RequestOverflow => {
                 Cow::Borrowed("upstream_reset_before_response_started{overflow}")
             }
-            Self::Timeout => Cow::Borrowed("upstream_response_timeout"),
+            Self::Timeout => Cow::Borrowed("response_timeout"),
             Self::TryTimeout => Cow::Borrowed("upstream_per_try_timeout"),
             Self::Protocol => {
                 Cow::Borrowed("upstream_reset_before_response_started{protocol_error}")
@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(
             refused().body(false),
             "upstream connect error or disconnect/reset before headers. reset reason: remote \
-             connection failure, transport failure reason: delayed connect error: Connection refused"
+             connection failure"
         );
     }
 }

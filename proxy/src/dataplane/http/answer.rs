@@ -141,6 +141,15 @@ async fn serve(
         }
         Route::Rule(rule, matched) => {
             exchange.route = Some(Arc::clone(&rule.name));
+            let chosen = match &rule.action {
+                Action::Forward(forward) => {
+                    let chosen = forward.weights.pick(worker.draw());
+                    let destination = forward.destinations.get(chosen);
+                    exchange.cluster = destination.map(|one| one.cluster.clone());
+                    chosen
+                }
+                Action::Redirect(_) | Action::Respond(_) => 0,
+            };
             exchange.finish = Finish::of(&rule, &request.canonical, exchange.requested.as_deref());
             if let Some(fault) = &rule.fault {
                 // On the heap: few requests need it.
@@ -156,7 +165,7 @@ async fn serve(
             match &rule.action {
                 Action::Respond(response) => {
                     let itself = || request.location(&redirect::Redirect::ITSELF, matched);
-                    Ok(Served::Local(reply::Local::direct(response, itself)))
+                    Ok(Served::Local(reply::Local::direct(response, itself, grpc)))
                 }
                 Action::Redirect(redirect) => {
                     let location = request.location(redirect, matched);
@@ -167,7 +176,7 @@ async fn serve(
                 }
                 Action::Forward(forward) => {
                     request
-                        .forward(exchange, &snapshot, &rule, forward, matched)
+                        .forward(exchange, &snapshot, &rule, (forward, chosen), matched)
                         .await
                 }
             }
@@ -219,15 +228,12 @@ impl Incomplete<'_> {
         exchange: &mut Exchange,
         snapshot: &crate::mesh::Snapshot,
         rule: &Rule,
-        forward: &Arc<mesh::Forward>,
+        (forward, chosen): (&Arc<mesh::Forward>, usize),
         matched: Matched,
     ) -> Result<Served, Error> {
         let downstream = self.downstream;
-        let worker = &downstream.worker;
         // One of them: a rule whose weights and destinations differ in number is not made.
-        let chosen = forward.weights.pick(worker.draw());
         let destination = forward.destinations.get(chosen).ok_or(Error::NoCluster)?;
-        exchange.cluster = Some(destination.cluster.clone());
         exchange.finish.toward(destination);
         let workload = Arc::clone(&downstream.pod.pod().workload);
         let cluster = snapshot.cluster_for(&destination.cluster, workload.source());
@@ -330,6 +336,8 @@ fn deliver(
     if let Some(client) = upgraded {
         let protocol = response.headers().get(UPGRADE).cloned().or(asked);
         headers::to_downstream(response.headers_mut(), service_time);
+        // An upgrade has no service time (Envoy).
+        response.headers_mut().remove(headers::SERVICE_TIME);
         exchange.edit(response.headers_mut());
         if downstream.version == protocol::Version::Http1 {
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

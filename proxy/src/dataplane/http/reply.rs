@@ -53,8 +53,16 @@ impl Local {
 
     /// A rule's `directResponse`. `itself` is where the request went, which Envoy tells as the
     /// location of what was created or moved.
-    pub(super) fn direct(response: &DirectResponse, itself: impl FnOnce() -> HeaderValue) -> Self {
+    pub(super) fn direct(
+        response: &DirectResponse,
+        itself: impl FnOnce() -> HeaderValue,
+        grpc: bool,
+    ) -> Self {
         let status = response.status;
+        if grpc {
+            let text = String::from_utf8_lossy(&response.body);
+            return Self::grpc(grpc::Status::of_http(status), &text, "direct_response");
+        }
         let mut reply = Self::new(status, response.body.clone(), "direct_response");
         if status == StatusCode::CREATED || status.is_redirection() {
             reply.headers.insert(LOCATION, itself());
