@@ -170,7 +170,7 @@ async fn no_more_than_the_given_share_is_ejected() -> Result<()> {
 
 #[tokio::test]
 async fn a_short_ejection_ends_before_a_longer_one_that_began_earlier() -> Result<()> {
-    let settings = "consecutive5xxErrors: 1, interval: 500ms, baseEjectionTime: 1s, \
+    let settings = "consecutive5xxErrors: 1, interval: 100ms, baseEjectionTime: 2s, \
                     maxEjectionPercent: 100";
     let shop = Shop::open(PODS, &outliers(settings)).await?;
     let fails = [Arc::new(AtomicBool::new(true)), Arc::default()];
@@ -181,12 +181,17 @@ async fn a_short_ejection_ends_before_a_longer_one_that_began_earlier() -> Resul
     let detection = format!("{CLUSTER}.outlier_detection");
     let total = format!("{detection}.ejections_enforced_total");
     let mut http = shop.http().await?;
-    // The first is ejected, comes back, and fails at once: now for two seconds. Then the second is.
+    // The first is ejected, comes back, and fails at once: now for four seconds.
     let mut failures = 0;
     while failures < 2 {
         failures += usize::from(http.get("reviews", "/").await?.status == 503);
     }
     shop.stat(&total, |n| n == 2).await?;
+    // Well into that time the second is ejected, for two seconds.
+    let start = clock::now();
+    while start.elapsed() < Duration::from_millis(300) {
+        assert_eq!(http.get("reviews", "/").await?.text(), "reviews-v2");
+    }
     fails[1].store(true, Ordering::Relaxed);
     assert_eq!(http.get("reviews", "/").await?.text(), "reviews-v2");
     shop.stat(&format!("{detection}.ejections_active"), |n| n == 2)
@@ -580,8 +585,12 @@ async fn upgrades_go_with_retries_timeouts_and_mirrors() -> Result<()> {
 
 #[tokio::test]
 async fn a_retry_goes_elsewhere_and_refused_connections_are_retried() -> Result<()> {
-    // By Istio's default policy: nothing listens in the first pod.
-    let shop = Shop::open(PODS, "# nothing\n").await?;
+    // By Istio's default policy: nothing listens in the first pod. In turns, so that the second pod
+    // is always found where the first is to be avoided.
+    let turns = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n\
+                 metadata: {name: reviews, namespace: shop}\n\
+                 spec: {host: reviews, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}}\n";
+    let shop = Shop::open(PODS, turns).await?;
     let echo = shop.echoes(&["reviews-v2"])?;
     let mut http: Http = shop.http().await?;
     for _ in 0..40 {

@@ -12,6 +12,10 @@ const METHODS: [&str; 10] = [
     "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*",
 ];
 
+/// The most fields that one block may set and add, and that it may remove: Envoy takes no route that
+/// sets more (`max_items` in its `route_components.proto`).
+const MOST: usize = 1000;
+
 impl CorsPolicy {
     pub(super) fn validate(&self, field: &str, findings: &mut Vec<Finding>) {
         for (index, one) in self.allow_origins.iter().enumerate() {
@@ -85,6 +89,18 @@ enum Side {
 
 impl HeaderOperations {
     fn validate(&self, field: &str, side: Side, findings: &mut Vec<Finding>) {
+        let written = self.set.len() + self.add.len();
+        if written > MOST || self.remove.len() > MOST {
+            // Nothing about each of them: one message is enough.
+            findings.push(Finding::error(
+                field,
+                format!(
+                    "{written} headers are set or added and {} removed: at most {MOST} operations of each kind are allowed",
+                    self.remove.len()
+                ),
+            ));
+            return;
+        }
         for (name, map) in [("set", &self.set), ("add", &self.add)] {
             for key in map.keys() {
                 if side == Side::Request && is_authority(key) {
