@@ -21,6 +21,11 @@ pub(super) struct Content {
 }
 
 impl Content {
+    /// Bytes, without the trailers.
+    pub(super) fn len(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether there was room.
     pub(super) fn push(&mut self, frame: &Frame<Bytes>) -> bool {
         if let Some(trailers) = frame.trailers_ref() {

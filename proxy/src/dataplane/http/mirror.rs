@@ -21,15 +21,36 @@ use crate::mesh::Cluster;
 use crate::mesh::route::Forward;
 use crate::policy::balance::Algorithm;
 
-/// Copies that one worker has under way at most. Each may hold a body of up to
-/// [`super::content::LIMIT`]; the clusters' own limits count them too.
+/// Copies that one worker has under way at most; the clusters' own limits count them too.
 const MOST: u32 = 256;
+/// Bytes of bodies that they hold at most, once their requests are over.
+const MOST_BYTES: usize = 32 << 20;
 /// How long a copy may take where its rule has no timeout: nobody waits for it, so nobody would
 /// give it up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 thread_local! {
     static UNDER_WAY: Cell<u32> = const { Cell::new(0) };
+    static HELD: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The bytes of one copy's body among those held.
+struct Bytes(usize);
+
+impl Bytes {
+    fn take(count: usize) -> Option<Self> {
+        let held = HELD.get() + count;
+        (held <= MOST_BYTES).then(|| {
+            HELD.set(held);
+            Self(count)
+        })
+    }
+}
+
+impl Drop for Bytes {
+    fn drop(&mut self) {
+        HELD.set(HELD.get() - self.0);
+    }
 }
 
 /// One copy's place among those under way.
@@ -76,7 +97,11 @@ pub(super) fn send(downstream: &Rc<Downstream>, forward: &Arc<Forward>, message:
             cluster: Arc::clone(cluster),
             parts: message.parts.clone(),
             upload: message.upload().cloned(),
-            patience: forward.timeout.unwrap_or(PATIENCE),
+            // Zero is no limit.
+            patience: forward
+                .timeout
+                .filter(|limit| !limit.is_zero())
+                .unwrap_or(PATIENCE),
         };
         worker::spawn(worker, &downstream.pod, async move {
             let _place = place;
@@ -97,16 +122,15 @@ struct Copy {
 impl Copy {
     async fn send(self) {
         let worker = &self.downstream.worker;
-        let content = match self.upload {
-            None => None,
-            Some(upload) => match whole(upload).await {
-                Some(content) => Some(content),
-                None => {
-                    worker.counters.mirrored_rq_dropped.increment();
-                    return;
-                }
-            },
-        };
+        let (mut content, mut held) = (None, None);
+        if let Some(upload) = self.upload {
+            content = whole(upload).await;
+            held = content.as_ref().and_then(|one| Bytes::take(one.len()));
+            if held.is_none() {
+                worker.counters.mirrored_rq_dropped.increment();
+                return;
+            }
+        }
         worker.counters.mirrored_rq.increment();
         let pod = &self.downstream.pod;
         let upstream = Upstream {
@@ -149,6 +173,7 @@ impl Copy {
             }
         };
         let _ = tokio::time::timeout(self.patience, exchanged).await;
+        drop(held);
     }
 }
 

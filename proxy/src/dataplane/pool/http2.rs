@@ -1,13 +1,16 @@
 //! HTTP/2 connections to an endpoint: each carries many requests.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
+use super::metered::Metered;
 use super::shared::{Connection, Shared, Stream, UNTOLD, WaitsHere};
 use super::{Held, HostPool, admit, count_connect};
 use crate::clock;
@@ -17,6 +20,7 @@ use crate::dataplane::error::Error;
 use crate::dataplane::http::{LIST_LIMIT, LocalExecutor};
 use crate::dataplane::pod::LocalPod;
 use crate::dataplane::worker::{self, Worker};
+use crate::net::gather::Gather;
 use crate::policy::circuit::Permit;
 
 /// Bytes that may wait to be sent on one HTTP/2 stream.
@@ -128,15 +132,7 @@ fn open(
     };
     let (serving, own, local) = (Rc::clone(worker), Rc::clone(pod), Rc::clone(local));
     worker::spawn(worker, pod, async move {
-        let opened = open_held(
-            &serving,
-            &own,
-            &local,
-            (&opening.shared, &opening.pool),
-            address,
-            held,
-        )
-        .await;
+        let opened = open_held(&serving, &own, &local, address, held).await;
         opening.done(opened);
     });
     stream
@@ -169,7 +165,6 @@ async fn open_held(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
     local: &Rc<Local>,
-    (shared, pool): (&Rc<Shared>, &Rc<HostPool>),
     address: SocketAddr,
     mut held: Held,
 ) -> Result<Connection, Error> {
@@ -193,30 +188,23 @@ async fn open_held(
             .keep_alive_timeout(keepalive.timeout)
             .keep_alive_while_idle(true);
     }
+    let metered = Metered {
+        stream: Gather(stream),
+        traffic: Arc::default(),
+        _held: held,
+    };
     let (sender, connection) = builder
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(metered))
         .await
         .map_err(|_| Error::Closed)?;
-    let (shared, pool) = (Rc::downgrade(shared), Rc::downgrade(pool));
+    let driver = Rc::new(RefCell::new(connection));
+    let seen = Rc::downgrade(&driver);
     worker::spawn(worker, pod, async move {
-        // Its place in its cluster's count goes with the socket.
-        let _held = held;
-        let mut connection = pin!(connection);
-        let _ = poll_fn(|cx| {
-            let polled = connection.as_mut().poll(cx);
-            let told = connection.current_max_send_streams();
-            if told != UNTOLD
-                && let (Some(shared), Some(pool)) = (shared.upgrade(), pool.upgrade())
-            {
-                shared.allowed.set(told);
-                pool.allowed.set(Some(told));
-            }
-            polled
-        })
-        .await;
+        let _ = poll_fn(|cx| Pin::new(&mut *driver.borrow_mut()).poll(cx)).await;
     });
     Ok(Connection {
         sender,
+        driver: seen,
         local: name,
     })
 }

@@ -3,20 +3,23 @@
 //!
 //! Does not know how it is opened: that is [`super::http2`]'s.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::client::conn::http2;
+use hyper_util::rt::TokioIo;
 use tokio::sync::Notify;
 
+use super::metered::Metered;
 use super::{HostPool, reap};
 use crate::clock;
 use crate::dataplane::cluster::{Host, Local};
 use crate::dataplane::error::Error;
+use crate::dataplane::http::LocalExecutor;
 use crate::dataplane::http::upload::RequestBody;
 use crate::mesh::cluster::Policy;
 
@@ -29,8 +32,8 @@ pub(super) struct Shared {
     connection: OnceCell<Result<Connection, Error>>,
     opened: Notify,
     host: Option<Arc<Host>>,
-    /// Streams that its peer takes at a time; what the endpoint said last, until it has said so.
-    pub(super) allowed: Cell<usize>,
+    /// Streams that its peer is taken to allow at a time, until it has said so.
+    assumed: usize,
     /// Its place is wanted elsewhere: it gets no more requests.
     retiring: Cell<bool>,
     streams: Cell<u32>,
@@ -44,7 +47,20 @@ pub(super) struct Shared {
 /// One that is open.
 pub(super) struct Connection {
     pub(super) sender: http2::SendRequest<RequestBody>,
+    /// What runs it, as long as it runs.
+    pub(super) driver: Weak<RefCell<Driver>>,
     pub(super) local: Option<SocketAddr>,
+}
+
+type Driver = http2::Connection<TokioIo<Metered>, RequestBody, LocalExecutor>;
+
+impl Connection {
+    /// Streams that its peer takes at a time, once it has said so.
+    fn allowed(&self) -> Option<usize> {
+        let driver = self.driver.upgrade()?;
+        let allowed = driver.try_borrow().ok()?.current_max_send_streams();
+        (allowed != UNTOLD).then_some(allowed)
+    }
 }
 
 /// One request's place on a connection.
@@ -101,6 +117,18 @@ impl Drop for Stream {
 }
 
 impl HostPool {
+    /// Streams that the endpoint is taken to allow on a new connection: what it said on another.
+    fn allowed(&self) -> usize {
+        let known = self.shared.borrow();
+        let told = known
+            .iter()
+            .find_map(|one| one.opened().and_then(Connection::allowed));
+        if told.is_some() {
+            self.allowed.set(told);
+        }
+        self.allowed.get().unwrap_or(UNTOLD)
+    }
+
     /// Lets go of a connection: it ends with its last request.
     pub(super) fn drop_shared(&self, shared: &Rc<Shared>) {
         let mut known = self.shared.borrow_mut();
@@ -149,7 +177,7 @@ impl Shared {
             connection: OnceCell::new(),
             opened: Notify::new(),
             host,
-            allowed: Cell::new(pool.allowed.get().unwrap_or(UNTOLD)),
+            assumed: pool.allowed(),
             retiring: Cell::new(false),
             streams: Cell::new(0),
             requests: Cell::new(0),
@@ -209,7 +237,8 @@ impl Shared {
     /// end of another, which may never come.
     fn is_allowed(&self) -> bool {
         let streams = self.streams.get() as usize;
-        streams == 0 || streams < self.allowed.get()
+        let told = || self.opened().and_then(Connection::allowed);
+        streams == 0 || streams < told().unwrap_or(self.assumed)
     }
 
     fn age_ends(&self, policy: &Policy) -> Option<Instant> {
