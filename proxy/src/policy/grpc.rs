@@ -1,7 +1,7 @@
 //! gRPC's statuses: their names, and what Envoy makes of them where HTTP's are meant, and the other
 //! way round (`source/common/grpc/status.cc`).
 
-use http::StatusCode;
+use http::{HeaderMap, HeaderName, StatusCode};
 
 macro_rules! statuses {
     ($($name:ident = $code:literal, $snake:literal, $camel:literal, $http:literal, $help:literal;)+) => {
@@ -73,7 +73,15 @@ statuses! {
     Unauthenticated = 16, "UNAUTHENTICATED", "Unauthenticated", 401, "Who is calling is not known.";
 }
 
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
 impl Status {
+    /// What a response's head tells. A status that comes in trailers is not seen (Envoy).
+    pub fn told(headers: &HeaderMap) -> Option<Self> {
+        let code = headers.get(&GRPC_STATUS)?.to_str().ok()?.parse().ok()?;
+        Self::from_code(code)
+    }
+
     /// Its number.
     pub fn code(self) -> u32 {
         self as u32

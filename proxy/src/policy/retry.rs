@@ -15,7 +15,6 @@ pub use self::condition::{ConditionError, Conditions, Token};
 use super::grpc;
 
 const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Envoy's base of the back-off.
 pub const BASE: Duration = Duration::from_millis(25);
@@ -96,13 +95,9 @@ impl Policy {
             || self.covers_grpc(headers)
     }
 
-    /// By the status in the response's head; one that comes in trailers is not seen (Envoy).
+    /// By gRPC's status in the response's head.
     fn covers_grpc(&self, headers: &HeaderMap) -> bool {
-        let status = headers.get(&GRPC_STATUS).and_then(|value| {
-            let code = value.to_str().ok()?.parse().ok()?;
-            grpc::Status::from_code(code)
-        });
-        let token = match status {
+        let token = match grpc::Status::told(headers) {
             Some(grpc::Status::Canceled) => Token::Cancelled,
             Some(grpc::Status::DeadlineExceeded) => Token::DeadlineExceeded,
             Some(grpc::Status::Internal) => Token::Internal,

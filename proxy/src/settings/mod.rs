@@ -128,8 +128,10 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 fn hostname() -> String {
-    nix::unistd::gethostname()
-        .ok()
-        .and_then(|name| name.into_string().ok())
-        .unwrap_or_else(|| "localhost".into())
+    let name = crate::net::hostname();
+    if name.is_empty() {
+        "localhost".into()
+    } else {
+        name
+    }
 }

@@ -361,7 +361,7 @@ pub(super) fn report(exchange: &Exchange, result: Result<u16, &Error>) {
     }
 }
 
-/// Now, for a permit.
+/// A place among the cluster's retries under way, where there is one.
 pub(super) fn permit_for_retry(cluster: &Local) -> Option<Permit> {
     cluster.members().breaker.try_retry(clock::now()).ok()
 }

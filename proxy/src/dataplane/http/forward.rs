@@ -267,9 +267,5 @@ fn verdict(
 
 /// The status that outlier detection sees: gRPC's own where the head has it.
 fn accounted(status: StatusCode, headers: &HeaderMap) -> StatusCode {
-    let told = headers.get("grpc-status").and_then(|value| {
-        let code = value.to_str().ok()?.parse().ok()?;
-        grpc::Status::from_code(code)
-    });
-    told.map_or(status, grpc::Status::to_http)
+    grpc::Status::told(headers).map_or(status, grpc::Status::to_http)
 }
