@@ -413,6 +413,8 @@ fn fast_opened(netns: &Namespace) -> Result<u64> {
 /// connections of a family, wherever they go.
 #[test]
 fn local_ports_bound_a_pods_captured_connections() -> Result<()> {
+    // Even, and so is what is added below: of an odd number of ports the kernel leaves one out of
+    // its search, now and then (`__inet_hash_connect` rounds the range down, Linux 6.1).
     const PORTS: u16 = 10;
     let bare = Bare::new()?;
     let pod = bare.pod("client")?;
@@ -437,7 +439,7 @@ fn local_ports_bound_a_pods_captured_connections() -> Result<()> {
     }
     // What is refused leaves nothing behind.
     assert_eq!(bare.redirects()?, open.len());
-    range(PORTS + 1)?;
+    range(PORTS + 2)?;
     let to = "192.0.2.8:81".parse()?;
     let _client = pod.dial(to)?;
     assert_eq!(pod.accept_outbound()?.1, Some(to));
