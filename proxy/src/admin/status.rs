@@ -82,7 +82,7 @@ pub struct PodRow {
 /// One thing wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProblemRow {
-    /// `error` or `warning`.
+    /// `error`, `warning` or `info`.
     pub severity: String,
     /// `Kind namespace/name`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -188,6 +188,7 @@ pub fn problem(problem: &Problem) -> ProblemRow {
         severity: match problem.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
+            Severity::Info => "info",
         }
         .to_owned(),
         object: problem.object.as_ref().map(ToString::to_string),

@@ -158,6 +158,18 @@ pub struct HttpMatch {
 }
 
 impl HttpMatch {
+    /// Conditions on the client that are not asked, by name: as in Istio, a block that names gateways
+    /// doesn't ask about it (`sourceMatchHTTP` in its `route.go`).
+    pub fn unasked(&self) -> impl Iterator<Item = &'static str> {
+        let named = !self.gateways.is_empty();
+        let given = [
+            ("sourceLabels", !self.source_labels.is_empty()),
+            ("sourceNamespace", !self.source_namespace.is_empty()),
+        ];
+        let given = given.into_iter().filter(move |(_, given)| named && *given);
+        given.map(|(name, _)| name)
+    }
+
     /// Conditions that are not implemented, by name: those on the claims of a token, which only a
     /// gateway sees. A block that has one never applies: without its condition it would take
     /// requests that it was not meant for.
@@ -171,7 +183,7 @@ impl HttpMatch {
 }
 
 /// A text condition; at most one of the three. None of them asks for presence.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 pub struct StringMatch {
     /// `exact`.
     #[serde(default)]

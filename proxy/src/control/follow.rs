@@ -166,6 +166,7 @@ impl Pipeline {
             match problem.severity {
                 Severity::Error => error!("{problem}"),
                 Severity::Warning => warn!("{problem}"),
+                Severity::Info => info!("{problem}"),
             }
         }
         for over in self.told.difference(&now) {

@@ -194,19 +194,6 @@ impl Edit {
         }
     }
 
-    /// Fields whose values hold an operator that never has an answer here, with the operator: worth
-    /// a warning.
-    pub fn absent(&self) -> impl Iterator<Item = (&str, &'static str)> {
-        let values = self.write.iter().filter_map(|write| match &write.value {
-            Value::Static(_) => None,
-            Value::Template(template) => Some((write.name.as_str(), template)),
-        });
-        let authority = self.authority.iter().map(|template| ("host", template));
-        values
-            .chain(authority)
-            .flat_map(|(name, template)| template.absent().map(move |operator| (name, operator)))
-    }
-
     fn joined(&self, later: &Self) -> Self {
         let mut both = self.clone();
         both.remove.extend_from_slice(&later.remove);

@@ -13,6 +13,8 @@ pub enum Severity {
     Error,
     /// The object is in force, but a part of it has no effect or not the one expected.
     Warning,
+    /// Nothing is wrong, and yet a part of it has no effect here.
+    Info,
 }
 
 /// One thing wrong with the configuration.
@@ -71,6 +73,15 @@ impl Finding {
     pub fn warning(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Warning,
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+
+    /// There is no mistake; its author may want to know.
+    pub fn info(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Info,
             field: field.into(),
             message: message.into(),
         }

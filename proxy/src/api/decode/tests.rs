@@ -200,6 +200,11 @@ fn one_clear_finding_for_each_mistake() {
             "warning spec.http[0].timeout@8: has no effect: the rule forwards nothing",
         ),
         (
+            "a header of a request that is not sent",
+            "hosts: [web]\nhttp:\n- directResponse: {status: 200}\n  headers: {request: {remove: [x]}, response: {remove: [x]}}",
+            "warning spec.http[0].headers.request@8: has no effect: the rule forwards nothing",
+        ),
+        (
             "an unknown field",
             "hosts: [web]\nhttp:\n- tiemout: 1s\n  route: [{destination: {host: web}}]",
             "warning spec.http[0].tiemout@7: unknown field: it has no effect; is timeout meant?",

@@ -1,10 +1,8 @@
 //! `connectionPool`, `outlierDetection` and `retryBudget`, as they are written.
 
-use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use crate::api::{duration, or_default};
 
@@ -203,10 +201,14 @@ pub struct OutlierDetection {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryBudget {
-    /// `percent`; 20 where absent.
-    #[serde(default, deserialize_with = "percent")]
+    /// `percent`, from 0 to 100: a plain number, which is how a `google.protobuf.DoubleValue` is
+    /// written (`networking/v1alpha3/destination_rule.proto` of istio/api), and not the
+    /// `{value: 20}` of a VirtualService's `Percent`. 20 where absent, as that file says; istiod
+    /// 1.27 gives Envoy 0.2 (`applyRetryBudget` in `cluster_traffic_policy.go`), which is a slip of
+    /// the unit.
+    #[serde(default)]
     pub percent: Option<f64>,
-    /// `minRetryConcurrency`; 3 where absent.
+    /// `minRetryConcurrency`; 3 where absent or 0, which the protobuf can't tell apart.
     #[serde(default, alias = "min_retry_concurrency")]
     pub min_retry_concurrency: Option<u32>,
     /// `budgetInterval`.
@@ -216,48 +218,4 @@ pub struct RetryBudget {
         deserialize_with = "duration::optional"
     )]
     pub budget_interval: Option<Duration>,
-}
-
-/// A number, or as Istio's `Percent` writes it, `{value: 20}`.
-fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-    struct Either;
-
-    impl<'de> Visitor<'de> for Either {
-        type Value = Option<f64>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a percentage, as in 20")
-        }
-
-        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
-            Ok(None)
-        }
-
-        fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
-            Ok(Some(value))
-        }
-
-        fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
-            Ok(Some(value as f64))
-        }
-
-        fn visit_i64<E: de::Error>(self, value: i64) -> Result<Self::Value, E> {
-            Ok(Some(value as f64))
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut value = None;
-            while let Some(key) = map.next_key::<String>()? {
-                if key != "value" {
-                    return Err(de::Error::unknown_field(&key, &["value"]));
-                }
-                value = Some(map.next_value()?);
-            }
-            value
-                .map(Some)
-                .ok_or_else(|| de::Error::missing_field("value"))
-        }
-    }
-
-    deserializer.deserialize_any(Either)
 }

@@ -1,19 +1,25 @@
 //! Advice about a VirtualService.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::order::order;
 use crate::api::VirtualService;
-use crate::api::virtual_service::{HttpMatch, HttpRoute};
+use crate::api::virtual_service::{Headers, HttpRoute, MESH, VirtualServiceSpec};
+use crate::policy::format::Template;
+use crate::policy::retry;
 use crate::types::Finding;
 
 /// Advice about a VirtualService.
 pub fn virtual_service(one: &VirtualService) -> Vec<Finding> {
     let mut findings = Vec::new();
+    gateways(&one.spec, &mut findings);
     for (index, rule) in one.spec.http.iter().enumerate() {
         let field = format!("spec.http[{index}]");
         let weights = rule.route.iter().map(|one| one.weight);
         weigh(weights, &field, &mut findings);
+        blocks(rule, &field, &mut findings);
+        headers(rule, &field, &mut findings);
         retries(rule, &field, &mut findings);
         rewrite(rule, &field, &mut findings);
         mirrors(rule, &field, &mut findings);
@@ -28,6 +34,82 @@ pub fn virtual_service(one: &VirtualService) -> Vec<Finding> {
     }
     order(&one.spec.http, &mut findings);
     findings
+}
+
+/// Gateways are not served yet. That is told once for each VirtualService, and is no mistake: the
+/// same one may serve elsewhere.
+fn gateways(spec: &VirtualServiceSpec, findings: &mut Vec<Finding>) {
+    let mut given = spec.gateways.iter().enumerate();
+    let Some((index, _)) = given.find(|(_, one)| *one != MESH) else {
+        return;
+    };
+    findings.push(if spec.is_for_mesh() {
+        Finding::info(
+            format!("spec.gateways[{index}]"),
+            "no gateway is served yet: the rules count for clients in the mesh alone",
+        )
+    } else {
+        Finding::info(
+            "spec.gateways",
+            "the rules are for gateways alone, and none is served yet: they have no effect",
+        )
+    });
+}
+
+/// Conditions that are never asked.
+fn blocks(rule: &HttpRoute, field: &str, findings: &mut Vec<Finding>) {
+    for (index, block) in rule.matches.iter().enumerate() {
+        let field = format!("{field}.match[{index}]");
+        findings.extend(block.unasked().map(|name| {
+            Finding::warning(
+                format!("{field}.{name}"),
+                "has no effect in a block that has gateways (nor in Istio): leave gateways out of it",
+            )
+        }));
+        let uri = block.uri.as_ref();
+        if block.ignore_uri_case && uri.is_none_or(|uri| uri.regex.is_some()) {
+            findings.push(Finding::warning(
+                format!("{field}.ignoreUriCase"),
+                "has no effect: it is for uri.exact and uri.prefix (an expression may begin with (?i))",
+            ));
+        }
+    }
+}
+
+/// Operators that never have a value here.
+fn headers(rule: &HttpRoute, field: &str, findings: &mut Vec<Finding>) {
+    operators(rule.headers.as_ref(), field, findings);
+    for (index, one) in rule.route.iter().enumerate() {
+        if one.headers.is_some() {
+            let field = format!("{field}.route[{index}]");
+            operators(one.headers.as_ref(), &field, findings);
+        }
+    }
+}
+
+fn operators(given: Option<&Headers>, field: &str, findings: &mut Vec<Finding>) {
+    let Some(given) = given else { return };
+    for (side, operations) in [("request", &given.request), ("response", &given.response)] {
+        let Some(operations) = operations else {
+            continue;
+        };
+        let mut look = |operation: &str, values: &BTreeMap<String, String>| {
+            for (name, text) in values.iter().filter(|(_, text)| text.contains('%')) {
+                // One that does not compile is refused elsewhere.
+                let Ok(template) = Template::parse(text) else {
+                    continue;
+                };
+                findings.extend(template.absent().map(|operator| {
+                    Finding::warning(
+                        format!("{field}.headers.{side}.{operation}.{name}"),
+                        format!("%{operator}% never has a value here: this proxy has nothing of the kind"),
+                    )
+                }));
+            }
+        };
+        look("set", &operations.set);
+        look("add", &operations.add);
+    }
 }
 
 /// Weights are shares of their sum; people who write percentages want to know that they aren't.
@@ -49,6 +131,17 @@ fn retries(rule: &HttpRoute, field: &str, findings: &mut Vec<Finding>) {
     let Some(retries) = &rule.retries else { return };
     if retries.attempts <= 0 {
         return;
+    }
+    // The default list has words for other cases than these.
+    if !retries.retry_on.is_empty()
+        && let Ok(on) = retry::Conditions::parse(&retries.retry_on)
+    {
+        findings.extend(on.idle().map(|(word, why)| {
+            Finding::warning(
+                format!("{field}.retries.retryOn"),
+                format!("{word} has no effect: {why}"),
+            )
+        }));
     }
     if rule.fault.is_some() {
         findings.push(Finding::warning(
@@ -130,91 +223,4 @@ fn mirrors(rule: &HttpRoute, field: &str, findings: &mut Vec<Finding>) {
             ));
         }
     }
-}
-
-/// Rules that come too late.
-fn order(rules: &[HttpRoute], findings: &mut Vec<Finding>) {
-    if rules.len() < 2 && rules.iter().all(|rule| rule.matches.len() < 2) {
-        return;
-    }
-    // Blocks by all that they ask for; and those that ask for a prefix of the path alone.
-    let mut known: HashMap<String, String> = HashMap::new();
-    let mut prefixes: HashMap<&str, String> = HashMap::new();
-    let mut end: Option<usize> = None;
-    for (index, rule) in rules.iter().enumerate() {
-        if let Some(end) = end {
-            findings.push(Finding::warning(
-                format!("spec.http[{index}]"),
-                format!("is never reached: spec.http[{end}] takes every request (IST0130)"),
-            ));
-            continue;
-        }
-        let mut own = HashSet::new();
-        for (at, block) in rule.matches.iter().enumerate() {
-            let field = format!("spec.http[{index}].match[{at}]");
-            let asks = HttpMatch {
-                name: String::new(),
-                stat_prefix: String::new(),
-                ..block.clone()
-            };
-            let text = format!("{asks:?}");
-            if let Some(before) = known.get(&text) {
-                let message =
-                    format!("is never reached: it asks for the same as {before} (IST0131)");
-                findings.push(Finding::warning(field, message));
-                continue;
-            }
-            if let Some(before) = covering(block, &prefixes) {
-                let message = format!(
-                    "is never reached: {before} takes every path that it asks for (IST0131)"
-                );
-                findings.push(Finding::warning(field, message));
-                continue;
-            }
-            known.insert(text, field.clone());
-            own.insert((at, field));
-        }
-        // Blocks of one rule do the same: they don't hide each other.
-        for (at, field) in own {
-            let block = &rule.matches[at];
-            if let Some(prefix) = only_prefix(block) {
-                prefixes.entry(prefix).or_insert(field);
-            }
-        }
-        if rule.matches.is_empty() || rule.matches.iter().any(takes_everything) {
-            end = Some(index);
-        }
-    }
-}
-
-/// The prefix of the path, where the block asks for nothing else.
-fn only_prefix(block: &HttpMatch) -> Option<&str> {
-    let prefix = block.uri.as_ref()?.prefix.as_deref()?;
-    let bare = HttpMatch {
-        name: block.name.clone(),
-        stat_prefix: block.stat_prefix.clone(),
-        uri: block.uri.clone(),
-        ..HttpMatch::default()
-    };
-    (bare == *block).then_some(prefix)
-}
-
-fn takes_everything(block: &HttpMatch) -> bool {
-    let nothing = HttpMatch {
-        name: block.name.clone(),
-        stat_prefix: block.stat_prefix.clone(),
-        ..HttpMatch::default()
-    };
-    nothing == *block || only_prefix(block).is_some_and(|prefix| matches!(prefix, "" | "/"))
-}
-
-/// The block of an earlier rule that takes every path of this one.
-fn covering<'a>(block: &HttpMatch, prefixes: &'a HashMap<&str, String>) -> Option<&'a String> {
-    if block.ignore_uri_case || prefixes.is_empty() {
-        return None;
-    }
-    let uri = block.uri.as_ref()?;
-    let text = uri.exact.as_deref().or(uri.prefix.as_deref())?;
-    let mut beginnings = (1..=text.len()).filter_map(|end| text.get(..end));
-    beginnings.find_map(|beginning| prefixes.get(beginning))
 }

@@ -2,9 +2,18 @@
 
 use super::*;
 use crate::api::{Object, decode, yaml};
+use crate::types::{Finding, Severity};
 
 /// Every finding about an object of `kind` as `field: message`.
 fn advice(kind: &str, spec: &str) -> String {
+    let lines: Vec<String> = findings(kind, spec)
+        .iter()
+        .map(|one| format!("{}: {}", one.field, one.message))
+        .collect();
+    lines.join("\n")
+}
+
+fn findings(kind: &str, spec: &str) -> Vec<Finding> {
     let text = format!(
         "{{apiVersion: networking.istio.io/v1, kind: {kind}, metadata: {{name: a}}, spec: {{{spec}}}}}"
     );
@@ -15,10 +24,7 @@ fn advice(kind: &str, spec: &str) -> String {
         Some(Object::DestinationRule(one)) => destination_rule(&one),
         _ => panic!("{spec}: {:?}", one.findings),
     });
-    let lines: Vec<String> = findings
-        .map(|one| format!("{}: {}", one.field, one.message))
-        .collect();
-    lines.join("\n")
+    findings.collect()
 }
 
 #[test]
@@ -86,10 +92,77 @@ fn rules_that_do_not_do_what_they_seem_to() {
             "spec.http[1].match[0]: is never reached: spec.http[0].match[0] takes every path that it asks for (IST0131)",
         ),
         ("within one rule", format!("[{{match: [{{uri: {{prefix: /a}}}}, {{uri: {{prefix: /ab}}}}], {to}}}]"), ""),
+        (
+            "an answer of its own",
+            "[{directResponse: {status: 200}, headers: {request: {set: {x: y}}, response: {set: {x: y}}}}]".to_owned(),
+            "",
+        ),
+        (
+            "a client asked about beside gateways",
+            format!("[{{match: [{{gateways: [mesh], sourceLabels: {{a: b}}, sourceNamespace: x}}, {{sourceNamespace: x}}], {to}}}]"),
+            "spec.http[0].match[0].sourceLabels: has no effect in a block that has gateways (nor in Istio): leave gateways out of it
+spec.http[0].match[0].sourceNamespace: has no effect in a block that has gateways (nor in Istio): leave gateways out of it",
+        ),
+        (
+            "the case of an expression",
+            format!("[{{match: [{{uri: {{regex: /a}}, ignoreUriCase: true}}, {{uri: {{exact: /a}}, ignoreUriCase: true}}], {to}}}]"),
+            "spec.http[0].match[0].ignoreUriCase: has no effect: it is for uri.exact and uri.prefix (an expression may begin with (?i))",
+        ),
+        (
+            "words that cover nothing",
+            format!("[{{retries: {{attempts: 1, retryOn: 'reset,retriable-headers,http3-post-connect-failure,retriable-status-codes'}}, {to}}}]"),
+            "spec.http[0].retries.retryOn: retriable-status-codes has no effect: no status is listed; write it, as in 503
+spec.http[0].retries.retryOn: retriable-headers has no effect: a VirtualService can't say which headers are meant
+spec.http[0].retries.retryOn: http3-post-connect-failure has no effect: there is no HTTP/3 here",
+        ),
+        (
+            "words that cover something",
+            format!("[{{retries: {{attempts: 1, retryOn: 'retriable-status-codes,503'}}, {to}}}, {{match: [{{port: 1}}], retries: {{attempts: 1}}, {to}}}]"),
+            "spec.http[1]: is never reached: spec.http[0] takes every request (IST0130)",
+        ),
+        (
+            "operators without a value",
+            "[{headers: {response: {add: {x: '%REQ(a)%%METADATA(b)%'}}}, route: [{destination: {host: web}, headers: {request: {set: {y: '%CEL(x)%', host: '%CEL(x)%'}}}}]}]".to_owned(),
+            "spec.http[0].headers.response.add.x: %METADATA% never has a value here: this proxy has nothing of the kind
+spec.http[0].route[0].headers.request.set.host: %CEL% never has a value here: this proxy has nothing of the kind
+spec.http[0].route[0].headers.request.set.y: %CEL% never has a value here: this proxy has nothing of the kind",
+        ),
         ("in any case", format!("[{{match: [{{uri: {{prefix: /a}}}}], {to}}}, {{match: [{{uri: {{prefix: /ab}}, ignoreUriCase: true}}], {to}}}]"), ""),
     ] {
-        let found = advice("VirtualService", &format!("hosts: [web], http: {http}"));
+        let gateways = if http.contains("gateways: [mesh]") {
+            "gateways: [mesh],"
+        } else {
+            ""
+        };
+        let found = advice(
+            "VirtualService",
+            &format!("hosts: [web], {gateways} http: {http}"),
+        );
         assert_eq!(found, expected, "{name}");
+    }
+}
+
+/// Once for each object, and not as something wrong.
+#[test]
+fn gateways_are_not_served() {
+    let to = "route: [{destination: {host: web}}]";
+    for (gateways, expected) in [
+        ("[]", ""),
+        ("[mesh]", ""),
+        (
+            "[mesh, a, b]",
+            "spec.gateways[1]: no gateway is served yet: the rules count for clients in the mesh alone",
+        ),
+        (
+            "[a, b]",
+            "spec.gateways: the rules are for gateways alone, and none is served yet: they have no effect",
+        ),
+    ] {
+        let spec = format!("hosts: [web], gateways: {gateways}, http: [{{{to}}}]");
+        assert_eq!(advice("VirtualService", &spec), expected, "{gateways}");
+        for finding in findings("VirtualService", &spec) {
+            assert_eq!(finding.severity, Severity::Info, "{gateways}");
+        }
     }
 }
 
@@ -117,8 +190,75 @@ fn policies_that_do_not_do_what_they_seem_to() {
             "retryBudget: {percent: 10}, connectionPool: {http: {maxRetries: 3}}",
             "spec.trafficPolicy.connectionPool.http.maxRetries: has no effect beside retryBudget",
         ),
+        (
+            "failover without detection",
+            "loadBalancer: {localityLbSetting: {failover: [{from: a, to: b}]}}",
+            "spec.trafficPolicy.loadBalancer.localityLbSetting.failover: has no effect without outlierDetection in the same policy (nor in Istio): endpoints that nobody ejects never fail over",
+        ),
+        (
+            "failover by labels without detection",
+            "outlierDetection: {}, portLevelSettings: [{port: {number: 80}, loadBalancer: {localityLbSetting: {failoverPriority: [a]}}}]",
+            "spec.trafficPolicy.portLevelSettings[0].loadBalancer.localityLbSetting.failoverPriority: has no effect without outlierDetection in the same policy (nor in Istio): endpoints that nobody ejects never fail over",
+        ),
+        (
+            "failover with detection",
+            "outlierDetection: {}, loadBalancer: {localityLbSetting: {failover: [{from: a, to: b}]}}",
+            "",
+        ),
+        (
+            "distribution needs none",
+            "loadBalancer: {localityLbSetting: {distribute: [{from: a/*, to: {'a/*': 100}}]}}",
+            "",
+        ),
+        (
+            "distribution turned off",
+            "loadBalancer: {localityLbSetting: {enabled: false, distribute: [{from: a/*, to: {'a/*': 100}}]}}",
+            "spec.trafficPolicy.loadBalancer.localityLbSetting.distribute: has no effect: enabled is false",
+        ),
+        (
+            "a cookie that is never made",
+            "loadBalancer: {consistentHash: {httpCookie: {name: a, path: /, attributes: [{name: b}]}}}",
+            "spec.trafficPolicy.loadBalancer.consistentHash.httpCookie.path: has no effect: without ttl no cookie is made
+spec.trafficPolicy.loadBalancer.consistentHash.httpCookie.attributes: has no effect: without ttl no cookie is made",
+        ),
+        (
+            "a cookie that is made",
+            "loadBalancer: {consistentHash: {httpCookie: {name: a, path: /, ttl: 1s}}}",
+            "",
+        ),
+        (
+            "gateway errors are 5xx",
+            "outlierDetection: {consecutiveGatewayErrors: 5}",
+            "spec.trafficPolicy.outlierDetection.consecutiveGatewayErrors: has no effect: consecutive5xxErrors, which counts them too, is 5 where it is absent; write less, or consecutive5xxErrors: 0",
+        ),
+        (
+            "gateway errors alone",
+            "outlierDetection: {consecutiveGatewayErrors: 5, consecutive5xxErrors: 0}",
+            "",
+        ),
+        (
+            "fewer gateway errors",
+            "outlierDetection: {consecutiveGatewayErrors: 2, consecutive5xxErrors: 7}",
+            "",
+        ),
     ] {
         let spec = format!("host: web, trafficPolicy: {{{policy}}}");
         assert_eq!(advice("DestinationRule", &spec), expected, "{name}");
+    }
+}
+
+/// What a subset lacks is the rule's.
+#[test]
+fn subsets_inherit_the_detection_of_outliers() {
+    let subset = "subsets: [{name: v1, trafficPolicy: {loadBalancer: {localityLbSetting: {failoverPriority: [a]}}}}]";
+    for (policy, expected) in [
+        ("trafficPolicy: {outlierDetection: {}}", ""),
+        (
+            "trafficPolicy: {loadBalancer: {simple: RANDOM}}",
+            "spec.subsets[0].trafficPolicy.loadBalancer.localityLbSetting.failoverPriority: has no effect without outlierDetection in the same policy (nor in Istio): endpoints that nobody ejects never fail over",
+        ),
+    ] {
+        let found = advice("DestinationRule", &format!("host: web, {policy}, {subset}"));
+        assert_eq!(found, expected, "{policy}");
     }
 }

@@ -1,13 +1,17 @@
-//! What DestinationRules amount to at the present endpoints: subsets that are empty, outlier
-//! detection that can eject nobody, rules for a host that does not exist.
+//! What DestinationRules amount to at the present services and endpoints: subsets that are empty,
+//! outlier detection that can eject nobody, rules for a host or a port that does not exist, parts
+//! that an older rule has already.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt as _};
+
+use super::visibility::is_public;
 use super::world::World;
 use super::{Build, reference};
-use crate::api::DestinationRule;
 use crate::api::destination_rule::TrafficPolicy;
+use crate::api::{DestinationRule, Service};
 use crate::mesh::Cluster;
 use crate::types::{ClusterName, Finding, Hostname, ObjectRef, Percent};
 
@@ -17,22 +21,123 @@ const DEFAULT_EJECTION: i32 = 10;
 impl World<'_> {
     /// What can be said about the DestinationRules now.
     pub(super) fn report_rules(&self, build: &Build, findings: &mut Vec<(ObjectRef, Finding)>) {
+        let mut domains: HashMap<&str, Vec<&Service>> = HashMap::new();
+        let mut older = Older::default();
         for (host, rule) in &self.all_rules {
-            if host.as_str().starts_with('*') {
-                continue;
-            }
-            let metadata = &rule.metadata;
-            let object = || reference("DestinationRule", &metadata.namespace, &metadata.name);
-            let Some(service) = self.services.get(host) else {
-                let message = format!("no Service has the name {host}: the rule has no effect");
-                findings.push((object(), Finding::warning("spec.host", message)));
-                continue;
-            };
-            let mut ports = service.spec.ports.iter().filter(|port| port.is_tcp());
-            let Some(port) = ports.next() else { continue };
             let mut found = Vec::new();
-            report_rule(rule, host, port.port, build, &mut found);
-            findings.extend(found.into_iter().map(|one| (object(), one)));
+            match host.as_str().strip_prefix('*') {
+                Some(suffix) => {
+                    let services = domains.entry(suffix).or_insert_with(|| {
+                        let all = self.services.iter();
+                        let under = all.filter(|(name, _)| name.as_str().ends_with(suffix));
+                        under.map(|(_, service)| &***service).collect()
+                    });
+                    if services.is_empty() {
+                        let message =
+                            format!("no Service has a name under {host}: the rule has no effect");
+                        found.push(Finding::warning("spec.host", message));
+                    } else {
+                        ports(rule, host, services, &mut found);
+                    }
+                }
+                None => match self.services.get(host) {
+                    None => {
+                        let message =
+                            format!("no Service has the name {host}: the rule has no effect");
+                        found.push(Finding::warning("spec.host", message));
+                    }
+                    Some(service) => {
+                        ports(rule, host, &[&***service], &mut found);
+                        older.report(host, rule, &mut found);
+                        let mut ports = service.spec.ports.iter().filter(|port| port.is_tcp());
+                        if let Some(port) = ports.next() {
+                            report_rule(rule, host, port.port, build, &mut found);
+                        }
+                    }
+                },
+            }
+            if !found.is_empty() {
+                let metadata = &rule.metadata;
+                let object = reference("DestinationRule", &metadata.namespace, &metadata.name);
+                findings.extend(found.into_iter().map(|one| (object.clone(), one)));
+            }
+        }
+    }
+}
+
+/// Settings of ports that none of `services` has.
+fn ports(
+    rule: &DestinationRule,
+    host: &Hostname,
+    services: &[&Service],
+    findings: &mut Vec<Finding>,
+) {
+    let whole = rule.spec.traffic_policy.as_ref();
+    let whole = whole.map(|policy| ("spec".to_owned(), policy));
+    let subsets = rule.spec.subsets.iter().enumerate();
+    let subsets = subsets.filter_map(|(index, one)| {
+        let policy = one.traffic_policy.as_ref()?;
+        Some((format!("spec.subsets[{index}]"), policy))
+    });
+    for (field, policy) in whole.into_iter().chain(subsets) {
+        for (index, one) in policy.port_level_settings.iter().enumerate() {
+            let number = one.port.as_ref().map_or(0, |port| port.number);
+            let mut all = services.iter().flat_map(|one| &one.spec.ports);
+            if !all.any(|port| port.is_tcp() && port.port == number) {
+                findings.push(Finding::warning(
+                    format!("{field}.trafficPolicy.portLevelSettings[{index}].port.number"),
+                    format!("{host} has no port {number}: these settings have no effect (ports are the Service's, not its Pods')"),
+                ));
+            }
+        }
+    }
+}
+
+/// What the rules before have of each host, in each namespace. Those alone that are for everyone:
+/// of the others it depends on the client what is merged.
+#[derive(Default)]
+struct Older<'a>(HashMap<(&'a Hostname, &'a str), Merged<'a>>);
+
+#[derive(Default)]
+struct Merged<'a> {
+    policy: Option<&'a DestinationRule>,
+    subsets: HashMap<&'a str, &'a DestinationRule>,
+}
+
+impl<'a> Older<'a> {
+    fn report(
+        &mut self,
+        host: &'a Hostname,
+        rule: &'a DestinationRule,
+        findings: &mut Vec<Finding>,
+    ) {
+        let spec = &rule.spec;
+        if !is_public(&spec.export_to) || spec.workload_selector.is_some() {
+            return;
+        }
+        let mut told = |field: String, older: &DestinationRule| {
+            let metadata = &older.metadata;
+            let older = reference("DestinationRule", &metadata.namespace, &metadata.name);
+            let message =
+                format!("has no effect: {older} is for the same host, and its own counts");
+            findings.push(Finding::warning(field, message));
+        };
+        let merged = self.0.entry((host, &rule.metadata.namespace)).or_default();
+        if spec.traffic_policy.is_some() {
+            match merged.policy {
+                Some(older) => told("spec.trafficPolicy".to_owned(), older),
+                None => merged.policy = Some(rule),
+            }
+        }
+        for (index, subset) in spec.subsets.iter().enumerate() {
+            match merged.subsets.get(&*subset.name) {
+                // Of two in one rule validation tells.
+                Some(older) if !std::ptr::eq(*older, rule) => {
+                    told(format!("spec.subsets[{index}]"), older);
+                }
+                Some(_) => {}
+                None => drop(merged.subsets.insert(&subset.name, rule)),
+            }
         }
     }
 }

@@ -311,6 +311,7 @@ fn limits(blocks: Blocks<'_>) -> Limits {
             percent: budget.percent.unwrap_or(default.percent),
             min_concurrency: budget
                 .min_retry_concurrency
+                .filter(|least| *least > 0)
                 .unwrap_or(default.min_concurrency),
             interval: budget.budget_interval.unwrap_or(default.interval),
         }

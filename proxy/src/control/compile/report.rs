@@ -1,14 +1,17 @@
-//! What is valid and yet leads nowhere: hosts without a service, destinations without a cluster.
+//! What is valid and yet leads nowhere: hosts without a service, destinations without a cluster,
+//! rules for ports and protocols that the services do not have.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::cluster::protocol;
 use super::rules::{Place, Plan, Routes};
 use super::world::World;
-use super::{Build, route};
+use super::{Build, l4, route};
 use crate::api;
+use crate::api::virtual_service::VirtualServiceSpec;
 use crate::mesh::L4Kind;
-use crate::types::{ClusterName, Finding, Hostname, ObjectRef};
+use crate::types::{ClusterName, Finding, Hostname, ObjectRef, Protocol};
 
 /// The most that is said about the destinations of one VirtualService at one host.
 const MAX_FINDINGS: usize = 100;
@@ -28,7 +31,7 @@ impl World<'_> {
     pub(super) fn report(&self, build: &Build, findings: &mut Vec<(ObjectRef, Finding)>) {
         for routes in &self.all_routes {
             let before = findings.len();
-            let mut told = BTreeSet::new();
+            let mut told = self.unreached(routes);
             for (index, host) in routes.hosts.iter().enumerate() {
                 if findings.len() - before >= MAX_FINDINGS {
                     break;
@@ -74,6 +77,68 @@ impl World<'_> {
             "{host} already has the rules of {}: these have no effect for it",
             other.reference
         ))
+    }
+
+    /// Rules for connections that their hosts do not have: of another protocol, or to another port.
+    /// Only where every host is a service: of other hosts the ports are not known.
+    fn unreached(&self, routes: &Routes) -> BTreeSet<(ObjectRef, Finding)> {
+        let mut told = BTreeSet::new();
+        let mut ports: Vec<(u16, Protocol)> = Vec::new();
+        for host in &routes.hosts {
+            let Some(service) = self.services.get(host) else {
+                return told;
+            };
+            let own = service.spec.ports.iter().filter(|port| port.is_tcp());
+            ports.extend(own.map(|port| (port.port, protocol(port))));
+        }
+        let mut tell = |field: String, message: String| {
+            let finding = Finding::warning(field, message);
+            told.insert((routes.reference.clone(), finding));
+        };
+        let names = || {
+            let hosts: Vec<&str> = routes.hosts.iter().map(Hostname::as_str).collect();
+            hosts.join(" and ")
+        };
+        let spec = &routes.source.spec;
+        let http = |one: Protocol| one == Protocol::Auto || l4::kind(one).is_none();
+        let tls = |one| l4::kind(one) == Some(L4Kind::Tls);
+        let tcp = |one| l4::kind(one) == Some(L4Kind::Tcp);
+        let carried: [(_, _, &dyn Fn(Protocol) -> bool); 3] = [
+            ("http", "HTTP", &http),
+            ("tls", "TLS", &tls),
+            ("tcp", "TCP", &tcp),
+        ];
+        for (kind, name, carries) in carried {
+            let asked = asked_ports(spec, kind);
+            if asked.is_empty() {
+                continue;
+            }
+            if !ports.iter().any(|(_, one)| carries(*one)) {
+                let message = format!(
+                    "no port of {} is declared as {name}: these rules have no effect",
+                    names()
+                );
+                tell(format!("spec.{kind}"), message);
+                continue;
+            }
+            let asked = asked.iter().enumerate().flat_map(|(rule, blocks)| {
+                let blocks = blocks.iter().enumerate();
+                blocks.map(move |(block, port)| (rule, block, port.unwrap_or(0)))
+            });
+            for (rule, block, port) in asked.filter(|(.., port)| *port != 0) {
+                let mut here = ports.iter().filter(|(number, _)| *number == port);
+                let message = match here.next() {
+                    None => format!("{} has no port {port}", names()),
+                    Some((_, one)) if !carries(*one) && !here.any(|(_, one)| carries(*one)) => {
+                        format!("port {port} is not declared as {name}")
+                    }
+                    Some(_) => continue,
+                };
+                let field = format!("spec.{kind}[{rule}].match[{block}].port");
+                tell(field, format!("{message}: this block never applies"));
+            }
+        }
+        told
     }
 
     /// `service`: the one that the rules are for.
@@ -133,6 +198,23 @@ impl World<'_> {
             let message = format!("no DestinationRule gives {host} a subset {subset}");
             ("subset", message)
         })
+    }
+}
+
+/// The ports that the blocks of each rule of a kind ask for.
+fn asked_ports(spec: &VirtualServiceSpec, kind: &str) -> Vec<Vec<Option<u16>>> {
+    macro_rules! ports {
+        ($rules:expr) => {{
+            let rules = $rules.iter();
+            rules
+                .map(|rule| rule.matches.iter().map(|block| block.port).collect())
+                .collect()
+        }};
+    }
+    match kind {
+        "http" => ports!(spec.http),
+        "tls" => ports!(spec.tls),
+        _ => ports!(spec.tcp),
     }
 }
 

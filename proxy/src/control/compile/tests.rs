@@ -314,7 +314,12 @@ const EMPTY_SUBSET: &str = "DestinationRule shop/web spec.subsets[3].labels: no 
 #[test]
 fn a_canary_is_split() {
     let compiled = compile(&[WEB, CANARY]);
-    assert_eq!(findings(&compiled), EMPTY_SUBSET);
+    assert_eq!(
+        findings(&compiled),
+        format!(
+            "{EMPTY_SUBSET}\nVirtualService shop/web spec.http[1].match[0].port: port 5432 is not declared as HTTP: this block never applies"
+        )
+    );
     let v1 = "outbound|80|v1|web.shop.svc.cluster.local";
     let v2 = "outbound|80|v2|web.shop.svc.cluster.local";
     for (port, target, expected) in [

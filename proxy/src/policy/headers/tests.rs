@@ -257,13 +257,6 @@ fn what_values_read_is_known() {
     }
 }
 
-#[test]
-fn operators_without_an_answer_are_told() {
-    let edit = request("set:x=%METADATA(a)% set:y=%REQ(x)% add:z=a set:host=%CEL(x)%");
-    let found: Vec<_> = edit.absent().collect();
-    assert_eq!(found, [("x", "METADATA"), ("host", "CEL")]);
-}
-
 /// Ten thousand operations of each kind, and the most that templates can make of a large field.
 #[test]
 fn large_edits_are_bounded() {

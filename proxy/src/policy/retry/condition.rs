@@ -111,6 +111,21 @@ impl Conditions {
         self.tokens & (1 << token as u32) != 0
     }
 
+    /// The words that cover no outcome, whatever happens, and why.
+    pub fn idle(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        Token::ALL.iter().filter_map(|(token, text)| {
+            let why = match token {
+                Token::Headers => "a VirtualService can't say which headers are meant",
+                Token::Http3PostConnectFailure => "there is no HTTP/3 here",
+                Token::StatusCodes if self.statuses.is_empty() => {
+                    "no status is listed; write it, as in 503"
+                }
+                _ => return None,
+            };
+            self.has(*token).then_some((*text, why))
+        })
+    }
+
     /// The statuses listed.
     pub fn statuses(&self) -> &[StatusCode] {
         &self.statuses

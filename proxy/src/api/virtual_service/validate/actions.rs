@@ -31,6 +31,12 @@ impl HttpRoute {
         let unused = [
             ("timeout", self.timeout.is_some()),
             ("retries", self.retries.is_some()),
+            (
+                "headers.request",
+                self.headers
+                    .as_ref()
+                    .is_some_and(|one| one.request.is_some()),
+            ),
         ];
         for (other, given) in unused {
             if given && action != "delegate" {

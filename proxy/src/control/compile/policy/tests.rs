@@ -86,6 +86,23 @@ fn blocks_replace_blocks() {
 }
 
 #[test]
+fn a_budget_of_zero_at_least_is_the_default() {
+    for (given, percent, least) in [
+        ("{}", 20.0, 3),
+        ("{percent: 0, minRetryConcurrency: 0}", 0.0, 3),
+        ("{percent: 12.5, minRetryConcurrency: 1}", 12.5, 1),
+    ] {
+        let policy = compiled(&format!("retryBudget: {given}"), "");
+        let budget = policy.limits.retry_budget.expect("it is given");
+        assert_eq!(
+            (budget.percent, budget.min_concurrency),
+            (percent, least),
+            "{given}"
+        );
+    }
+}
+
+#[test]
 fn balancers_have_algorithms_and_keys() {
     let hash = |text: &str| format!("loadBalancer: {{consistentHash: {{{text}}}}}");
     for (text, expected) in [

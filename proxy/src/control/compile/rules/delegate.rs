@@ -1,7 +1,7 @@
 //! Rules that delegate: what becomes of a root VirtualService's rule and of the rules of the
 //! VirtualService that it names (Istio's `mergeVirtualServicesIfNeeded`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Origin, Routes, template};
@@ -69,13 +69,14 @@ pub(in crate::control::compile) fn expand(
             let own = qualified(own, &delegate.reference.namespace, cluster_domain);
             match merge(&root_rule, own, spec) {
                 Some(merged) => {
+                    findings.extend(unasked(&merged, &field));
                     let origin = origin(Some(&delegate.reference));
                     rules.extend(template(&merged, at, &origin, findings));
                 }
                 None => findings.push(Finding::warning(
                     &*field,
                     format!(
-                        "spec.http[{at}] of {} is left out: it has no match block that lies within those of this rule",
+                        "spec.http[{at}] of {} is left out: one of its match blocks lies within none of this rule's",
                         delegate.reference
                     ),
                 )),
@@ -152,20 +153,34 @@ fn qualified(rule: &HttpRoute, namespace: &str, cluster_domain: &str) -> HttpRou
     rule
 }
 
-/// The delegate's rule `own` under the root's rule; `None` where no request is meant by both.
+/// What a delegate asks of clients where the root's block has gateways.
+fn unasked(merged: &HttpRoute, field: &str) -> BTreeSet<Finding> {
+    let names = merged.matches.iter().flat_map(HttpMatch::unasked);
+    names
+        .map(|name| {
+            let message = format!(
+                "{name} has no effect in a block that has gateways (nor in Istio): leave them out of this rule's"
+            );
+            Finding::warning(field, message)
+        })
+        .collect()
+}
+
+/// The delegate's rule `own` under the root's rule; `None` where a block of it lies within none of
+/// the root's: then Istio leaves out all of it, and not that block alone (`mergeHTTPMatchRequests`).
 fn merge(root: &HttpRoute, own: HttpRoute, spec: &VirtualServiceSpec) -> Option<HttpRoute> {
     let matches = match (root.matches.as_slice(), own.matches.as_slice()) {
         ([], _) => own.matches.clone(),
         (_, []) => root.matches.clone(),
         (root, own) => {
-            let pairs = own
-                .iter()
-                .flat_map(|own| root.iter().map(move |root| (root, own)));
-            let merged: Vec<HttpMatch> = pairs
-                .filter_map(|(root, own)| merge_blocks(root, own, spec))
-                .collect();
-            if merged.is_empty() {
-                return None;
+            let mut merged: Vec<HttpMatch> = Vec::new();
+            for own in own {
+                let before = merged.len();
+                let pairs = root.iter();
+                merged.extend(pairs.filter_map(|root| merge_blocks(root, own, spec)));
+                if merged.len() == before {
+                    return None;
+                }
             }
             merged
         }
@@ -231,11 +246,9 @@ fn merge_blocks(root: &HttpMatch, own: &HttpMatch, spec: &VirtualServiceSpec) ->
             return None;
         }
     }
+    // The delegate must repeat it (Istio's `hasConflict`).
     let root_namespace = &root.source_namespace;
-    if !root_namespace.is_empty()
-        && !own.source_namespace.is_empty()
-        && *root_namespace != own.source_namespace
-    {
+    if !root_namespace.is_empty() && *root_namespace != own.source_namespace {
         return None;
     }
     // The delegate has no gateways of its own: its blocks choose among the root's.
@@ -266,11 +279,7 @@ fn merge_blocks(root: &HttpMatch, own: &HttpMatch, spec: &VirtualServiceSpec) ->
         query_params: both(&root.query_params, &own.query_params),
         port,
         source_labels,
-        source_namespace: if own.source_namespace.is_empty() {
-            root_namespace.clone()
-        } else {
-            own.source_namespace.clone()
-        },
+        source_namespace: own.source_namespace.clone(),
         gateways,
         stat_prefix: if own.stat_prefix.is_empty() {
             root.stat_prefix.clone()

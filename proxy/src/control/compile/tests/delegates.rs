@@ -93,10 +93,31 @@ fn a_delegates_rules_stand_in_the_roots_place() {
             "r-d",
         ),
         (
-            "a pair that fits is enough",
+            "each block lies within one of the root's",
+            "match: [{uri: {prefix: /a}}, {uri: {prefix: /b}}],",
+            "match: [{uri: {prefix: /b/c}}, {uri: {prefix: /a/c}}],",
+            "/b/c",
+            "r-d",
+        ),
+        (
+            "a block that lies within none costs the whole rule",
             "match: [{uri: {prefix: /a}}, {uri: {prefix: /b}}],",
             "match: [{uri: {prefix: /b/c}}, {uri: {prefix: /x}}],",
             "/b/c",
+            "last",
+        ),
+        (
+            "a root's namespace must be repeated",
+            "match: [{sourceNamespace: shop}],",
+            "match: [{uri: {prefix: /a}}],",
+            "/a",
+            "last",
+        ),
+        (
+            "a root's namespace, repeated",
+            "match: [{sourceNamespace: shop}],",
+            "match: [{sourceNamespace: shop, uri: {prefix: /a}}],",
+            "/a",
             "r-d",
         ),
         (
@@ -194,13 +215,27 @@ VirtualService team/d spec.hosts: without hosts it is a delegate, and no Virtual
             "nothing in common",
             "[{match: [{uri: {exact: /a}}], delegate: {name: d, namespace: team}}, {name: last, route: [{destination: {host: web, port: {number: 80}}}]}]".to_owned(),
             format!("http: [{{match: [{{uri: {{exact: /b}}}}], {TO}}}]"),
-            "VirtualService shop/root spec.http[0].delegate: spec.http[0] of VirtualService team/d is left out: it has no match block that lies within those of this rule",
+            "VirtualService shop/root spec.http[0].delegate: spec.http[0] of VirtualService team/d is left out: one of its match blocks lies within none of this rule's",
         ),
     ] {
         let compiled = compile(&[WEB, &root(&root_http), &delegate("d", &delegate_spec)]);
         assert_eq!(findings(&compiled), expected, "{name}");
         assert_eq!(chosen(&compiled, "/a"), "last", "{name}");
     }
+}
+
+#[test]
+fn what_a_delegate_asks_in_vain_is_told() {
+    let root = root(
+        "[{match: [{gateways: [mesh], uri: {prefix: /a}}], delegate: {name: d, namespace: team}}]",
+    )
+    .replace("hosts: [web]", "hosts: [web], gateways: [mesh]");
+    let own = format!("http: [{{match: [{{sourceLabels: {{a: b}}}}], {TO}}}]");
+    let compiled = compile(&[WEB, &root, &delegate("d", &own)]);
+    assert_eq!(
+        findings(&compiled),
+        "VirtualService shop/root spec.http[0].delegate: sourceLabels has no effect in a block that has gateways (nor in Istio): leave them out of this rule's"
+    );
 }
 
 #[test]

@@ -338,3 +338,66 @@ fn what_rules_amount_to_is_told() {
         "DestinationRule shop/a spec.host: no Service has the name nobody.shop.svc.cluster.local: the rule has no effect"
     );
 }
+
+#[test]
+fn parts_of_rules_without_effect_are_told() {
+    let ports = |number: u16| {
+        format!(
+            "trafficPolicy: {{portLevelSettings: [{{port: {{number: {number}}}, loadBalancer: {{simple: RANDOM}}}}]}}"
+        )
+    };
+    let wild = |host: &str, spec: &str| {
+        rule("a", "shop", spec).replace("web.shop.svc.cluster.local", host)
+    };
+    let no_port = |host: &str| {
+        format!(
+            "DestinationRule shop/a spec.trafficPolicy.portLevelSettings[0].port.number: {host} has no port 8080: these settings have no effect (ports are the Service's, not its Pods')"
+        )
+    };
+    for (name, texts, expected) in [
+        ("a port", vec![rule("a", "shop", &ports(5432))], String::new()),
+        (
+            "the Pods' port",
+            vec![rule("a", "shop", &ports(8080))],
+            no_port("web.shop.svc.cluster.local"),
+        ),
+        (
+            "UDP",
+            vec![rule("a", "shop", &ports(53))],
+            no_port("web.shop.svc.cluster.local").replace("8080", "53"),
+        ),
+        ("a port of a domain", vec![wild("'*.local'", &ports(80))], String::new()),
+        (
+            "no port of a domain",
+            vec![wild("'*.local'", &ports(8080))],
+            no_port("*.local"),
+        ),
+        (
+            "nobody's domain",
+            vec![wild("'*.com'", "subsets: []")],
+            "DestinationRule shop/a spec.host: no Service has a name under *.com: the rule has no effect".to_owned(),
+        ),
+        (
+            "what an older rule has",
+            vec![
+                rule("a", "shop", "trafficPolicy: {loadBalancer: {simple: RANDOM}}, subsets: [{name: v1}]"),
+                rule("b", "shop", "trafficPolicy: {loadBalancer: {simple: RANDOM}}, subsets: [{name: v2}, {name: v1}]"),
+            ],
+            "DestinationRule shop/b spec.subsets[1]: has no effect: DestinationRule shop/a is for the same host, and its own counts
+DestinationRule shop/b spec.trafficPolicy: has no effect: DestinationRule shop/a is for the same host, and its own counts".to_owned(),
+        ),
+        (
+            "what others have for other clients",
+            vec![
+                rule("a", "shop", "trafficPolicy: {loadBalancer: {simple: RANDOM}}"),
+                rule("b", "other", "trafficPolicy: {loadBalancer: {simple: RANDOM}}"),
+                rule("c", "shop", "workloadSelector: {matchLabels: {a: b}}, trafficPolicy: {loadBalancer: {simple: RANDOM}}"),
+            ],
+            String::new(),
+        ),
+    ] {
+        let mut all = vec![WEB];
+        all.extend(texts.iter().map(String::as_str));
+        assert_eq!(findings(&compile(&all)), expected, "{name}");
+    }
+}

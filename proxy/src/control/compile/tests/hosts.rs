@@ -125,3 +125,49 @@ fn tcp_and_tls_rules_are_of_their_ports() {
         );
     }
 }
+
+#[test]
+fn rules_for_connections_that_there_are_not_are_told() {
+    let to = "route: [{destination: {host: web.shop.svc.cluster.local, port: {number: 80}}}]";
+    let none = "no port of web.shop.svc.cluster.local is declared as";
+    for (hosts, spec, expected) in [
+        ("web", format!("http: [{{match: [{{port: 80}}], {to}}}]"), String::new()),
+        (
+            "web",
+            format!("http: [{{match: [{{port: 80}}, {{port: 81}}, {{port: 0}}], {to}}}]"),
+            "spec.http[0].match[1].port: web.shop.svc.cluster.local has no port 81: this block never applies".to_owned(),
+        ),
+        (
+            "web",
+            format!("http: [{{match: [{{port: 5432}}], {to}}}]"),
+            "spec.http[0].match[0].port: port 5432 is not declared as HTTP: this block never applies".to_owned(),
+        ),
+        ("web", format!("tcp: [{{match: [{{port: 5432}}], {to}}}]"), String::new()),
+        (
+            "web",
+            format!("tcp: [{{match: [{{port: 80}}], {to}}}]"),
+            "spec.tcp[0].match[0].port: port 80 is not declared as TCP: this block never applies".to_owned(),
+        ),
+        (
+            "web",
+            format!("tls: [{{match: [{{sniHosts: [web]}}], {to}}}]"),
+            format!("spec.tls: {none} TLS: these rules have no effect"),
+        ),
+        ("db", format!("tls: [{{match: [{{sniHosts: [db], port: 443}}], {to}}}]"), String::new()),
+        // An undeclared port carries either.
+        ("db", format!("http: [{{match: [{{port: 9000}}], {to}}}], tcp: [{{match: [{{port: 9000}}], {to}}}]"), String::new()),
+        // One of the hosts has it.
+        ("web, db", format!("http: [{{match: [{{port: 9000}}], {to}}}]"), String::new()),
+        // Nobody knows which ports these have.
+        ("'*.local'", format!("http: [{{match: [{{port: 81}}], {to}}}]"), String::new()),
+    ] {
+        let text = rules("r", "shop", &format!("hosts: [{hosts}], {spec}"));
+        let found = findings(&compile(&[WEB, L4, &text]));
+        let expected = if expected.is_empty() {
+            expected
+        } else {
+            format!("VirtualService shop/r {expected}")
+        };
+        assert_eq!(found, expected, "{hosts} {spec}");
+    }
+}
