@@ -43,7 +43,7 @@ fn main() {
     timed("check", || store.update(all));
     let before = resident();
     let compiled = timed("compile", || {
-        compiler.compile(&store.objects(), clock::wall())
+        compiler.compile(store.objects(), clock::wall())
     });
     let held = resident().saturating_sub(before);
     eprintln!(
@@ -61,7 +61,7 @@ fn main() {
                 let files = unchanged.chain([file("one.yaml", one)]);
                 store.update(files.collect());
             }
-            compiler.compile(&store.objects(), clock::wall()).work
+            compiler.compile(store.objects(), clock::wall()).work
         });
         eprintln!("          {work:?}");
     };

@@ -116,7 +116,7 @@ fn compile(text: &str) -> Arc<Snapshot> {
         content: Content::Objects(documents.into_iter().flat_map(decode).collect()),
     }]);
     let mut compiler = Compiler::new("node-1", "cluster.local");
-    compiler.compile(&store.objects(), clock::wall()).snapshot
+    compiler.compile(store.objects(), clock::wall()).snapshot
 }
 
 fn service(n: u32) -> String {

@@ -77,7 +77,7 @@ fn object(value: &Value, lines: Lines) -> Decoded {
         return refused(None, lines, Finding::error("", NOT_AN_OBJECT));
     };
     let (group, version) = version.split_once('/').unwrap_or(("", version));
-    let kind: Arc<str> = kind.into();
+    let kind = schema::kind(kind);
     let metadata = value.get("metadata");
     let named = |field: &str| {
         metadata
@@ -228,6 +228,7 @@ fn typed<T: Resource>(
     match result {
         Ok(mut object) => {
             object.metadata().namespace = Arc::clone(&reference.namespace);
+            object.metadata().name = Arc::clone(&reference.name);
             object.validate(findings);
             Some(Arc::new(object))
         }

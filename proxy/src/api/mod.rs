@@ -55,6 +55,22 @@ pub enum Object {
     DestinationRule(Arc<DestinationRule>),
 }
 
+impl Object {
+    /// Whether it is the same allocation.
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Namespace(one), Self::Namespace(other)) => Arc::ptr_eq(one, other),
+            (Self::Node(one), Self::Node(other)) => Arc::ptr_eq(one, other),
+            (Self::Pod(one), Self::Pod(other)) => Arc::ptr_eq(one, other),
+            (Self::Service(one), Self::Service(other)) => Arc::ptr_eq(one, other),
+            (Self::EndpointSlice(one), Self::EndpointSlice(other)) => Arc::ptr_eq(one, other),
+            (Self::VirtualService(one), Self::VirtualService(other)) => Arc::ptr_eq(one, other),
+            (Self::DestinationRule(one), Self::DestinationRule(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
 macro_rules! resource {
     ($($kind:ty => $validate:expr;)*) => {$(
         impl decode::Resource for $kind {

@@ -1,6 +1,8 @@
 //! What the resources may contain: API groups and versions, and whose every field is to be accounted
 //! for.
 
+use std::sync::{Arc, LazyLock};
+
 /// The group of VirtualService and DestinationRule.
 pub(super) const ISTIO_NETWORKING: &str = "networking.istio.io";
 
@@ -16,6 +18,26 @@ const MESH_GROUPS: [&str; 6] = [
 
 /// Kinds whose every field is read.
 const MESH_KINDS: [&str; 2] = ["VirtualService", "DestinationRule"];
+
+/// The kinds that are read: objects share their names.
+static KINDS: LazyLock<[Arc<str>; 7]> = LazyLock::new(|| {
+    [
+        "Namespace",
+        "Node",
+        "Pod",
+        "Service",
+        "EndpointSlice",
+        "VirtualService",
+        "DestinationRule",
+    ]
+    .map(Arc::from)
+});
+
+/// The name of a kind.
+pub(super) fn kind(name: &str) -> Arc<str> {
+    let known = KINDS.iter().find(|known| ***known == *name);
+    known.map_or_else(|| name.into(), Arc::clone)
+}
 
 /// Whether every kind of `group` is about a mesh.
 pub(super) fn is_mesh_group(group: &str) -> bool {

@@ -3,8 +3,11 @@
 //! Bounded: a document that is nested too deep, or that grows too large once its aliases are
 //! expanded, is refused before it is built. Knows no kind of object, and no file.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use foldhash::HashSet;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput, Tag};
 use serde_yaml::{Mapping, Value};
 
@@ -94,6 +97,7 @@ pub fn documents(text: &str) -> impl Iterator<Item = Result<Document, Refused>> 
     let mut reader = Reader {
         parser: Parser::new_from_str(text),
         anchors: HashMap::new(),
+        names: HashSet::default(),
         values: 0,
         copied: 0,
     };
@@ -130,6 +134,8 @@ struct Reader<'input> {
     parser: Parser<'input, StrInput<'input>>,
     /// Complete anchored values of this document.
     anchors: HashMap<usize, Node>,
+    /// The keys so far: the same ones come again and again, and share their text.
+    names: HashSet<Arc<str>>,
     /// Values in the text so far.
     values: usize,
     /// How many of them are copies that aliases made.
@@ -212,11 +218,7 @@ impl<'input> Reader<'input> {
                 self.count(1, line)?;
                 let plain = style == ScalarStyle::Plain;
                 let tag = tag.as_deref().and_then(schema_tag);
-                (
-                    anchor,
-                    scalar::resolve(&text, plain, tag),
-                    Lines::leaf(line),
-                )
+                (anchor, scalar::resolve(text, plain, tag), Lines::leaf(line))
             }
             Event::SequenceStart(anchor, _) => {
                 self.count(1, line)?;
@@ -276,8 +278,11 @@ impl<'input> Reader<'input> {
             node.lines.line = key_line;
             if key == "<<" {
                 merges.push(node);
-            } else if !fields.insert(&key, node) {
-                return Err(Refused::Repeated(key_line, key));
+                continue;
+            }
+            let name = self.name(&key);
+            if !fields.insert(key.into_owned(), Arc::clone(&name), node) {
+                return Err(Refused::Repeated(key_line, name.to_string()));
             }
         }
         for merge in merges {
@@ -301,21 +306,30 @@ impl<'input> Reader<'input> {
         ))
     }
 
+    fn name(&mut self, key: &str) -> Arc<str> {
+        if let Some(known) = self.names.get(key) {
+            return Arc::clone(known);
+        }
+        let name: Arc<str> = key.into();
+        self.names.insert(Arc::clone(&name));
+        name
+    }
+
     /// A key, as text: `80: web` has the key `80`, as Kubernetes reads it.
     fn key(
         &mut self,
         event: Event<'input>,
         span: Span,
         depth: usize,
-    ) -> Result<(String, u32), Refused> {
+    ) -> Result<(Cow<'input, str>, u32), Refused> {
         let line = line(span);
         match event {
             Event::Scalar(text, _, 0, _) => {
                 self.count(1, line)?;
-                Ok((text.into_owned(), line))
+                Ok((text, line))
             }
             event => match self.node(event, span, depth + 1)?.value {
-                Value::String(text) => Ok((text, line)),
+                Value::String(text) => Ok((text.into(), line)),
                 _ => Err(Refused::Key(line)),
             },
         }
@@ -325,19 +339,14 @@ impl<'input> Reader<'input> {
 #[derive(Default)]
 struct Fields {
     values: Mapping,
-    lines: Vec<(Box<str>, Lines)>,
+    lines: Vec<(Arc<str>, Lines)>,
 }
 
 impl Fields {
     /// Whether the key was new.
-    fn insert(&mut self, key: &str, node: Node) -> bool {
-        if self.values.contains_key(key) {
-            return false;
-        }
-        self.values
-            .insert(Value::String(key.to_owned()), node.value);
-        self.lines.push((key.into(), node.lines));
-        true
+    fn insert(&mut self, key: String, name: Arc<str>, node: Node) -> bool {
+        self.lines.push((name, node.lines));
+        self.values.insert(Value::String(key), node.value).is_none()
     }
 
     /// What is given directly wins over what is merged.

@@ -118,12 +118,10 @@ impl Pipeline {
             self.store.report(problems);
             return;
         }
-        let compiled = self
-            .compiler
-            .compile(&self.objects.objects(), clock::wall());
-        let found = compiled.findings.into_iter().map(|(object, finding)| {
-            let position = self.objects.locate(&object, &finding.field);
-            finding.of(&object, position)
+        let compiled = self.compiler.compile(self.objects.objects(), clock::wall());
+        let found = compiled.findings.iter().map(|(object, finding)| {
+            let position = self.objects.locate(object, &finding.field);
+            finding.clone().of(object, position)
         });
         self.found = found.collect();
         let problems = self.problems();

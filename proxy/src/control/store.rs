@@ -5,15 +5,19 @@
 //! one name the first in the order of the files counts. Knows no file system: it is handed what was
 //! read.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod objects;
+
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use foldhash::HashMap;
+
+use self::objects::Checked;
+pub use self::objects::{Key, Objects};
 use super::advice;
 use super::compile::rules::Routes;
-use crate::api::{
-    Decoded, DestinationRule, EndpointSlice, Lines, Namespace, Node, Object, Pod, Service,
-};
+use crate::api::{Decoded, Lines, Object};
 use crate::types::{Finding, ObjectRef, Position, Problem, Severity};
 
 /// One file, as it was found.
@@ -41,44 +45,27 @@ pub enum Content {
     },
 }
 
-/// A namespace and a name.
-pub type Key = (Arc<str>, Arc<str>);
-
-/// The objects in force, by kind.
-#[derive(Clone, Debug, Default)]
-pub struct Objects {
-    /// By name.
-    pub namespaces: BTreeMap<Arc<str>, Arc<Namespace>>,
-    /// By name.
-    pub nodes: BTreeMap<Arc<str>, Arc<Node>>,
-    /// By namespace and name, as all that follow.
-    pub pods: BTreeMap<Key, Arc<Pod>>,
-    /// Services.
-    pub services: BTreeMap<Key, Arc<Service>>,
-    /// EndpointSlices.
-    pub slices: BTreeMap<Key, Arc<EndpointSlice>>,
-    /// VirtualServices, with their rules compiled.
-    pub virtual_services: BTreeMap<Key, Arc<Routes>>,
-    /// DestinationRules.
-    pub destination_rules: BTreeMap<Key, Arc<DestinationRule>>,
-}
-
-/// An object, checked as far as that can be done without the others.
-#[derive(Clone, Debug)]
-enum Checked {
-    Plain(Object),
-    Routes(Arc<Routes>),
-}
-
 /// What was read, and what of it is in force.
 #[derive(Debug, Default)]
 pub struct Store {
     cluster_domain: Arc<str>,
     files: Vec<Loaded>,
-    good: HashMap<ObjectRef, Checked>,
-    /// Where each object in force was written, for later messages.
-    sources: HashMap<ObjectRef, (usize, usize)>,
+    known: HashMap<ObjectRef, Known>,
+    objects: Objects,
     problems: Vec<Problem>,
+    /// Counts the updates.
+    round: u64,
+}
+
+/// An object that a file names.
+#[derive(Debug, Default)]
+struct Known {
+    /// In which update it was met last.
+    round: u64,
+    /// Its file and its place there.
+    at: (usize, usize),
+    /// Its last good version.
+    good: Option<Checked>,
 }
 
 #[derive(Debug)]
@@ -146,7 +133,8 @@ impl Store {
             mut lines,
             mut findings,
         } = decoded;
-        let good = reference.as_ref().and_then(|name| self.good.get(name));
+        let known = reference.as_ref().and_then(|name| self.known.get(name));
+        let good = known.and_then(|known| known.good.as_ref());
         let object = match (object, good) {
             (Some(Object::VirtualService(new)), Some(Checked::Routes(old)))
                 if *new == *old.source =>
@@ -194,9 +182,7 @@ impl Store {
 
     /// Decides what is in force.
     fn settle(&mut self) {
-        let mut good = std::mem::take(&mut self.good);
-        let mut seen: HashSet<&ObjectRef> = HashSet::new();
-        self.sources.clear();
+        self.round += 1;
         self.problems.clear();
         for (file_index, file) in self.files.iter().enumerate() {
             let before = self.problems.len();
@@ -224,26 +210,35 @@ impl Store {
                         }));
                     continue;
                 };
-                let ours = entry.object.is_some() || !entry.findings.is_empty();
-                if ours && !seen.insert(reference) {
-                    let first = self.sources.get(reference).map(|(file, index)| {
-                        let file = &self.files[*file];
-                        position(file, file.entries[*index].lines.line).to_string()
-                    });
-                    let message = format!(
-                        "given twice: the one in {} counts, this one has no effect",
-                        first.unwrap_or_default()
-                    );
+                if entry.object.is_none() && entry.findings.is_empty() {
+                    // A kind that is none of ours.
+                    continue;
+                }
+                if !self.known.contains_key(reference) {
+                    self.known.insert(reference.clone(), Known::default());
+                }
+                let Some(known) = self.known.get_mut(reference) else {
+                    continue;
+                };
+                if known.round == self.round {
+                    let first = &self.files[known.at.0];
+                    let first = position(first, first.entries[known.at.1].lines.line);
+                    let message =
+                        format!("given twice: the one in {first} counts, this one has no effect");
                     let at = position(file, entry.lines.line);
                     self.problems
                         .push(Finding::error("", message).of(reference, Some(at)));
                     continue;
                 }
-                self.sources.insert(reference.clone(), (file_index, index));
-                if let Some(object) = &entry.object {
-                    good.insert(reference.clone(), object.clone());
+                known.round = self.round;
+                known.at = (file_index, index);
+                if let Some(object) = &entry.object
+                    && !known.good.as_ref().is_some_and(|good| good.is(object))
+                {
+                    known.good = Some(object.clone());
+                    self.objects.put(reference, object);
                 }
-                let fallback = if good.contains_key(reference) {
+                let fallback = if known.good.is_some() {
                     "its last good version stays in force"
                 } else {
                     "it is not in force"
@@ -259,37 +254,19 @@ impl Store {
             }
             limit(file, before, &mut self.problems);
         }
-        good.retain(|reference, _| seen.contains(reference));
-        self.good = good;
+        let (round, objects) = (self.round, &mut self.objects);
+        self.known.retain(|reference, known| {
+            let named = known.round == round;
+            if let Some(good) = known.good.as_ref().filter(|_| !named) {
+                objects.remove(reference, good);
+            }
+            named
+        });
     }
 
     /// The objects in force.
-    pub fn objects(&self) -> Objects {
-        let mut objects = Objects::default();
-        for (reference, checked) in &self.good {
-            let name = Arc::clone(&reference.name);
-            let key = (Arc::clone(&reference.namespace), Arc::clone(&name));
-            match checked {
-                Checked::Routes(one) => {
-                    objects.virtual_services.insert(key, Arc::clone(one));
-                }
-                Checked::Plain(object) => match object {
-                    Object::Namespace(one) => {
-                        drop(objects.namespaces.insert(name, Arc::clone(one)))
-                    }
-                    Object::Node(one) => drop(objects.nodes.insert(name, Arc::clone(one))),
-                    Object::Pod(one) => drop(objects.pods.insert(key, Arc::clone(one))),
-                    Object::Service(one) => drop(objects.services.insert(key, Arc::clone(one))),
-                    Object::EndpointSlice(one) => drop(objects.slices.insert(key, Arc::clone(one))),
-                    Object::DestinationRule(one) => {
-                        drop(objects.destination_rules.insert(key, Arc::clone(one)));
-                    }
-                    // Kept as `Checked::Routes`.
-                    Object::VirtualService(_) => {}
-                },
-            }
-        }
-        objects
+    pub fn objects(&self) -> &Objects {
+        &self.objects
     }
 
     /// What was wrong with what was read.
@@ -299,21 +276,23 @@ impl Store {
 
     /// Where `field` of an object in force was written.
     pub fn locate(&self, object: &ObjectRef, field: &str) -> Option<Position> {
-        let (file, index) = self.sources.get(object)?;
-        let file = self.files.get(*file)?;
-        Some(position(file, file.entries.get(*index)?.lines.find(field)))
+        let (file, index) = self.known.get(object)?.at;
+        let file = self.files.get(file)?;
+        Some(position(file, file.entries.get(index)?.lines.find(field)))
     }
 
     /// How many objects of each kind under `folder` are in force.
     pub fn counts(&self, folder: &Path) -> BTreeMap<Arc<str>, usize> {
-        let mut counts = BTreeMap::new();
-        for reference in self.good.keys() {
-            let file = self
-                .sources
-                .get(reference)
-                .and_then(|(file, _)| self.files.get(*file));
-            if file.is_some_and(|file| file.path.starts_with(folder)) {
-                *counts.entry(Arc::clone(&reference.kind)).or_default() += 1;
+        let files = self.files.iter();
+        let under: Vec<bool> = files.map(|file| file.path.starts_with(folder)).collect();
+        let mut counts: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+        for (reference, known) in &self.known {
+            if known.good.is_none() || under.get(known.at.0) != Some(&true) {
+                continue;
+            }
+            match counts.get_mut(&reference.kind) {
+                Some(count) => *count += 1,
+                None => drop(counts.insert(Arc::clone(&reference.kind), 1)),
             }
         }
         counts

@@ -75,7 +75,7 @@ pub struct Rule {
     /// The rule's name in the access log and in metrics; `default` where it has none.
     pub name: Arc<str>,
     /// Alternatives (OR); empty matches everything.
-    pub matches: Vec<Match>,
+    pub matches: Arc<[Match]>,
     /// What becomes of the request.
     pub action: Action,
     /// `headers`; with those of the destination where there is only one.

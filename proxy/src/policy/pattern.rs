@@ -4,6 +4,7 @@
 //! `regex` crate, whose dialect differs in corners; `re2` translates those.
 
 use std::fmt;
+use std::sync::Arc;
 
 use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::ParserBuilder;
@@ -33,8 +34,15 @@ pub enum Pattern {
     Exact(Box<str>, Case),
     /// Its first bytes.
     Prefix(Box<str>, Case),
-    /// The whole value; with the expression as it was written.
-    Regex(Regex, Box<str>),
+    /// The whole value.
+    Regex(Arc<Expression>),
+}
+
+/// A compiled expression.
+pub struct Expression {
+    regex: Regex,
+    /// As it was written.
+    text: Box<str>,
 }
 
 /// Why an expression is refused.
@@ -61,7 +69,10 @@ impl Pattern {
         // By itself first: an unbalanced `a)(b` must not become valid by being wrapped.
         compile(&translated)?;
         let regex = compile(&format!(r"\A(?:{translated})\z"))?;
-        Ok(Self::Regex(regex, expression.into()))
+        Ok(Self::Regex(Arc::new(Expression {
+            regex,
+            text: expression.into(),
+        })))
     }
 
     /// Whether `value` matches.
@@ -73,7 +84,7 @@ impl Pattern {
             Self::Prefix(text, Case::Ignored) => value
                 .get(..text.len())
                 .is_some_and(|start| start.eq_ignore_ascii_case(text.as_bytes())),
-            Self::Regex(regex, _) => regex.is_match(value),
+            Self::Regex(one) => one.regex.is_match(value),
         }
     }
 
@@ -85,7 +96,8 @@ impl Pattern {
                 Some(text.as_bytes().to_vec())
             }
             Self::Exact(..) | Self::Prefix(..) => None,
-            Self::Regex(regex, _) => {
+            Self::Regex(one) => {
+                let regex = &one.regex;
                 let mut parser = ParserBuilder::new().utf8(false).nest_limit(200).build();
                 let hir = parser.parse(regex.as_str()).ok()?;
                 let literals = Extractor::new().kind(ExtractKind::Prefix).extract(&hir);
@@ -99,7 +111,7 @@ impl Pattern {
     pub(super) fn is_any_path(&self) -> bool {
         match self {
             Self::Prefix(text, _) => text.is_empty() || &**text == "/",
-            Self::Regex(_, text) => &**text == ".*",
+            Self::Regex(one) => &*one.text == ".*",
             Self::Exact(..) => false,
         }
     }
@@ -144,7 +156,7 @@ impl fmt::Display for Pattern {
         let (kind, text, case) = match self {
             Self::Exact(text, case) => ("exact", text, *case),
             Self::Prefix(text, case) => ("prefix", text, *case),
-            Self::Regex(_, text) => ("regex", text, Case::Sensitive),
+            Self::Regex(one) => ("regex", &one.text, Case::Sensitive),
         };
         write!(f, "{kind} {text}")?;
         match case {

@@ -1,7 +1,7 @@
 //! Names of hosts and of clusters, in the one spelling that is compared.
 
 use std::borrow::Borrow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -63,7 +63,20 @@ pub struct ClusterName(Arc<str>);
 impl ClusterName {
     /// The cluster of `host` at `port`, or of its `subset`.
     pub fn outbound(port: u16, subset: Option<&str>, host: &Hostname) -> Self {
-        Self(format!("outbound|{port}|{}|{host}", subset.unwrap_or_default()).into())
+        let mut text = String::with_capacity(64);
+        Self::write_outbound(&mut text, port, subset, host);
+        Self(text.into())
+    }
+
+    /// Writes [`Self::outbound`]'s name in the place of what is in `text`: for looking it up.
+    pub fn write_outbound(text: &mut String, port: u16, subset: Option<&str>, host: &Hostname) {
+        text.clear();
+        // Writing to a String does not fail.
+        let _ = write!(
+            text,
+            "outbound|{port}|{}|{host}",
+            subset.unwrap_or_default()
+        );
     }
 
     /// What carries traffic to an address that no service owns (Istio's name for it).

@@ -47,10 +47,11 @@ fn table(name: &str, subsets: &[(Option<&str>, u32)]) -> Arc<RouteTable> {
     };
     let rule = Rule {
         name: name.into(),
-        matches: vec![Match {
+        matches: [Match {
             path: Some(Pattern::Prefix("/a".into(), Case::Sensitive)),
             ..Match::default()
-        }],
+        }]
+        .into(),
         action: Action::Forward(Arc::new(forward)),
         headers: Arc::default(),
         cors: None,

@@ -16,20 +16,23 @@ pub(super) fn owners(
     pods: &Index<'_>,
     findings: &mut Vec<(ObjectRef, Finding)>,
 ) -> HashMap<IpAddr, Owner> {
-    let mut services: Vec<&Arc<Service>> = build.services.values().collect();
-    services.sort_by(|one, other| one.hostname.cmp(&other.hostname));
-    let mut owners: HashMap<IpAddr, Owner> = HashMap::new();
+    let size = build.services.len() + pods.members().len();
+    let mut owners: HashMap<IpAddr, Owner> = HashMap::with_capacity(size);
     let mut behind: HashMap<IpAddr, Vec<Arc<Service>>> = HashMap::new();
-    for service in services {
+    let mut lost: Vec<(IpAddr, Arc<Service>)> = Vec::new();
+    for service in build.services.values() {
         for vip in &service.vips {
-            if let Some(Owner::Service(other)) = owners.get(vip) {
-                let message = format!(
-                    "{vip} is already the address of {}: it has no effect here",
-                    other.hostname
-                );
-                let object = reference("Service", &service.namespace, &service.name);
-                findings.push((object, Finding::warning("spec.clusterIPs", message)));
-            } else {
+            // The first by name has it.
+            let loser = match owners.get(vip) {
+                Some(Owner::Service(other)) if other.hostname <= service.hostname => service,
+                Some(Owner::Service(other)) => other,
+                _ => {
+                    owners.insert(*vip, Owner::Service(Arc::clone(service)));
+                    continue;
+                }
+            };
+            lost.push((*vip, Arc::clone(loser)));
+            if !Arc::ptr_eq(loser, service) {
                 owners.insert(*vip, Owner::Service(Arc::clone(service)));
             }
         }
@@ -44,6 +47,20 @@ pub(super) fn owners(
                 list.push(Arc::clone(service));
             }
         }
+    }
+    for (vip, loser) in lost {
+        let Some(Owner::Service(owner)) = owners.get(&vip) else {
+            continue;
+        };
+        let message = format!(
+            "{vip} is already the address of {}: it has no effect here",
+            owner.hostname
+        );
+        let object = reference("Service", &loser.namespace, &loser.name);
+        findings.push((object, Finding::warning("spec.clusterIPs", message)));
+    }
+    for list in behind.values_mut().filter(|list| list.len() > 1) {
+        list.sort_by(|one, other| one.hostname.cmp(&other.hostname));
     }
     for Member { pod, workload, .. } in pods.members().iter().filter(|one| !one.pod.is_finished()) {
         for address in &workload.addresses {

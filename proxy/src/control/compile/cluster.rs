@@ -24,18 +24,27 @@ type Private = (Arc<str>, ClusterName, Variants);
 pub(super) struct KeptClusters {
     service: Arc<api::Service>,
     namespace: Option<Arc<Namespace>>,
-    rules: Vec<Arc<DestinationRule>>,
-    inputs: Vec<Input>,
-    clusters: Vec<Arc<Cluster>>,
-    private: Vec<Private>,
+    rules: Box<[Arc<DestinationRule>]>,
+    inputs: Box<[Input]>,
+    clusters: Box<[Arc<Cluster>]>,
+    private: Box<[Private]>,
+    /// Of the first and of the last snapshot that has them.
+    made: u64,
+    pub(super) version: u64,
 }
 
 impl KeptClusters {
-    fn is_of(
+    /// Whether they are in the snapshot of this version, and were made for one before: then the
+    /// service is the same too.
+    pub(super) fn is_of_before(&self, version: u64) -> bool {
+        self.version == version && self.made < version
+    }
+
+    fn is_of<'a>(
         &self,
         service: &Arc<api::Service>,
         namespace: Option<&Arc<Namespace>>,
-        rules: &[Arc<DestinationRule>],
+        mut rules: impl Iterator<Item = &'a Arc<DestinationRule>>,
         inputs: &[Input],
     ) -> bool {
         let same_namespace = match (&self.namespace, namespace) {
@@ -43,13 +52,13 @@ impl KeptClusters {
             (None, None) => true,
             _ => false,
         };
-        let same_rules = self.rules.len() == rules.len()
-            && self
-                .rules
-                .iter()
-                .zip(rules)
-                .all(|(one, other)| Arc::ptr_eq(one, other));
-        Arc::ptr_eq(&self.service, service) && same_namespace && same_rules && self.inputs == inputs
+        let mut before = self.rules.iter();
+        let same_rules = before.all(|one| rules.next().is_some_and(|rule| Arc::ptr_eq(one, rule)))
+            && rules.next().is_none();
+        Arc::ptr_eq(&self.service, service)
+            && same_namespace
+            && same_rules
+            && *self.inputs == *inputs
     }
 }
 
@@ -67,27 +76,33 @@ impl Compiler {
         build: &mut Build,
     ) {
         let namespace = world.namespaces.get(&service.metadata.namespace);
-        let rules: Vec<_> = subset::all(&world.destination_rules, hostname)
-            .cloned()
-            .collect();
+        let rules = || subset::all(&world.destination_rules, hostname);
         let inputs = pods.inputs(service);
-        let before = self.clusters.remove(hostname);
-        let kept = match before {
-            Some(kept) if kept.is_of(service, namespace, &rules, &inputs) => kept,
-            before => {
+        let before = self.clusters.get_mut(hostname);
+        let before = before.filter(|kept| kept.is_of(service, namespace, rules(), &inputs));
+        match before {
+            Some(kept) => kept.version = build.version,
+            None => {
                 build.work.clusters += 1;
+                let before = self.clusters.remove(hostname);
                 let before = before.as_ref();
                 let (clusters, private) =
                     self.make_clusters(hostname, service, namespace, pods, world, before);
-                KeptClusters {
+                let kept = KeptClusters {
                     service: Arc::clone(service),
                     namespace: namespace.cloned(),
-                    rules,
-                    inputs,
-                    clusters,
-                    private,
-                }
+                    rules: rules().cloned().collect(),
+                    inputs: inputs.into(),
+                    clusters: clusters.into(),
+                    private: private.into(),
+                    made: build.version,
+                    version: build.version,
+                };
+                self.clusters.insert(hostname.clone(), kept);
             }
+        }
+        let Some(kept) = self.clusters.get(hostname) else {
+            return;
         };
         for cluster in &kept.clusters {
             build
@@ -101,7 +116,6 @@ impl Compiler {
                 .or_default();
             of_namespace.insert(name.clone(), variants.clone());
         }
-        build.kept_clusters.insert(hostname.clone(), kept);
     }
 
     fn make_clusters(
@@ -218,7 +232,7 @@ impl Maker<'_> {
         let whole = self.cluster(None, Arc::clone(&self.endpoints), policy, None);
         let mut set = BTreeMap::from([(None, whole)]);
         for subset in subset::subsets(rules) {
-            let endpoints = if subset.labels.is_empty() {
+            let endpoints = if subset.labels.is_empty() || self.endpoints.is_empty() {
                 Arc::clone(&self.endpoints)
             } else {
                 let members = self

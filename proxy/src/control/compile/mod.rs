@@ -49,8 +49,10 @@ pub struct Compiler {
     l4_tables: HashMap<(Hostname, u16), Vec<KeptL4>>,
     /// Of clusters that no DestinationRule speaks of.
     default_policy: Arc<crate::mesh::cluster::Policy>,
-    /// The snapshot of the time before.
+    /// The snapshot of the time before, what was found, and the generation of the objects.
     last: Arc<Snapshot>,
+    found: Arc<[(ObjectRef, Finding)]>,
+    generation: u64,
 }
 
 /// A snapshot, and what was found while it was made.
@@ -59,7 +61,7 @@ pub struct Compiled {
     /// The snapshot.
     pub snapshot: Arc<Snapshot>,
     /// What is wrong, by object.
-    pub findings: Vec<(ObjectRef, Finding)>,
+    pub findings: Arc<[(ObjectRef, Finding)]>,
     /// What had to be made anew.
     pub work: Work,
 }
@@ -88,14 +90,19 @@ impl Compiler {
             l4_tables: HashMap::new(),
             default_policy: Arc::default(),
             last: Arc::default(),
+            found: Arc::default(),
+            generation: 0,
         }
     }
 
-    /// Makes the snapshot of `objects`. Its version counts up by one each time. `now` is when what
-    /// is new joined.
+    /// Makes the snapshot of `objects`: the one of the time before where none of them changed;
+    /// otherwise its version is the next. `now` is when what is new joined.
     pub fn compile(&mut self, objects: &Objects, now: SystemTime) -> Compiled {
+        if self.last.version > 0 && self.generation == objects.generation {
+            return self.compiled(Work::default());
+        }
         let mut findings = Vec::new();
-        let mut build = Build::default();
+        let mut build = Build::after(self);
         let members = self.workloads(objects, now, &mut build, &mut findings);
         let workloads = members
             .iter()
@@ -119,11 +126,13 @@ impl Compiler {
         world.report(&build, &mut findings);
         world.report_rules(&build, &mut findings);
 
+        let version = self.last.version + 1;
+        build.tables.retain(|_, one| one.version == version);
+        self.clusters.retain(|_, one| one.version == version);
         self.tables = build.tables;
         self.l4_tables = build.l4_tables;
-        self.clusters = build.kept_clusters;
         self.last = Arc::new(Snapshot {
-            version: self.last.version + 1,
+            version,
             cluster_domain: Arc::clone(&self.cluster_domain),
             services: build.services,
             addresses,
@@ -132,10 +141,16 @@ impl Compiler {
             virtual_hosts,
             workloads,
         });
+        self.found = findings.into();
+        self.generation = objects.generation;
+        self.compiled(build.work)
+    }
+
+    fn compiled(&self, work: Work) -> Compiled {
         Compiled {
             snapshot: Arc::clone(&self.last),
-            findings,
-            work: build.work,
+            findings: Arc::clone(&self.found),
+            work,
         }
     }
 }
@@ -145,11 +160,27 @@ impl Compiler {
 struct Build {
     clusters: HashMap<ClusterName, Arc<Cluster>>,
     private_clusters: HashMap<Arc<str>, HashMap<ClusterName, Variants>>,
-    kept_clusters: HashMap<Hostname, KeptClusters>,
     work: Work,
+    /// Those of the time before as well, until all are made.
     tables: HashMap<TableKey, KeptTable>,
     l4_tables: HashMap<(Hostname, u16), Vec<KeptL4>>,
     services: HashMap<Hostname, Arc<Service>>,
+    /// Of the snapshot that is being made.
+    version: u64,
+}
+
+impl Build {
+    /// About as large as the last one became.
+    fn after(compiler: &mut Compiler) -> Self {
+        let last = &compiler.last;
+        Self {
+            clusters: HashMap::with_capacity(last.clusters.len()),
+            services: HashMap::with_capacity(last.services.len()),
+            tables: std::mem::take(&mut compiler.tables),
+            version: last.version + 1,
+            ..Self::default()
+        }
+    }
 }
 
 fn reference(kind: &str, namespace: &str, name: &str) -> ObjectRef {

@@ -22,7 +22,6 @@ impl World<'_> {
     /// What can be said about the DestinationRules now.
     pub(super) fn report_rules(&self, build: &Build, findings: &mut Vec<(ObjectRef, Finding)>) {
         let mut domains: HashMap<&str, Vec<&Service>> = HashMap::new();
-        let mut older = Older::default();
         for (host, rule) in &self.all_rules {
             let mut found = Vec::new();
             match host.as_str().strip_prefix('*') {
@@ -48,7 +47,6 @@ impl World<'_> {
                     }
                     Some(service) => {
                         ports(rule, host, &[&***service], &mut found);
-                        older.report(host, rule, &mut found);
                         let mut ports = service.spec.ports.iter().filter(|port| port.is_tcp());
                         if let Some(port) = ports.next() {
                             report_rule(rule, host, port.port, build, &mut found);
@@ -60,6 +58,11 @@ impl World<'_> {
                 let metadata = &rule.metadata;
                 let object = reference("DestinationRule", &metadata.namespace, &metadata.name);
                 findings.extend(found.into_iter().map(|one| (object.clone(), one)));
+            }
+        }
+        for (_, rules) in self.destination_rules.exact() {
+            if rules.len() > 1 {
+                report_merged(rules, findings);
             }
         }
     }
@@ -93,47 +96,48 @@ fn ports(
     }
 }
 
-/// What the rules before have of each host, in each namespace. Those alone that are for everyone:
-/// of the others it depends on the client what is merged.
-#[derive(Default)]
-struct Older<'a>(HashMap<(&'a Hostname, &'a str), Merged<'a>>);
-
+/// What the older rules for one host have, in one namespace.
 #[derive(Default)]
 struct Merged<'a> {
     policy: Option<&'a DestinationRule>,
     subsets: HashMap<&'a str, &'a DestinationRule>,
 }
 
-impl<'a> Older<'a> {
-    fn report(
-        &mut self,
-        host: &'a Hostname,
-        rule: &'a DestinationRule,
-        findings: &mut Vec<Finding>,
-    ) {
+/// Parts of `rules`, all for one host and the oldest first, that an older one has already. Those
+/// alone that are for everyone: of the others it depends on the client what is merged.
+fn report_merged(rules: &[Arc<DestinationRule>], findings: &mut Vec<(ObjectRef, Finding)>) {
+    let name = |rule: &DestinationRule| {
+        reference(
+            "DestinationRule",
+            &rule.metadata.namespace,
+            &rule.metadata.name,
+        )
+    };
+    let mut namespaces: HashMap<&str, Merged<'_>> = HashMap::new();
+    for rule in rules {
         let spec = &rule.spec;
         if !is_public(&spec.export_to) || spec.workload_selector.is_some() {
-            return;
+            continue;
         }
-        let mut told = |field: String, older: &DestinationRule| {
-            let metadata = &older.metadata;
-            let older = reference("DestinationRule", &metadata.namespace, &metadata.name);
-            let message =
-                format!("has no effect: {older} is for the same host, and its own counts");
-            findings.push(Finding::warning(field, message));
+        let mut tell = |field: String, older: &DestinationRule| {
+            let message = format!(
+                "has no effect: {} is for the same host, and its own counts",
+                name(older)
+            );
+            findings.push((name(rule), Finding::warning(field, message)));
         };
-        let merged = self.0.entry((host, &rule.metadata.namespace)).or_default();
+        let merged = namespaces.entry(&rule.metadata.namespace).or_default();
         if spec.traffic_policy.is_some() {
             match merged.policy {
-                Some(older) => told("spec.trafficPolicy".to_owned(), older),
+                Some(older) => tell("spec.trafficPolicy".to_owned(), older),
                 None => merged.policy = Some(rule),
             }
         }
         for (index, subset) in spec.subsets.iter().enumerate() {
             match merged.subsets.get(&*subset.name) {
                 // Of two in one rule validation tells.
-                Some(older) if !std::ptr::eq(*older, rule) => {
-                    told(format!("spec.subsets[{index}]"), older);
+                Some(older) if !std::ptr::eq(*older, &**rule) => {
+                    tell(format!("spec.subsets[{index}]"), older);
                 }
                 Some(_) => {}
                 None => drop(merged.subsets.insert(&subset.name, rule)),
@@ -149,17 +153,18 @@ fn report_rule(
     build: &Build,
     findings: &mut Vec<Finding>,
 ) {
-    let cluster = |subset: Option<&str>| {
-        let name = ClusterName::outbound(port, subset, host);
+    let mut name = String::new();
+    let mut cluster = |subset: Option<&str>| {
+        ClusterName::write_outbound(&mut name, port, subset, host);
         let private = || {
             let mut namespaces = build.private_clusters.values();
             namespaces.find_map(|one| {
-                let variants = one.get(&name)?;
+                let variants = one.get(name.as_str())?;
                 let selected = variants.selected.iter().filter_map(|(_, one)| one.as_ref());
                 variants.others.iter().flatten().chain(selected).next()
             })
         };
-        build.clusters.get(&name).or_else(private)
+        build.clusters.get(name.as_str()).or_else(private)
     };
     let Some(whole) = cluster(None) else { return };
     let spec = &rule.spec;

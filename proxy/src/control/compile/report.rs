@@ -2,6 +2,7 @@
 //! rules for ports and protocols that the services do not have.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use super::cluster::protocol;
@@ -20,10 +21,29 @@ const MAX_FINDINGS: usize = 100;
 struct Written<'a> {
     /// The object that has it.
     object: &'a ObjectRef,
-    field: String,
+    field: Field<'a>,
     place: &'a Place,
     /// What comes of one that leads nowhere.
     consequence: &'static str,
+}
+
+/// The field of a destination, which is hardly ever asked for.
+enum Field<'a> {
+    /// Of `http`, `tls` or `tcp`: which rule, and which of its `route`.
+    Route(&'static str, usize, usize),
+    /// Of `http`: which rule, and the field below it.
+    Mirror(usize, &'a str),
+}
+
+impl fmt::Display for Field<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Route(kind, rule, route) => {
+                write!(f, "spec.{kind}[{rule}].route[{route}].destination")
+            }
+            Self::Mirror(rule, field) => write!(f, "spec.http[{rule}].{field}"),
+        }
+    }
 }
 
 impl World<'_> {
@@ -149,8 +169,10 @@ impl World<'_> {
         build: &Build,
         told: &mut BTreeSet<(ObjectRef, Finding)>,
     ) {
+        let mut name = String::new();
         for written in written(routes) {
-            let Some((part, message)) = self.nowhere(written.place, service, build) else {
+            let nowhere = self.nowhere(written.place, service, build, &mut name);
+            let Some((part, message)) = nowhere else {
                 continue;
             };
             let message = format!("{message}; {}", written.consequence);
@@ -168,6 +190,7 @@ impl World<'_> {
         place: &Place,
         service: Option<&api::Service>,
         build: &Build,
+        name: &mut String,
     ) -> Option<(&'static str, String)> {
         let host = &place.host;
         let Some(destination) = self.services.get(host) else {
@@ -188,12 +211,10 @@ impl World<'_> {
             .or_else(|| self.only_port_of(destination))
             .or_else(|| asked.into_iter().flatten().find(|port| has(*port)))
             .or_else(|| numbers.next().map(|port| port.port))?;
-        let name = ClusterName::outbound(port, Some(subset), host);
-        let known = build.clusters.contains_key(&name)
-            || build
-                .private_clusters
-                .values()
-                .any(|one| one.contains_key(&name));
+        ClusterName::write_outbound(name, port, Some(subset), host);
+        let mut private = build.private_clusters.values();
+        let known = build.clusters.contains_key(name.as_str())
+            || private.any(|one| one.contains_key(name.as_str()));
         (!known).then(|| {
             let message = format!("no DestinationRule gives {host} a subset {subset}");
             ("subset", message)
@@ -219,41 +240,36 @@ fn asked_ports(spec: &VirtualServiceSpec, kind: &str) -> Vec<Vec<Option<u16>>> {
 }
 
 /// Every destination of `routes`.
-fn written(routes: &Routes) -> Vec<Written<'_>> {
-    let mut all = Vec::new();
-    for rule in &routes.rules {
-        let Plan::Forward(forwarding) = &rule.plan else {
-            continue;
-        };
+fn written(routes: &Routes) -> impl Iterator<Item = Written<'_>> {
+    let http = routes.rules.iter().filter_map(|rule| match &rule.plan {
+        Plan::Forward(forwarding) => Some((rule, forwarding)),
+        Plan::Redirect(_) | Plan::Respond(_) => None,
+    });
+    let http = http.flat_map(|(rule, forwarding)| {
         let object = rule.delegate.as_ref().unwrap_or(&routes.reference);
-        let field = format!("spec.http[{}]", rule.index);
-        all.extend(forwarding.targets.iter().map(|target| Written {
+        let targets = forwarding.targets.iter().map(move |target| Written {
             object,
-            field: format!("{field}.route[{}].destination", target.index),
+            field: Field::Route("http", rule.index, target.index),
             place: &target.place,
             consequence: "requests are answered 503 (NC)",
-        }));
-        all.extend(forwarding.mirrors.iter().map(|mirror| Written {
+        });
+        targets.chain(forwarding.mirrors.iter().map(move |mirror| Written {
             object,
-            field: format!("{field}.{}", mirror.field),
+            field: Field::Mirror(rule.index, &mirror.field),
             place: &mirror.place,
             consequence: "nothing is mirrored",
-        }));
-    }
-    for rule in &routes.l4 {
+        }))
+    });
+    http.chain(routes.l4.iter().flat_map(move |rule| {
         let kind = match rule.kind {
             L4Kind::Tcp => "tcp",
             L4Kind::Tls => "tls",
         };
-        all.extend(rule.targets.iter().map(|target| Written {
+        rule.targets.iter().map(move |target| Written {
             object: &routes.reference,
-            field: format!(
-                "spec.{kind}[{}].route[{}].destination",
-                rule.index, target.index
-            ),
+            field: Field::Route(kind, rule.index, target.index),
             place: &target.place,
             consequence: "connections are closed",
-        }));
-    }
-    all
+        })
+    }))
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 use super::rules::{self, Block, Forwarding, Place, Plan, Routes, Template};
 use super::visibility::{ByHost, is_public, named, sees};
 use crate::mesh::{Action, Destination, Forward, Mirror, RouteTable, Rule};
+use crate::policy::matcher::Match;
 use crate::policy::split::Weights;
 use crate::types::{ClusterName, Hostname};
 
@@ -22,7 +23,7 @@ pub(super) trait Ports {
 /// The name of a rule that has none (Istio).
 static DEFAULT: LazyLock<Arc<str>> = LazyLock::new(|| "default".into());
 
-/// Indexes VirtualServices for mesh traffic, given from the oldest to the youngest.
+/// Indexes VirtualServices for mesh traffic.
 pub(super) fn index<'a>(routes: impl Iterator<Item = &'a Arc<Routes>>) -> Rules {
     let mut index = ByHost::new();
     for one in routes {
@@ -30,6 +31,7 @@ pub(super) fn index<'a>(routes: impl Iterator<Item = &'a Arc<Routes>>) -> Rules 
             index.insert(host, Arc::clone(one));
         }
     }
+    index.sort(|one, other| one.source.metadata.age().cmp(&other.source.metadata.age()));
     index
 }
 
@@ -84,7 +86,7 @@ pub(super) fn plain(cluster: &ClusterName) -> RouteTable {
     let forward = Forward::to(cluster.clone(), rules::default_retry());
     let rule = Rule {
         name: Arc::clone(&DEFAULT),
-        matches: Vec::new(),
+        matches: Arc::default(),
         action: Action::Forward(Arc::new(forward)),
         headers: rules::no_operations(),
         cors: None,
@@ -102,9 +104,9 @@ pub(super) fn clusters(routes: &Routes, port: u16, ports: &impl Ports) -> Vec<Cl
 }
 
 /// The ports of those clusters, which tell as much.
-pub(super) fn ports(routes: &Routes, port: u16, ports: &impl Ports) -> Vec<u16> {
+pub(super) fn ports(routes: &Routes, port: u16, ports: &impl Ports) -> impl Iterator<Item = u16> {
     let places = routes.rules.iter().flat_map(Template::places);
-    places.map(|place| port_of(place, port, ports)).collect()
+    places.map(move |place| port_of(place, port, ports))
 }
 
 fn port_of(place: &Place, port: u16, ports: &impl Ports) -> u16 {
@@ -122,7 +124,7 @@ pub(super) fn cluster(place: &Place, port: u16, ports: &impl Ports) -> ClusterNa
 
 /// The table of `routes` at `port`; `clusters` as [`clusters`] gave them.
 pub(super) fn table(routes: &Routes, port: u16, clusters: &[ClusterName]) -> RouteTable {
-    let mut rules = Vec::new();
+    let mut rules = Vec::with_capacity(routes.rules.len());
     let mut clusters = clusters.iter().cloned();
     for template in &routes.rules {
         let action = match &template.plan {
@@ -173,7 +175,7 @@ fn forward(
 /// One rule, or one for each match block that has a name or a statistics prefix: the block's name
 /// becomes a part of the rule's.
 fn rules_of(template: &Template, port: u16, action: &Action, rules: &mut Vec<Arc<Rule>>) {
-    let rule = |name: &str, stat_prefix: Option<&Arc<str>>, matches| {
+    let rule = |name: &str, stat_prefix: Option<&Arc<str>>, matches: Arc<[Match]>| {
         Arc::new(Rule {
             name: if name.is_empty() {
                 Arc::clone(&DEFAULT)
@@ -189,26 +191,34 @@ fn rules_of(template: &Template, port: u16, action: &Action, rules: &mut Vec<Arc
         })
     };
     let Some(blocks) = &template.blocks else {
-        rules.push(rule(&template.name, None, Vec::new()));
+        rules.push(rule(&template.name, None, Arc::default()));
         return;
     };
-    let here = |block: &&Block| block.port.is_none_or(|one| one == port);
-    let blocks: Vec<&Block> = blocks.iter().filter(here).collect();
-    let alike = |block: &&Block| block.name.is_empty() && block.stat_prefix.is_none();
-    if blocks.iter().all(alike) {
+    let here = |block: &Block| block.port.is_none_or(|one| one == port);
+    let alike = |block: &Block| block.name.is_empty() && block.stat_prefix.is_none();
+    // Tables of all ports share the conditions, where they ask for no port.
+    if blocks.iter().all(|block| here(block) && alike(block)) {
         if !blocks.is_empty() {
-            let matches = blocks.iter().map(|block| block.condition.clone()).collect();
-            rules.push(rule(&template.name, None, matches));
+            rules.push(rule(&template.name, None, Arc::clone(&template.conditions)));
         }
         return;
     }
-    for block in blocks {
+    let blocks = blocks.iter().zip(template.conditions.iter());
+    let blocks: Vec<(&Block, &Match)> = blocks.filter(|(block, _)| here(block)).collect();
+    if blocks.iter().all(|(block, _)| alike(block)) {
+        if !blocks.is_empty() {
+            let matches = blocks.iter().map(|(_, condition)| (*condition).clone());
+            rules.push(rule(&template.name, None, matches.collect()));
+        }
+        return;
+    }
+    for (block, condition) in blocks {
         let name = match (template.name.as_str(), block.name.as_str()) {
             ("", _) => String::new(),
             (rule, "") => rule.to_owned(),
             (rule, block) => format!("{rule}.{block}"),
         };
-        let conditions = vec![block.condition.clone()];
-        rules.push(rule(&name, block.stat_prefix.as_ref(), conditions));
+        let conditions = [condition.clone()];
+        rules.push(rule(&name, block.stat_prefix.as_ref(), conditions.into()));
     }
 }

@@ -50,7 +50,9 @@ pub struct Template {
     /// Empty where it has none.
     pub name: String,
     /// `None`: it applies to every request. Otherwise one of the blocks must match.
-    pub blocks: Option<Vec<Block>>,
+    pub blocks: Option<Box<[Block]>>,
+    /// The conditions of each block on the request.
+    pub conditions: Arc<[Match]>,
     /// What it does.
     pub plan: Plan,
     /// `headers`, with those of the only destination.
@@ -96,8 +98,6 @@ pub struct Block {
     pub port: Option<u16>,
     /// `statPrefix`.
     pub stat_prefix: Option<Arc<str>>,
-    /// The conditions on the request.
-    pub condition: Match,
 }
 
 /// What a destination names.
@@ -163,10 +163,10 @@ impl Routes {
             delegate: None,
         };
         let hosts = spec.hosts.iter().map(|host| origin.full(host)).collect();
-        let rules = spec.http.iter().enumerate();
-        let rules = rules
-            .filter_map(|(index, rule)| template(rule, index, &origin, &mut errors))
-            .collect();
+        let mut rules = Vec::with_capacity(spec.http.len());
+        for (index, rule) in spec.http.iter().enumerate() {
+            rules.extend(template(rule, index, &origin, &mut errors));
+        }
         let l4 = l4::templates(spec, &origin);
         if !errors.is_empty() {
             return Err(errors);
@@ -230,7 +230,7 @@ fn template(
     errors: &mut Vec<Finding>,
 ) -> Option<Template> {
     let field = format!("spec.http[{index}]");
-    let blocks = blocks(rule, &field, origin.for_mesh, errors);
+    let (blocks, conditions) = blocks(rule, &field, origin.for_mesh, errors).unzip();
     let mut headers = policies::operations(rule.headers.as_ref(), &field, errors);
     let cors = rule.cors_policy.as_ref();
     let cors = cors.and_then(|cors| policies::cors(cors, &format!("{field}.corsPolicy"), errors));
@@ -259,6 +259,7 @@ fn template(
         index,
         name: rule.name.clone(),
         blocks,
+        conditions: conditions.unwrap_or_default(),
         plan,
         headers,
         cors,
@@ -266,17 +267,21 @@ fn template(
     })
 }
 
+/// The blocks of a rule, and the conditions of each.
+type Blocks = (Box<[Block]>, Arc<[Match]>);
+
 /// The blocks of a rule that can apply to mesh traffic.
 fn blocks(
     rule: &HttpRoute,
     field: &str,
     for_mesh: bool,
     errors: &mut Vec<Finding>,
-) -> Option<Vec<Block>> {
+) -> Option<Blocks> {
     if rule.matches.is_empty() {
         return None;
     }
-    let mut blocks = Vec::new();
+    let mut blocks = Vec::with_capacity(rule.matches.len());
+    let mut conditions = Vec::with_capacity(rule.matches.len());
     for (at, block) in rule.matches.iter().enumerate() {
         let condition = condition::compile(block, &format!("{field}.match[{at}]"), errors);
         if is_for_mesh(&block.gateways, for_mesh) && block.unimplemented().next().is_none() {
@@ -285,11 +290,11 @@ fn blocks(
                 port: block.port.filter(|port| *port != 0),
                 stat_prefix: (!block.stat_prefix.is_empty())
                     .then(|| block.stat_prefix.as_str().into()),
-                condition,
             });
+            conditions.push(condition);
         }
     }
-    Some(blocks)
+    Some((blocks.into(), conditions.into()))
 }
 
 /// A block's own gateways stand in the place of the VirtualService's.

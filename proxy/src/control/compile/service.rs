@@ -11,19 +11,24 @@ use super::world::World;
 use super::{Build, Compiler};
 use crate::api;
 use crate::mesh::{L4Table, RouteTable, Service, ServicePort, VirtualHost, virtual_host};
-use crate::types::{ClusterName, Hostname, ObjectRef, Protocol};
+use crate::types::{ClusterName, Hostname, Protocol};
 
 /// A table of rules, and out of what it was made. All services that have the same rules at the same
 /// port share it.
 #[derive(Debug)]
 pub(super) struct KeptTable {
+    /// Held so that no other one can have its place.
+    #[expect(dead_code, reason = "it is only held on to")]
     routes: Arc<Routes>,
-    ports: Vec<u16>,
+    ports: Box<[u16]>,
     table: Arc<RouteTable>,
+    /// Of the last snapshot that has it.
+    pub(super) version: u64,
 }
 
-/// Whose table it is: a VirtualService's at a port.
-pub(super) type TableKey = (ObjectRef, u16);
+/// Whose table it is: a VirtualService's (by its allocation, which [`KeptTable`] holds on to) at a
+/// port.
+pub(super) type TableKey = (usize, u16);
 
 impl Compiler {
     pub(super) fn service(
@@ -36,6 +41,17 @@ impl Compiler {
         let owners = route::owners(&world.routes, hostname);
         let audiences = l4::audiences(&world.l4_routes, hostname);
         let before = self.last.services.get(hostname);
+        let plain_owners = owners.private.is_empty()
+            && audiences.public.is_empty()
+            && audiences.private.is_empty();
+        let kept = self.clusters.get(hostname);
+        if let Some(before) = before
+            && kept.is_some_and(|kept| kept.is_of_before(build.version))
+            && plain_owners
+            && self.has_tables(before, owners.public.as_ref(), world, build)
+        {
+            return Arc::clone(before);
+        }
         let ports = service.spec.ports.iter().filter(|port| port.is_tcp());
         let ports = ports
             .map(|port| {
@@ -76,18 +92,39 @@ impl Compiler {
                     cluster,
                 }
             })
-            .collect();
+            .collect::<Box<[_]>>();
         let new = Service {
             hostname: hostname.clone(),
             name: Arc::clone(&service.metadata.name),
             namespace: Arc::clone(&service.metadata.namespace),
             vips: service.vips(),
-            ports,
+            ports: ports.into_vec(),
         };
         match before {
             Some(before) if same_service(before, &new) => Arc::clone(before),
             _ => Arc::new(new),
         }
+    }
+
+    /// Whether every port of `service`, of the time before, has the table that `public` makes there,
+    /// and nothing else.
+    fn has_tables(
+        &self,
+        service: &Service,
+        public: Option<&Arc<Routes>>,
+        world: &World<'_>,
+        build: &mut Build,
+    ) -> bool {
+        service.ports.iter().all(|port| {
+            let bare =
+                port.private_routes.is_empty() && port.l4.is_none() && port.private_l4.is_empty();
+            bare && match public {
+                None => port.routes.source.is_none(),
+                Some(routes) => {
+                    Arc::ptr_eq(&port.routes, &self.table(routes, port.number, world, build))
+                }
+            }
+        })
     }
 
     /// What becomes of requests for `host`, which no service has.
@@ -117,31 +154,29 @@ impl Compiler {
         world: &World<'_>,
         build: &mut Build,
     ) -> Arc<RouteTable> {
-        let key = (routes.reference.clone(), port);
-        if let Some(made) = build.tables.get(&key) {
-            return Arc::clone(&made.table);
+        let key = (Arc::as_ptr(routes).addr(), port);
+        let version = build.version;
+        if let Some(kept) = build.tables.get_mut(&key)
+            && (kept.version == version
+                || route::ports(routes, port, world).eq(kept.ports.iter().copied()))
+        {
+            kept.version = version;
+            return Arc::clone(&kept.table);
         }
-        let ports = route::ports(routes, port, world);
-        let before = self.tables.get(&key);
-        let before = before.filter(|one| Arc::ptr_eq(&one.routes, routes) && one.ports == ports);
-        let table = match before {
-            Some(before) => Arc::clone(&before.table),
-            None => {
-                build.work.tables += 1;
-                // Whoever names a cluster that there is shares its name.
-                let clusters = route::clusters(routes, port, world).into_iter();
-                let known = |name: ClusterName| match build.clusters.get(&name) {
-                    Some(cluster) => cluster.name.clone(),
-                    None => name,
-                };
-                let clusters: Vec<ClusterName> = clusters.map(known).collect();
-                Arc::new(route::table(routes, port, &clusters))
-            }
+        build.work.tables += 1;
+        // Whoever names a cluster that there is shares its name.
+        let clusters = route::clusters(routes, port, world).into_iter();
+        let known = |name: ClusterName| match build.clusters.get(&name) {
+            Some(cluster) => cluster.name.clone(),
+            None => name,
         };
+        let clusters: Vec<ClusterName> = clusters.map(known).collect();
+        let table = Arc::new(route::table(routes, port, &clusters));
         let kept = KeptTable {
             routes: Arc::clone(routes),
-            ports,
+            ports: route::ports(routes, port, world).collect(),
             table: Arc::clone(&table),
+            version,
         };
         build.tables.insert(key, kept);
         table

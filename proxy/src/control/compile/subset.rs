@@ -36,12 +36,13 @@ pub(super) struct Effective {
     pub(super) others: Merged,
 }
 
-/// Indexes the rules, given from the oldest to the youngest.
+/// Indexes the rules.
 pub(super) fn index(rules: &[(Hostname, Arc<DestinationRule>)]) -> Rules {
     let mut index = ByHost::new();
     for (host, rule) in rules {
         index.insert(host, Arc::clone(rule));
     }
+    index.sort(|one, other| one.metadata.age().cmp(&other.metadata.age()));
     index
 }
 

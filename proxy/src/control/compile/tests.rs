@@ -47,7 +47,7 @@ impl Fixture {
             .filter(|one| one.severity == Severity::Error)
             .collect();
         assert!(errors.is_empty(), "the fixture is valid: {errors:?}");
-        self.compiler.compile(&self.store.objects(), self.now)
+        self.compiler.compile(self.store.objects(), self.now)
     }
 }
 
@@ -867,7 +867,17 @@ fn what_did_not_change_is_the_same_allocation() {
         Arc::clone(snapshot.cluster(&name).expect("known"))
     };
 
-    let same = fixture.apply(&[WEB, CANARY]).snapshot;
+    assert!(Arc::ptr_eq(&fixture.apply(&[WEB, CANARY]).snapshot, &first));
+    let other =
+        "{apiVersion: v1, kind: Service, metadata: {name: other}, spec: {ports: [{port: 80}]}}";
+    let more = fixture.apply(&[WEB, CANARY, other]);
+    let expected = Work {
+        clusters: 1,
+        tables: 1,
+        ..Work::default()
+    };
+    assert_eq!(more.work, expected);
+    let same = more.snapshot;
     assert_eq!(same.version, first.version + 1);
     assert!(Arc::ptr_eq(&same.services[host], &first.services[host]));
     assert!(Arc::ptr_eq(

@@ -1,5 +1,6 @@
 //! Who sees a VirtualService or a DestinationRule (`exportTo`), and which of them is for a host.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -52,6 +53,22 @@ impl<T> ByHost<T> {
             Some(suffix) => self.wildcard.entry(suffix.into()).or_default().push(value),
             None => self.exact.entry(host.clone()).or_default().push(value),
         }
+    }
+
+    /// Sorts each list.
+    pub(super) fn sort(&mut self, order: impl Fn(&T, &T) -> Ordering) {
+        for list in self.exact.values_mut().chain(self.wildcard.values_mut()) {
+            if list.len() > 1 {
+                list.sort_by(&order);
+            }
+        }
+    }
+
+    /// Every exact host with its list.
+    pub(super) fn exact(&self) -> impl Iterator<Item = (&Hostname, &[T])> {
+        self.exact
+            .iter()
+            .map(|(host, list)| (host, list.as_slice()))
     }
 
     /// Every list of those that are for `host`, the most specific first: the exact one, then the

@@ -13,14 +13,14 @@ use crate::types::{Finding, Hostname, ObjectRef};
 
 /// What the objects say, by what it is looked up by.
 pub(super) struct World<'a> {
-    pub(super) services: BTreeMap<Hostname, &'a Arc<api::Service>>,
+    pub(super) services: HashMap<Hostname, &'a Arc<api::Service>>,
     pub(super) namespaces: &'a BTreeMap<Arc<str>, Arc<api::Namespace>>,
     pub(super) routes: route::Rules,
     pub(super) l4_routes: l4::Rules,
-    /// Those for mesh traffic, delegates in their places, the older first.
+    /// Those for mesh traffic, delegates in their places.
     pub(super) all_routes: Vec<Arc<Routes>>,
     pub(super) destination_rules: subset::Rules,
-    /// The same, the older first, with their hosts in full.
+    /// The same, with their hosts in full.
     pub(super) all_rules: Vec<(Hostname, Arc<api::DestinationRule>)>,
 }
 
@@ -51,18 +51,15 @@ impl Compiler {
                 (hostname, one)
             })
             .collect();
-        let mut all_routes = self.expanded(objects, findings);
-        all_routes
-            .sort_by(|one, other| one.source.metadata.age().cmp(&other.source.metadata.age()));
+        let all_routes = self.expanded(objects, findings);
         let rules = objects.destination_rules.values();
-        let mut all_rules: Vec<(Hostname, Arc<api::DestinationRule>)> = rules
+        let all_rules: Vec<(Hostname, Arc<api::DestinationRule>)> = rules
             .map(|rule| {
                 let namespace = &rule.metadata.namespace;
                 let host = Hostname::resolve(&rule.spec.host, namespace, &self.cluster_domain);
                 (host, Arc::clone(rule))
             })
             .collect();
-        all_rules.sort_by(|(_, one), (_, other)| one.metadata.age().cmp(&other.metadata.age()));
         // One that routes TCP or TLS alone says nothing about HTTP.
         let http = all_routes
             .iter()
@@ -159,10 +156,9 @@ impl World<'_> {
             .all_routes
             .iter()
             .filter(|one| !one.source.spec.http.is_empty());
-        let hosts: BTreeSet<&Hostname> = with_http.flat_map(|one| &one.hosts).collect();
         let mut domains: HashMap<&str, bool> = HashMap::new();
-        hosts
-            .into_iter()
+        with_http
+            .flat_map(|one| &one.hosts)
             .filter(|host| match host.as_str().strip_prefix('*') {
                 None => !self.services.contains_key(*host),
                 Some(suffix) => !*domains.entry(suffix).or_insert_with(|| {

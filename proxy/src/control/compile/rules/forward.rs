@@ -28,7 +28,7 @@ pub(super) fn compile(
     errors: &mut Vec<Finding>,
 ) -> (Forwarding, Option<Arc<Operations>>) {
     let count = rule.route.len();
-    let mut targets = Vec::new();
+    let mut targets = Vec::with_capacity(count);
     let mut only = None;
     for (index, one) in rule.route.iter().enumerate() {
         let field = format!("{field}.route[{index}]");

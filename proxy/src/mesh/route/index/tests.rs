@@ -14,7 +14,7 @@ fn rule(matches: Vec<Match>) -> Arc<Rule> {
     let forward = Forward::to(ClusterName::passthrough(), Arc::default());
     Arc::new(Rule {
         name: "r".into(),
-        matches,
+        matches: matches.into(),
         action: Action::Forward(Arc::new(forward)),
         headers: Arc::default(),
         cors: None,
