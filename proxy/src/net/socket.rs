@@ -86,23 +86,35 @@ pub fn transparent_from(
     Err(refused)
 }
 
+/// The kernel's largest values for probes, and for the seconds before and between them (Linux,
+/// `include/net/tcp.h`); it refuses larger ones, and less than 1.
+const MOST_PROBES: u32 = 127;
+const MOST_SECONDS: u64 = 32_767;
+
 /// Has the kernel probe an idle connection: after `time`, every `interval`, until `probes` of them went
-/// unanswered. What is absent is the system's.
+/// unanswered. What is absent is the system's. What the kernel would refuse becomes the nearest that
+/// it takes, and a fraction of a second a whole one: no connection fails over it.
 pub fn keep_alive(
     socket: &Socket,
     probes: Option<u32>,
     time: Option<Duration>,
     interval: Option<Duration>,
 ) -> io::Result<()> {
+    let seconds = |given: Duration| {
+        let whole = given
+            .as_secs()
+            .saturating_add(u64::from(given.subsec_nanos() > 0));
+        Duration::from_secs(whole.clamp(1, MOST_SECONDS))
+    };
     let mut keepalive = TcpKeepalive::new();
     if let Some(probes) = probes {
-        keepalive = keepalive.with_retries(probes);
+        keepalive = keepalive.with_retries(probes.clamp(1, MOST_PROBES));
     }
     if let Some(time) = time {
-        keepalive = keepalive.with_time(time);
+        keepalive = keepalive.with_time(seconds(time));
     }
     if let Some(interval) = interval {
-        keepalive = keepalive.with_interval(interval);
+        keepalive = keepalive.with_interval(seconds(interval));
     }
     socket.set_tcp_keepalive(&keepalive)
 }
@@ -148,5 +160,44 @@ mod tests {
         ] {
             assert_eq!(source_port(index), port);
         }
+    }
+
+    #[test]
+    fn the_kernel_takes_every_keepalive() {
+        let secs = Duration::from_secs;
+        for (probes, time, interval, expected) in [
+            (3, secs(100), secs(7), (3, 100, 7)),
+            (1, secs(1), secs(1), (1, 1, 1)),
+            (127, secs(32_767), secs(32_767), (127, 32_767, 32_767)),
+            (128, secs(32_768), secs(32_768), (127, 32_767, 32_767)),
+            (
+                u32::MAX,
+                Duration::MAX,
+                Duration::MAX,
+                (127, 32_767, 32_767),
+            ),
+            (0, Duration::ZERO, Duration::from_millis(1), (1, 1, 1)),
+            (2, Duration::from_millis(1500), secs(2), (2, 2, 2)),
+        ] {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+            keep_alive(&socket, Some(probes), Some(time), Some(interval)).expect("taken");
+            let found = (
+                socket.tcp_keepalive_retries().expect("known"),
+                socket.tcp_keepalive_time().expect("known").as_secs(),
+                socket.tcp_keepalive_interval().expect("known").as_secs(),
+            );
+            assert_eq!(found, expected, "{probes} {time:?} {interval:?}");
+            assert!(socket.keepalive().expect("known"));
+        }
+        // What is absent is the system's.
+        let fresh = || Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let (socket, plain) = (fresh(), fresh());
+        keep_alive(&socket, None, None, None).expect("taken");
+        assert!(socket.keepalive().expect("known") && !plain.keepalive().expect("known"));
+        let of = |socket: &Socket| {
+            let interval = socket.tcp_keepalive_interval().expect("known");
+            (socket.tcp_keepalive_time().expect("known"), interval)
+        };
+        assert_eq!(of(&socket), of(&plain));
     }
 }

@@ -1,7 +1,7 @@
 //! `connectionPool`, `outlierDetection` and `retryBudget`.
 
 use crate::api::destination_rule::{
-    ConnectionPool, H2Upgrade, HttpPool, OutlierDetection, RetryBudget, TcpPool,
+    ConnectionPool, H2Upgrade, HttpPool, OutlierDetection, RetryBudget, TcpKeepalive, TcpPool,
 };
 use crate::api::duration;
 use crate::types::Finding;
@@ -19,6 +19,29 @@ impl ConnectionPool {
         }
         if let Some(http) = &self.http {
             http.validate(&format!("{field}.http"), findings);
+        }
+    }
+}
+
+/// Linux takes no more probes, and no longer waits in seconds.
+const MOST_PROBES: u32 = 127;
+const MOST_SECONDS: u64 = 32_767;
+
+fn check_keepalive(given: &TcpKeepalive, field: &str, findings: &mut Vec<Finding>) {
+    if given.probes > MOST_PROBES {
+        findings.push(Finding::warning(
+            format!("{field}.probes"),
+            format!("is more than the kernel's largest, {MOST_PROBES}, which is used instead"),
+        ));
+    }
+    for (name, value) in [("time", given.time), ("interval", given.interval)] {
+        if value.is_some_and(|value| value.as_secs() > MOST_SECONDS) {
+            findings.push(Finding::warning(
+                format!("{field}.{name}"),
+                format!(
+                    "is more than the kernel's longest, {MOST_SECONDS}s, which is used instead"
+                ),
+            ));
         }
     }
 }
@@ -46,6 +69,7 @@ impl TcpPool {
         if let Some(keepalive) = &self.tcp_keepalive {
             duration::check(keepalive.time, &at("tcpKeepalive.time"), findings);
             duration::check(keepalive.interval, &at("tcpKeepalive.interval"), findings);
+            check_keepalive(keepalive, &at("tcpKeepalive"), findings);
         }
     }
 }
