@@ -63,7 +63,8 @@ pub(super) fn choose(loads: &[Load], draw: u64, tried: u64) -> usize {
             .map(|(_, load)| load.health)
             .sum();
         if beyond > 0 {
-            return find(shares(loads, beyond, kept), point);
+            // As without a retry: the next one takes all that it can, and not a share of a sum.
+            return find(shares(loads, beyond.min(100), kept), point);
         }
     }
     find(loads.iter().map(|load| load.share), point)
@@ -157,6 +158,52 @@ mod tests {
         ] {
             let levels = [(healthy, 100), (100, 100)];
             assert_eq!(shares_of(&levels, 0), expected, "{healthy} % healthy");
+        }
+    }
+
+    #[test]
+    fn a_retry_goes_to_the_next_that_was_not_tried() {
+        for (name, levels, tried, expected) in [
+            (
+                "nothing tried",
+                &[(1, 1), (1, 1), (2, 2)][..],
+                0,
+                [100, 0, 0],
+            ),
+            ("the first", &[(1, 1), (1, 1), (2, 2)], 0b1, [0, 100, 0]),
+            ("two", &[(1, 1), (1, 1), (2, 2)], 0b11, [0, 0, 100]),
+            (
+                "all: as if none",
+                &[(1, 1), (1, 1), (2, 2)],
+                0b111,
+                [100, 0, 0],
+            ),
+            ("the last", &[(1, 1), (1, 1), (2, 2)], 0b100, [100, 0, 0]),
+            (
+                "the next is down",
+                &[(1, 1), (0, 1), (2, 2)],
+                0b1,
+                [0, 0, 100],
+            ),
+            (
+                "the next is half well",
+                &[(1, 1), (1, 2), (2, 2)],
+                0b1,
+                [0, 70, 30],
+            ),
+            (
+                "little is left",
+                &[(1, 1), (1, 10), (1, 5)],
+                0b1,
+                [0, 34, 66],
+            ),
+        ] {
+            let loads = loads(levels, percent(0));
+            let mut found = [0; 3];
+            for draw in 0..100 {
+                found[choose(&loads, draw, tried)] += 1;
+            }
+            assert_eq!(found, expected, "{name}");
         }
     }
 
