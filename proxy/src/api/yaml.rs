@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use foldhash::HashSet;
-use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput, Tag};
+use saphyr_parser::{Event, Input, Parser, ScalarStyle, Span, StrInput, Tag};
 use serde_yaml::{Mapping, Value};
 
 use super::lines::Lines;
@@ -94,13 +94,7 @@ pub fn read(text: &str) -> Result<Vec<Document>, Refused> {
 pub fn documents(text: &str) -> impl Iterator<Item = Result<Document, Refused>> {
     // Windows editors begin a file with it; the parser takes it for content.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut reader = Reader {
-        parser: Parser::new_from_str(text),
-        anchors: HashMap::new(),
-        names: HashSet::default(),
-        values: 0,
-        copied: 0,
-    };
+    let mut reader = Reader::new(StrInput::new(text));
     let mut control = find_control(text);
     let mut ended = false;
     std::iter::from_fn(move || {
@@ -130,8 +124,8 @@ fn find_control(text: &str) -> Option<Refused> {
     ))
 }
 
-struct Reader<'input> {
-    parser: Parser<'input, StrInput<'input>>,
+struct Reader<'input, I: Input> {
+    parser: Parser<'input, I>,
     /// Complete anchored values of this document.
     anchors: HashMap<usize, Node>,
     /// The keys so far: the same ones come again and again, and share their text.
@@ -150,7 +144,17 @@ struct Node {
     weight: usize,
 }
 
-impl<'input> Reader<'input> {
+impl<'input, I: Input> Reader<'input, I> {
+    fn new(input: I) -> Self {
+        Self {
+            parser: Parser::new(input),
+            anchors: HashMap::new(),
+            names: HashSet::default(),
+            values: 0,
+            copied: 0,
+        }
+    }
+
     fn document(&mut self) -> Result<Option<Document>, Refused> {
         while let Some((event, _)) = self.next()? {
             match event {
