@@ -350,6 +350,103 @@ fn other_kinds_say_what_is_wrong_too() {
 }
 
 #[test]
+fn what_is_deprecated_or_without_effect_is_told() {
+    let to = "route: [{destination: {host: web}}]";
+    let l4 = "tcp: [{match: [{sourceSubnet: 10.0.0.0/8}], route: [{destination: {host: web}}]}]";
+    let not_yet = "read, but not in force yet: it has no effect";
+    let without_mode = "has no effect without a mode: DISABLE, plain text, is the default";
+    let service = |spec: String| ("VirtualService", spec);
+    let rule = |policy: &str| {
+        let spec = format!("host: web, trafficPolicy: {{{policy}}}");
+        ("DestinationRule", spec)
+    };
+    for ((kind, spec), field, message) in [
+        (
+            service(format!(
+                "http: [{{mirror: {{host: a}}, mirrorPercent: 5, {to}}}]"
+            )),
+            "http[0].mirrorPercent",
+            "deprecated; use mirrorPercentage",
+        ),
+        (
+            service(format!(
+                "http: [{{fault: {{delay: {{fixedDelay: 1s, percent: 5}}}}, {to}}}]"
+            )),
+            "http[0].fault.delay.percent",
+            "deprecated; use percentage",
+        ),
+        (
+            service(format!(
+                "http: [{{corsPolicy: {{allowOrigin: [a]}}, {to}}}]"
+            )),
+            "http[0].corsPolicy.allowOrigin",
+            "deprecated; use allowOrigins",
+        ),
+        (
+            service(format!("hosts: [web], {l4}")),
+            "tcp[0].match[0].sourceSubnet",
+            "has no effect (nor in Istio); use sourceLabels or sourceNamespace",
+        ),
+        (
+            rule("portLevelSettings: [{port: {number: 80}, tls: {mode: SIMPLE}}]"),
+            "trafficPolicy.portLevelSettings[0].tls",
+            not_yet,
+        ),
+        (
+            rule("tls: {mode: SIMPLE, subjectAltNames: [a]}"),
+            "trafficPolicy.tls",
+            not_yet,
+        ),
+        (
+            rule("tls: {mode: SIMPLE, insecureSkipVerify: true}"),
+            "trafficPolicy.tls",
+            not_yet,
+        ),
+        (
+            rule("tls: {subjectAltNames: [a]}"),
+            "trafficPolicy.tls",
+            without_mode,
+        ),
+        (
+            rule("tls: {insecureSkipVerify: false}"),
+            "trafficPolicy.tls",
+            without_mode,
+        ),
+        (
+            rule("loadBalancer: {zoneAwareLbSetting: {enabled: true}}"),
+            "trafficPolicy.loadBalancer.zoneAwareLbSetting",
+            "is not supported (nor by Istio without sidecars) and has no effect; use localityLbSetting",
+        ),
+        (
+            rule("loadBalancer: {warmupDurationSecs: 5s}"),
+            "trafficPolicy.loadBalancer.warmupDurationSecs",
+            "deprecated; use warmup: {duration: ...}",
+        ),
+        (
+            rule("connectionPool: {tcp: {tcpKeepalive: {probes: 128, time: 32767s}}}"),
+            "trafficPolicy.connectionPool.tcp.tcpKeepalive.probes",
+            "is more than the kernel's largest, 127, which is used instead",
+        ),
+        (
+            rule("connectionPool: {tcp: {tcpKeepalive: {probes: 127, time: 10h}}}"),
+            "trafficPolicy.connectionPool.tcp.tcpKeepalive.time",
+            "is more than the kernel's longest, 32767s, which is used instead",
+        ),
+        (
+            rule("outlierDetection: {consecutiveErrors: 3}"),
+            "trafficPolicy.outlierDetection.consecutiveErrors",
+            "deprecated, and has no effect (nor in Istio): consecutive5xxErrors counts, 5 where it is absent",
+        ),
+    ] {
+        let text = format!(
+            "{{apiVersion: networking.istio.io/v1, kind: {kind}, metadata: {{name: a}}, spec: {{{spec}}}}}"
+        );
+        let expected = format!("warning spec.{field}@1: {message}");
+        assert_eq!(findings(&text), [expected], "{spec}");
+    }
+}
+
+#[test]
 fn names_are_complete() {
     let text = "{apiVersion: v1, kind: Pod, metadata: {name: a}}\n---\n{apiVersion: v1, kind: Namespace, metadata: {name: b, namespace: x}}";
     let decoded: Vec<Decoded> = yaml::read(text)

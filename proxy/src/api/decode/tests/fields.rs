@@ -3,6 +3,8 @@
 
 use super::*;
 
+mod shape;
+
 /// What a field takes.
 #[derive(Clone, Copy, Debug)]
 enum Takes {
@@ -14,6 +16,16 @@ enum Takes {
     Seconds,
     /// A whole number from 0.
     Count,
+    /// The same, with room for 64 bits.
+    Large,
+    /// A whole number.
+    Integer,
+    /// A prime number.
+    Prime,
+    /// 200 to 599.
+    Status,
+    /// 100 to 599.
+    Code,
     /// 0 to 100, whole.
     Percent,
     /// 0 to 100.
@@ -32,6 +44,10 @@ enum Takes {
     Port,
     /// One of some words.
     Word(&'static str),
+    /// Whatever it is, it has no effect.
+    Anything,
+    /// Nothing: it is in the proto alone.
+    Nothing,
 }
 
 impl Takes {
@@ -66,6 +82,75 @@ impl Takes {
                 "[]",
                 "{}",
             ],
+            Self::Large => &[
+                "x",
+                "''",
+                "'1'",
+                "-1",
+                "1.5",
+                ".nan",
+                ".inf",
+                "99999999999999999999",
+                "true",
+                "[]",
+                "{}",
+            ],
+            Self::Integer => &[
+                "x",
+                "''",
+                "'1'",
+                "1.5",
+                ".nan",
+                ".inf",
+                "99999999999",
+                "true",
+                "[]",
+                "{}",
+            ],
+            Self::Prime => &[
+                "x",
+                "''",
+                "0",
+                "-1",
+                "65536",
+                "5000011",
+                "1.5",
+                ".nan",
+                "99999999999",
+                "true",
+                "[]",
+                "{}",
+            ],
+            Self::Status => &[
+                "x",
+                "''",
+                "0",
+                "-1",
+                "199",
+                "600",
+                "200.5",
+                ".nan",
+                "99999999999",
+                "true",
+                "[]",
+                "{}",
+            ],
+            Self::Code => &[
+                "x",
+                "''",
+                "0",
+                "-1",
+                "99",
+                "600",
+                "200.5",
+                ".nan",
+                "99999999999",
+                "true",
+                "[]",
+                "{}",
+            ],
+            Self::Anything => &[],
+            Self::Nothing => &["x", "1s", "1", "true", "[]", "{}"],
             Self::Percent => &["x", "-1", "101", "1.5", ".nan", "99999999999", "[]"],
             Self::Share => &[
                 "x",
@@ -105,693 +190,1208 @@ impl Takes {
             Self::Duration | Self::Seconds => &["1s", "1h30m"],
             Self::DurationOrZero => &["0s", "1ms"],
             Self::Count => &["0", "1"],
+            Self::Large => &["0", "99999999999"],
+            Self::Integer => &["-1", "0", "1"],
+            Self::Prime => &["65537"],
+            Self::Status => &["200", "599"],
+            Self::Code => &["100", "599"],
+            Self::Anything => &["x", "1", "[]", "{}"],
             Self::Percent => &["1"],
             Self::Share => &["0", "0.0001", "100"],
             Self::Factor => &["0.5", "1", "20"],
             Self::Bool => &["true", "false"],
-            Self::Text | Self::List | Self::Mapping | Self::Word(_) => &[],
+            Self::Text | Self::List | Self::Mapping | Self::Word(_) | Self::Nothing => &[],
             Self::Port => &["1", "65535"],
         }
     }
 }
 
-/// For each value: the errors, as the fields that they name.
-fn errors(kind: &str, spec: &str) -> Vec<String> {
-    let text = format!(
+fn object(kind: &str, spec: &str) -> String {
+    format!(
         "apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: a}}\nspec: {{{spec}}}\n"
-    );
-    let documents = yaml::read(&text).expect(&text);
-    let decoded: Vec<Decoded> = documents.into_iter().flat_map(decode).collect();
+    )
+}
+
+/// The errors, as the fields that they name.
+fn errors(kind: &str, spec: &str) -> Vec<String> {
+    let text = object(kind, spec);
+    errors_of(yaml::read(&text).expect(&text).remove(0))
+}
+
+fn errors_of(document: yaml::Document) -> Vec<String> {
+    let decoded = decode(document);
     let findings = decoded.iter().flat_map(|one| &one.findings);
     let errors: Vec<String> = findings
         .filter(|one| one.severity == crate::types::Severity::Error)
         .map(|one| one.field.clone())
         .collect();
     // An object with a mistake is not in force, one without is.
-    assert_eq!(decoded[0].object.is_none(), !errors.is_empty(), "{text}");
+    assert_eq!(
+        decoded[0].object.is_none(),
+        !errors.is_empty(),
+        "{errors:?}"
+    );
     errors
 }
 
-fn check(kind: &str, spec: &str, field: &str, takes: Takes) {
+/// Whether an error is about a field: at it, inside of it, or at what it is directly in.
+fn names(error: &str, field: &str) -> bool {
+    let inside = error.strip_prefix(field);
+    let parent = field.rsplit_once('.').map_or("", |(parent, _)| parent);
+    inside.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])) || error == parent
+}
+
+fn check(kind: &str, spec: &str, field: &str, takes: Takes, wrong: &mut Vec<String>) {
     for value in takes.refused() {
         let errors = errors(kind, &spec.replace('%', value));
-        let names = |one: &String| {
-            one.starts_with(field) || field.starts_with(one.as_str()) && !one.is_empty()
-        };
-        assert!(
-            !errors.is_empty() && errors.iter().any(names),
-            "{field}: {value} ({takes:?}) gives {errors:?}"
-        );
-        assert_eq!(
-            errors.len(),
-            1,
-            "{field}: {value} ({takes:?}) gives {errors:?}"
-        );
+        if errors.len() != 1 || !names(&errors[0], field) {
+            wrong.push(format!("{field}: {value} ({takes:?}) gives {errors:?}"));
+        }
     }
     let words = match takes {
         Takes::Word(word) => vec![word],
         _ => Vec::new(),
     };
-    // Null is as good as absent, wherever absence is.
     for value in takes.accepted().iter().chain(&words) {
         let errors = errors(kind, &spec.replace('%', value));
-        assert!(
-            errors.is_empty(),
-            "{field}: {value} ({takes:?}) gives {errors:?}"
-        );
+        if !errors.is_empty() {
+            wrong.push(format!("{field}: {value} ({takes:?}) gives {errors:?}"));
+        }
     }
 }
 
-#[test]
-fn fields_of_virtual_services() {
-    use Takes::*;
+use Takes::{
+    Anything, Bool, Code, Count, Duration, DurationOrZero, Factor, Integer, Large, List, Mapping,
+    Nothing, Percent, Port, Prime, Seconds, Share, Status, Text, Word,
+};
+
+/// A template whose `%` is the field's value; the field; what it takes.
+type Row = (String, String, Takes);
+
+/// Fields of a rule of `http` that forwards.
+const RULES: &[(&str, &str, Takes)] = &[
+    ("name: %", "name", Text),
+    ("timeout: %", "timeout", Duration),
+    ("retries: %", "retries", Mapping),
+    ("retries: {attempts: %}", "retries.attempts", Count),
+    (
+        "retries: {attempts: 1, perTryTimeout: %}",
+        "retries.perTryTimeout",
+        Duration,
+    ),
+    (
+        "retries: {attempts: 1, backoff: %}",
+        "retries.backoff",
+        Duration,
+    ),
+    (
+        "retries: {attempts: 1, retryOn: %}",
+        "retries.retryOn",
+        Text,
+    ),
+    (
+        "retries: {attempts: 1, retryRemoteLocalities: %}",
+        "retries.retryRemoteLocalities",
+        Bool,
+    ),
+    (
+        "retries: {attempts: 1, retryIgnorePreviousHosts: %}",
+        "retries.retryIgnorePreviousHosts",
+        Bool,
+    ),
+    ("rewrite: %", "rewrite", Mapping),
+    ("rewrite: {uri: %}", "rewrite.uri", Text),
+    ("rewrite: {authority: %}", "rewrite.authority", Text),
+    (
+        "rewrite: {uriRegexRewrite: %}",
+        "rewrite.uriRegexRewrite",
+        Mapping,
+    ),
+    (
+        "rewrite: {uriRegexRewrite: {match: %, rewrite: a}}",
+        "rewrite.uriRegexRewrite.match",
+        Text,
+    ),
+    (
+        "rewrite: {uriRegexRewrite: {match: a, rewrite: %}}",
+        "rewrite.uriRegexRewrite.rewrite",
+        Text,
+    ),
+    ("fault: %", "fault", Mapping),
+    (
+        "fault: {delay: {fixedDelay: %, percentage: {value: 1}}}",
+        "fault.delay.fixedDelay",
+        Duration,
+    ),
+    (
+        "fault: {delay: {fixedDelay: 1s, percentage: {value: %}}}",
+        "fault.delay.percentage.value",
+        Share,
+    ),
+    (
+        "fault: {delay: {fixedDelay: 1s, percent: %}}",
+        "fault.delay.percent",
+        Percent,
+    ),
+    (
+        "fault: {abort: {httpStatus: %, percentage: {value: 1}}}",
+        "fault.abort.httpStatus",
+        Status,
+    ),
+    (
+        "fault: {abort: {grpcStatus: %, percentage: {value: 1}}}",
+        "fault.abort.grpcStatus",
+        Word("UNAVAILABLE"),
+    ),
+    (
+        "fault: {abort: {httpStatus: 503, percentage: {value: %}}}",
+        "fault.abort.percentage.value",
+        Share,
+    ),
+    ("mirror: %", "mirror", Mapping),
+    (
+        "mirror: {host: web, port: {number: %}}",
+        "mirror.port.number",
+        Port,
+    ),
+    (
+        "mirror: {host: web}, mirrorPercentage: {value: %}",
+        "mirrorPercentage.value",
+        Share,
+    ),
+    (
+        "mirror: {host: web}, mirrorPercent: %",
+        "mirrorPercent",
+        Percent,
+    ),
+    ("mirrors: %", "mirrors", List),
+    (
+        "mirrors: [{destination: {host: web}, percentage: {value: %}}]",
+        "mirrors[0].percentage.value",
+        Share,
+    ),
+    ("corsPolicy: %", "corsPolicy", Mapping),
+    (
+        "corsPolicy: {allowOrigins: %}",
+        "corsPolicy.allowOrigins",
+        List,
+    ),
+    (
+        "corsPolicy: {allowMethods: %}",
+        "corsPolicy.allowMethods",
+        List,
+    ),
+    (
+        "corsPolicy: {allowHeaders: %}",
+        "corsPolicy.allowHeaders",
+        List,
+    ),
+    (
+        "corsPolicy: {exposeHeaders: %}",
+        "corsPolicy.exposeHeaders",
+        List,
+    ),
+    ("corsPolicy: {maxAge: %}", "corsPolicy.maxAge", Seconds),
+    (
+        "corsPolicy: {allowCredentials: %}",
+        "corsPolicy.allowCredentials",
+        Bool,
+    ),
+    (
+        "corsPolicy: {unmatchedPreflights: %}",
+        "corsPolicy.unmatchedPreflights",
+        Word("IGNORE"),
+    ),
+    ("headers: %", "headers", Mapping),
+    (
+        "headers: {request: {set: %}}",
+        "headers.request.set",
+        Mapping,
+    ),
+    (
+        "headers: {request: {set: {a: %}}}",
+        "headers.request.set.a",
+        Text,
+    ),
+    (
+        "headers: {request: {add: {a: %}}}",
+        "headers.request.add.a",
+        Text,
+    ),
+    (
+        "headers: {response: {remove: %}}",
+        "headers.response.remove",
+        List,
+    ),
+    ("match: %", "match", List),
+    ("match: [{uri: %}]", "match[0].uri", Mapping),
+    (
+        "match: [{scheme: {exact: %}}]",
+        "match[0].scheme.exact",
+        Text,
+    ),
+    (
+        "match: [{method: {prefix: %}}]",
+        "match[0].method.prefix",
+        Text,
+    ),
+    (
+        "match: [{authority: {regex: %}}]",
+        "match[0].authority.regex",
+        Text,
+    ),
+    (
+        "match: [{headers: {x: {exact: %}}}]",
+        "match[0].headers.x.exact",
+        Text,
+    ),
+    (
+        "match: [{withoutHeaders: {x: {exact: %}}}]",
+        "match[0].withoutHeaders.x.exact",
+        Text,
+    ),
+    (
+        "match: [{queryParams: {x: {exact: %}}}]",
+        "match[0].queryParams.x.exact",
+        Text,
+    ),
+    (
+        "match: [{ignoreUriCase: %}]",
+        "match[0].ignoreUriCase",
+        Bool,
+    ),
+    (
+        "match: [{sourceLabels: %}]",
+        "match[0].sourceLabels",
+        Mapping,
+    ),
+    (
+        "match: [{sourceLabels: {a: %}}]",
+        "match[0].sourceLabels.a",
+        Text,
+    ),
+    (
+        "match: [{sourceNamespace: %}]",
+        "match[0].sourceNamespace",
+        Text,
+    ),
+    ("match: [{gateways: %}]", "match[0].gateways", List),
+    ("match: [{statPrefix: %}]", "match[0].statPrefix", Text),
+    ("fault: {delay: %}", "fault.delay", Mapping),
+    (
+        "fault: {delay: {fixedDelay: 1s, percentage: %}}",
+        "fault.delay.percentage",
+        Mapping,
+    ),
+    ("fault: {abort: %}", "fault.abort", Mapping),
+    (
+        "fault: {abort: {httpStatus: 503, percentage: %}}",
+        "fault.abort.percentage",
+        Mapping,
+    ),
+    (
+        "mirror: {host: web}, mirrorPercentage: %",
+        "mirrorPercentage",
+        Mapping,
+    ),
+    (
+        "mirrors: [{destination: {host: web}, percentage: %}]",
+        "mirrors[0].percentage",
+        Mapping,
+    ),
+    (
+        "corsPolicy: {allowOrigin: %}",
+        "corsPolicy.allowOrigin",
+        List,
+    ),
+    ("match: [{name: %}]", "match[0].name", Text),
+    ("match: [{port: %}]", "match[0].port", Count),
+    ("match: [{headers: %}]", "match[0].headers", Mapping),
+    (
+        "match: [{withoutHeaders: %}]",
+        "match[0].withoutHeaders",
+        Mapping,
+    ),
+    ("match: [{queryParams: %}]", "match[0].queryParams", Mapping),
+    (
+        "fault: {delay: {fixedDelay: 1s, percentage: {value: 1}, exponentialDelay: %}}",
+        "fault.delay.exponentialDelay",
+        Nothing,
+    ),
+    (
+        "fault: {abort: {percentage: {value: 1}, http2Error: %}}",
+        "fault.abort.http2Error",
+        Nothing,
+    ),
+];
+
+/// The others of a VirtualService.
+const VIRTUAL_SERVICES: &[(&str, &str, Takes)] = &[
+    (
+        "hosts: %, http: [{route: [{destination: {host: web}}]}]",
+        "spec.hosts",
+        List,
+    ),
+    (
+        "hosts: [web], gateways: %, http: [{route: [{destination: {host: web}}]}]",
+        "spec.gateways",
+        List,
+    ),
+    (
+        "hosts: [web], exportTo: %, http: [{route: [{destination: {host: web}}]}]",
+        "spec.exportTo",
+        List,
+    ),
+    ("hosts: [web], http: %", "spec.http", List),
+    ("hosts: [web], tcp: %", "spec.tcp", List),
+    ("hosts: [web], tls: %", "spec.tls", List),
+    (
+        "hosts: [web], http: [{route: [{destination: {host: %}}]}]",
+        "spec.http[0].route[0].destination.host",
+        Text,
+    ),
+    (
+        "hosts: [web], http: [{route: [{destination: {host: web, port: {number: %}}}]}]",
+        "spec.http[0].route[0].destination.port.number",
+        Port,
+    ),
+    (
+        "hosts: [web], http: [{route: [{destination: {host: web}, weight: %}]}]",
+        "spec.http[0].route[0].weight",
+        Count,
+    ),
+    (
+        "hosts: [web], http: [{route: [{destination: {host: web}, headers: %}]}]",
+        "spec.http[0].route[0].headers",
+        Mapping,
+    ),
+    (
+        "hosts: [web], http: [{redirect: {uri: %}}]",
+        "spec.http[0].redirect.uri",
+        Text,
+    ),
+    (
+        "hosts: [web], http: [{redirect: {port: %}}]",
+        "spec.http[0].redirect.port",
+        Port,
+    ),
+    (
+        "hosts: [web], http: [{redirect: {derivePort: %}}]",
+        "spec.http[0].redirect.derivePort",
+        Word("FROM_REQUEST_PORT"),
+    ),
+    (
+        "hosts: [web], http: [{redirect: {uri: /, scheme: %}}]",
+        "spec.http[0].redirect.scheme",
+        Text,
+    ),
+    (
+        "hosts: [web], http: [{redirect: {uri: /, redirectCode: %}}]",
+        "spec.http[0].redirect.redirectCode",
+        Word("308"),
+    ),
+    (
+        "hosts: [web], http: [{directResponse: {status: %}}]",
+        "spec.http[0].directResponse.status",
+        Status,
+    ),
+    (
+        "hosts: [web], http: [{directResponse: {status: 200, body: {string: %}}}]",
+        "spec.http[0].directResponse.body.string",
+        Text,
+    ),
+    (
+        "hosts: [web], http: [{delegate: {name: %}}]",
+        "spec.http[0].delegate.name",
+        Text,
+    ),
+    (
+        "hosts: [web], tcp: [{match: [{port: 80, destinationSubnets: %}], route: [{destination: {host: web}}]}]",
+        "spec.tcp[0].match[0].destinationSubnets",
+        List,
+    ),
+    (
+        "hosts: [web], tcp: [{route: [{destination: {host: web}, weight: %}]}]",
+        "spec.tcp[0].route[0].weight",
+        Count,
+    ),
+    (
+        "hosts: [web], tls: [{match: [{sniHosts: %}], route: [{destination: {host: web}}]}]",
+        "spec.tls[0].match[0].sniHosts",
+        List,
+    ),
+    (
+        "hosts: [web], tls: [{match: [{sniHosts: [web], sourceNamespace: %}], route: [{destination: {host: web}}]}]",
+        "spec.tls[0].match[0].sourceNamespace",
+        Text,
+    ),
+    (
+        "hosts: [web], http: [{route: %}]",
+        "spec.http[0].route",
+        List,
+    ),
+    (
+        "hosts: [web], http: [{redirect: %}]",
+        "spec.http[0].redirect",
+        Mapping,
+    ),
+    (
+        "hosts: [web], http: [{match: [{uri: {prefix: /}}], redirect: {prefixRewrite: %, port: 80}}]",
+        "spec.http[0].redirect.prefixRewrite",
+        Text,
+    ),
+    (
+        "hosts: [web], http: [{redirect: {uri: /, authority: %}}]",
+        "spec.http[0].redirect.authority",
+        Text,
+    ),
+    (
+        "hosts: [web], http: [{directResponse: %}]",
+        "spec.http[0].directResponse",
+        Mapping,
+    ),
+    (
+        "hosts: [web], http: [{directResponse: {status: 200, body: %}}]",
+        "spec.http[0].directResponse.body",
+        Mapping,
+    ),
+    (
+        "hosts: [web], http: [{directResponse: {status: 200, body: {bytes: %}}}]",
+        "spec.http[0].directResponse.body.bytes",
+        Text,
+    ),
+    (
+        "hosts: [web], http: [{delegate: %}]",
+        "spec.http[0].delegate",
+        Mapping,
+    ),
+    (
+        "hosts: [web], http: [{delegate: {name: a, namespace: %}}]",
+        "spec.http[0].delegate.namespace",
+        Text,
+    ),
+    (
+        "hosts: [web], tls: [{match: %, route: [{destination: {host: web}}]}]",
+        "spec.tls[0].match",
+        List,
+    ),
+    (
+        "hosts: [web], tls: [{match: [{sniHosts: [web]}], route: %}]",
+        "spec.tls[0].route",
+        List,
+    ),
+    (
+        "hosts: [web], tls: [{match: [{sniHosts: [web]}], route: [{destination: {host: web}, weight: %}]}]",
+        "spec.tls[0].route[0].weight",
+        Count,
+    ),
+    (
+        "hosts: [web], tcp: [{match: %, route: [{destination: {host: web}}]}]",
+        "spec.tcp[0].match",
+        List,
+    ),
+    ("hosts: [web], tcp: [{route: %}]", "spec.tcp[0].route", List),
+    (
+        "hosts: [web], tcp: [{match: [{sourceSubnet: %}], route: [{destination: {host: web}}]}]",
+        "spec.tcp[0].match[0].sourceSubnet",
+        Text,
+    ),
+];
+
+/// Fields of `trafficPolicy`.
+const POLICIES: &[(&str, &str, Takes)] = &[
+    ("%", "", Mapping),
+    ("{loadBalancer: %}", "loadBalancer", Mapping),
+    (
+        "{loadBalancer: {simple: %}}",
+        "loadBalancer.simple",
+        Word("ROUND_ROBIN"),
+    ),
+    (
+        "{loadBalancer: {warmupDurationSecs: %}}",
+        "loadBalancer.warmupDurationSecs",
+        Duration,
+    ),
+    (
+        "{loadBalancer: {warmup: {duration: %}}}",
+        "loadBalancer.warmup.duration",
+        Duration,
+    ),
+    (
+        "{loadBalancer: {warmup: {duration: 1s, minimumPercent: %}}}",
+        "loadBalancer.warmup.minimumPercent",
+        Share,
+    ),
+    (
+        "{loadBalancer: {warmup: {duration: 1s, aggression: %}}}",
+        "loadBalancer.warmup.aggression",
+        Factor,
+    ),
+    (
+        "{loadBalancer: {consistentHash: %}}",
+        "loadBalancer.consistentHash",
+        Mapping,
+    ),
+    (
+        "{loadBalancer: {consistentHash: {httpHeaderName: %}}}",
+        "loadBalancer.consistentHash.httpHeaderName",
+        Text,
+    ),
+    (
+        "{loadBalancer: {consistentHash: {httpQueryParameterName: %}}}",
+        "loadBalancer.consistentHash.httpQueryParameterName",
+        Text,
+    ),
+    (
+        "{loadBalancer: {consistentHash: {useSourceIp: %}}}",
+        "loadBalancer.consistentHash.useSourceIp",
+        Bool,
+    ),
+    (
+        "{loadBalancer: {consistentHash: {httpCookie: %}}}",
+        "loadBalancer.consistentHash.httpCookie",
+        Mapping,
+    ),
+    (
+        "{loadBalancer: {consistentHash: {httpCookie: {name: a, ttl: %}}}}",
+        "loadBalancer.consistentHash.httpCookie.ttl",
+        DurationOrZero,
+    ),
+    (
+        "{loadBalancer: {consistentHash: {httpCookie: {name: a, path: %}}}}",
+        "loadBalancer.consistentHash.httpCookie.path",
+        Text,
+    ),
+    (
+        "{loadBalancer: {consistentHash: {useSourceIp: true, maglev: {tableSize: %}}}}",
+        "loadBalancer.consistentHash.maglev.tableSize",
+        Prime,
+    ),
+    (
+        "{loadBalancer: {localityLbSetting: {enabled: %}}}",
+        "loadBalancer.localityLbSetting.enabled",
+        Bool,
+    ),
+    (
+        "{loadBalancer: {localityLbSetting: {failoverPriority: %}}}",
+        "loadBalancer.localityLbSetting.failoverPriority",
+        List,
+    ),
+    (
+        "{loadBalancer: {localityLbSetting: {distribute: [{from: a, to: {b: %}}]}}}",
+        "loadBalancer.localityLbSetting.distribute[0].to.b",
+        Word("100"),
+    ),
+    (
+        "{connectionPool: {tcp: {maxConnections: %}}}",
+        "connectionPool.tcp.maxConnections",
+        Count,
+    ),
+    (
+        "{connectionPool: {tcp: {connectTimeout: %}}}",
+        "connectionPool.tcp.connectTimeout",
+        Duration,
+    ),
+    (
+        "{connectionPool: {tcp: {idleTimeout: %}}}",
+        "connectionPool.tcp.idleTimeout",
+        DurationOrZero,
+    ),
+    (
+        "{connectionPool: {tcp: {maxConnectionDuration: %}}}",
+        "connectionPool.tcp.maxConnectionDuration",
+        Duration,
+    ),
+    (
+        "{connectionPool: {tcp: {tcpKeepalive: {probes: %}}}}",
+        "connectionPool.tcp.tcpKeepalive.probes",
+        Count,
+    ),
+    (
+        "{connectionPool: {tcp: {tcpKeepalive: {time: %}}}}",
+        "connectionPool.tcp.tcpKeepalive.time",
+        Duration,
+    ),
+    (
+        "{connectionPool: {tcp: {tcpKeepalive: {interval: %}}}}",
+        "connectionPool.tcp.tcpKeepalive.interval",
+        Duration,
+    ),
+    (
+        "{connectionPool: {http: {http1MaxPendingRequests: %}}}",
+        "connectionPool.http.http1MaxPendingRequests",
+        Count,
+    ),
+    (
+        "{connectionPool: {http: {http2MaxRequests: %}}}",
+        "connectionPool.http.http2MaxRequests",
+        Count,
+    ),
+    (
+        "{connectionPool: {http: {maxRequestsPerConnection: %}}}",
+        "connectionPool.http.maxRequestsPerConnection",
+        Count,
+    ),
+    (
+        "{connectionPool: {http: {maxRetries: %}}}",
+        "connectionPool.http.maxRetries",
+        Count,
+    ),
+    (
+        "{connectionPool: {http: {maxConcurrentStreams: %}}}",
+        "connectionPool.http.maxConcurrentStreams",
+        Count,
+    ),
+    (
+        "{connectionPool: {http: {idleTimeout: %}}}",
+        "connectionPool.http.idleTimeout",
+        Duration,
+    ),
+    (
+        "{connectionPool: {http: {h2UpgradePolicy: %}}}",
+        "connectionPool.http.h2UpgradePolicy",
+        Word("UPGRADE"),
+    ),
+    (
+        "{connectionPool: {http: {useClientProtocol: %}}}",
+        "connectionPool.http.useClientProtocol",
+        Bool,
+    ),
+    (
+        "{connectionPool: {http: {http2KeepAlive: {interval: %, timeout: 1s}}}}",
+        "connectionPool.http.http2KeepAlive.interval",
+        Duration,
+    ),
+    (
+        "{connectionPool: {http: {http2KeepAlive: {interval: 1s, timeout: %}}}}",
+        "connectionPool.http.http2KeepAlive.timeout",
+        Duration,
+    ),
+    (
+        "{outlierDetection: {consecutive5xxErrors: %}}",
+        "outlierDetection.consecutive5xxErrors",
+        Count,
+    ),
+    (
+        "{outlierDetection: {consecutiveGatewayErrors: %}}",
+        "outlierDetection.consecutiveGatewayErrors",
+        Count,
+    ),
+    (
+        "{outlierDetection: {interval: %}}",
+        "outlierDetection.interval",
+        Duration,
+    ),
+    (
+        "{outlierDetection: {baseEjectionTime: %}}",
+        "outlierDetection.baseEjectionTime",
+        Duration,
+    ),
+    (
+        "{outlierDetection: {maxEjectionPercent: %}}",
+        "outlierDetection.maxEjectionPercent",
+        Percent,
+    ),
+    (
+        "{outlierDetection: {minHealthPercent: %}}",
+        "outlierDetection.minHealthPercent",
+        Percent,
+    ),
+    (
+        "{outlierDetection: {splitExternalLocalOriginErrors: %}}",
+        "outlierDetection.splitExternalLocalOriginErrors",
+        Bool,
+    ),
+    (
+        "{outlierDetection: {splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: %}}",
+        "outlierDetection.consecutiveLocalOriginFailures",
+        Count,
+    ),
+    (
+        "{outlierDetection: {outlierDetectionHttpErrorCodes: [%]}}",
+        "outlierDetection.outlierDetectionHttpErrorCodes[0]",
+        Code,
+    ),
+    ("{retryBudget: {percent: %}}", "retryBudget.percent", Share),
+    (
+        "{retryBudget: {minRetryConcurrency: %}}",
+        "retryBudget.minRetryConcurrency",
+        Count,
+    ),
+    (
+        "{retryBudget: {budgetInterval: %}}",
+        "retryBudget.budgetInterval",
+        DurationOrZero,
+    ),
+    ("{tls: {mode: %}}", "tls.mode", Word("SIMPLE")),
+    (
+        "{tls: {insecureSkipVerify: %}}",
+        "tls.insecureSkipVerify",
+        Bool,
+    ),
+    (
+        "{tunnel: {targetHost: a, targetPort: %}}",
+        "tunnel.targetPort",
+        Port,
+    ),
+    (
+        "{proxyProtocol: {version: %}}",
+        "proxyProtocol.version",
+        Word("V2"),
+    ),
+    ("{portLevelSettings: %}", "portLevelSettings", List),
+    (
+        "{portLevelSettings: [{port: {number: %}}]}",
+        "portLevelSettings[0].port.number",
+        Port,
+    ),
+    (
+        "{portLevelSettings: [{port: {number: 80}, outlierDetection: {interval: %}}]}",
+        "portLevelSettings[0].outlierDetection.interval",
+        Duration,
+    ),
+    (
+        "{loadBalancer: {warmup: %}}",
+        "loadBalancer.warmup",
+        Mapping,
+    ),
+    (
+        "{loadBalancer: {zoneAwareLbSetting: %}}",
+        "loadBalancer.zoneAwareLbSetting",
+        Anything,
+    ),
+    (
+        "{loadBalancer: {consistentHash: {httpCookie: {name: %}}}}",
+        "loadBalancer.consistentHash.httpCookie.name",
+        Text,
+    ),
+    (
+        "{loadBalancer: {consistentHash: {httpCookie: {name: a, attributes: %}}}}",
+        "loadBalancer.consistentHash.httpCookie.attributes",
+        List,
+    ),
+    (
+        "{loadBalancer: {consistentHash: {httpCookie: {name: a, attributes: [{name: %}]}}}}",
+        "loadBalancer.consistentHash.httpCookie.attributes[0].name",
+        Text,
+    ),
+    (
+        "{loadBalancer: {consistentHash: {httpCookie: {name: a, attributes: [{name: b, value: %}]}}}}",
+        "loadBalancer.consistentHash.httpCookie.attributes[0].value",
+        Text,
+    ),
+    (
+        "{loadBalancer: {consistentHash: {useSourceIp: true, minimumRingSize: %}}}",
+        "loadBalancer.consistentHash.minimumRingSize",
+        Large,
+    ),
+    (
+        "{loadBalancer: {consistentHash: {useSourceIp: true, ringHash: %}}}",
+        "loadBalancer.consistentHash.ringHash",
+        Mapping,
+    ),
+    (
+        "{loadBalancer: {consistentHash: {useSourceIp: true, ringHash: {minimumRingSize: %}}}}",
+        "loadBalancer.consistentHash.ringHash.minimumRingSize",
+        Large,
+    ),
+    (
+        "{loadBalancer: {consistentHash: {useSourceIp: true, maglev: %}}}",
+        "loadBalancer.consistentHash.maglev",
+        Mapping,
+    ),
+    (
+        "{loadBalancer: {localityLbSetting: %}}",
+        "loadBalancer.localityLbSetting",
+        Mapping,
+    ),
+    (
+        "{loadBalancer: {localityLbSetting: {distribute: %}}}",
+        "loadBalancer.localityLbSetting.distribute",
+        List,
+    ),
+    (
+        "{loadBalancer: {localityLbSetting: {distribute: [{from: %, to: {b: 100}}]}}}",
+        "loadBalancer.localityLbSetting.distribute[0].from",
+        Text,
+    ),
+    (
+        "{loadBalancer: {localityLbSetting: {distribute: [{from: a, to: %}]}}}",
+        "loadBalancer.localityLbSetting.distribute[0].to",
+        Mapping,
+    ),
+    (
+        "{loadBalancer: {localityLbSetting: {failover: %}}}",
+        "loadBalancer.localityLbSetting.failover",
+        List,
+    ),
+    (
+        "{loadBalancer: {localityLbSetting: {failover: [{from: %, to: b}]}}}",
+        "loadBalancer.localityLbSetting.failover[0].from",
+        Text,
+    ),
+    (
+        "{loadBalancer: {localityLbSetting: {failover: [{from: a, to: %}]}}}",
+        "loadBalancer.localityLbSetting.failover[0].to",
+        Text,
+    ),
+    ("{connectionPool: %}", "connectionPool", Mapping),
+    ("{connectionPool: {tcp: %}}", "connectionPool.tcp", Mapping),
+    (
+        "{connectionPool: {tcp: {tcpKeepalive: %}}}",
+        "connectionPool.tcp.tcpKeepalive",
+        Mapping,
+    ),
+    (
+        "{connectionPool: {http: %}}",
+        "connectionPool.http",
+        Mapping,
+    ),
+    (
+        "{connectionPool: {http: {http2KeepAlive: %}}}",
+        "connectionPool.http.http2KeepAlive",
+        Mapping,
+    ),
+    ("{outlierDetection: %}", "outlierDetection", Mapping),
+    (
+        "{outlierDetection: {consecutiveErrors: %}}",
+        "outlierDetection.consecutiveErrors",
+        Integer,
+    ),
+    (
+        "{outlierDetection: {outlierDetectionHttpErrorCodes: %}}",
+        "outlierDetection.outlierDetectionHttpErrorCodes",
+        List,
+    ),
+    ("{retryBudget: %}", "retryBudget", Mapping),
+    ("{tls: %}", "tls", Mapping),
+    (
+        "{tls: {clientCertificate: %}}",
+        "tls.clientCertificate",
+        Text,
+    ),
+    ("{tls: {privateKey: %}}", "tls.privateKey", Text),
+    ("{tls: {caCertificates: %}}", "tls.caCertificates", Text),
+    ("{tls: {caCrl: %}}", "tls.caCrl", Text),
+    ("{tls: {credentialName: %}}", "tls.credentialName", Text),
+    ("{tls: {sni: %}}", "tls.sni", Text),
+    ("{tls: {subjectAltNames: %}}", "tls.subjectAltNames", List),
+    ("{tunnel: %}", "tunnel", Mapping),
+    (
+        "{tunnel: {protocol: %, targetHost: a, targetPort: 1}}",
+        "tunnel.protocol",
+        Text,
+    ),
+    (
+        "{tunnel: {targetHost: %, targetPort: 1}}",
+        "tunnel.targetHost",
+        Text,
+    ),
+    ("{proxyProtocol: %}", "proxyProtocol", Mapping),
+    (
+        "{portLevelSettings: [{port: %}]}",
+        "portLevelSettings[0].port",
+        Mapping,
+    ),
+];
+
+/// The others of a DestinationRule.
+const DESTINATION_RULES: &[(&str, &str, Takes)] = &[
+    ("host: %", "spec.host", Text),
+    ("host: web, exportTo: %", "spec.exportTo", List),
+    (
+        "host: web, workloadSelector: %",
+        "spec.workloadSelector",
+        Mapping,
+    ),
+    (
+        "host: web, workloadSelector: {matchLabels: {a: %}}",
+        "spec.workloadSelector.matchLabels.a",
+        Text,
+    ),
+    ("host: web, subsets: %", "spec.subsets", List),
+    (
+        "host: web, subsets: [{name: %}]",
+        "spec.subsets[0].name",
+        Text,
+    ),
+    (
+        "host: web, subsets: [{name: a, labels: {a: %}}]",
+        "spec.subsets[0].labels.a",
+        Text,
+    ),
+    (
+        "host: web, workloadSelector: {matchLabels: %}",
+        "spec.workloadSelector.matchLabels",
+        Mapping,
+    ),
+    (
+        "host: web, subsets: [{name: a, labels: %}]",
+        "spec.subsets[0].labels",
+        Mapping,
+    ),
+];
+
+/// Conditions on text, `exact`, `prefix` and `regex` each.
+const CONDITIONS: &[(&str, &str)] = &[
+    ("match: [{uri: %}]", "match[0].uri"),
+    ("match: [{scheme: %}]", "match[0].scheme"),
+    ("match: [{method: %}]", "match[0].method"),
+    ("match: [{authority: %}]", "match[0].authority"),
+    ("match: [{headers: {x: %}}]", "match[0].headers.x"),
+    (
+        "match: [{withoutHeaders: {x: %}}]",
+        "match[0].withoutHeaders.x",
+    ),
+    ("match: [{queryParams: {x: %}}]", "match[0].queryParams.x"),
+    (
+        "corsPolicy: {allowOrigins: [%]}",
+        "corsPolicy.allowOrigins[0]",
+    ),
+];
+
+/// Where a destination stands.
+const DESTINATIONS: &[(&str, &str)] = &[
+    (
+        "http: [{route: [{destination: %}]}]",
+        "http[0].route[0].destination",
+    ),
+    (
+        "http: [{mirror: %, route: [{destination: {host: web}}]}]",
+        "http[0].mirror",
+    ),
+    (
+        "http: [{mirrors: [{destination: %}], route: [{destination: {host: web}}]}]",
+        "http[0].mirrors[0].destination",
+    ),
+    (
+        "tcp: [{route: [{destination: %}]}]",
+        "tcp[0].route[0].destination",
+    ),
+    (
+        "tls: [{match: [{sniHosts: [web]}], route: [{destination: %}]}]",
+        "tls[0].route[0].destination",
+    ),
+];
+
+/// Where header operations stand.
+const OPERATIONS: &[(&str, &str)] = &[
+    (
+        "headers: %, route: [{destination: {host: web}}]",
+        "http[0].headers",
+    ),
+    (
+        "route: [{headers: %, destination: {host: web}}]",
+        "http[0].route[0].headers",
+    ),
+];
+
+/// What `tls` and `tcp` rules ask about alike, where `&` is what else the block has.
+const L4: &[(&str, &str, Takes)] = &[
+    ("destinationSubnets: %", "destinationSubnets", List),
+    ("port: %", "port", Count),
+    ("sourceLabels: %", "sourceLabels", Mapping),
+    ("sourceLabels: {a: %}", "sourceLabels.a", Text),
+    ("sourceNamespace: %", "sourceNamespace", Text),
+    ("gateways: %", "gateways", List),
+];
+
+fn virtual_services() -> Vec<Row> {
     let to = "route: [{destination: {host: web}}]";
-    for (rule, field, takes) in [
-        ("name: %", "name", Text),
-        ("timeout: %", "timeout", Duration),
-        ("retries: %", "retries", Mapping),
-        ("retries: {attempts: %}", "retries.attempts", Count),
-        (
-            "retries: {attempts: 1, perTryTimeout: %}",
-            "retries.perTryTimeout",
-            Duration,
-        ),
-        (
-            "retries: {attempts: 1, backoff: %}",
-            "retries.backoff",
-            Duration,
-        ),
-        (
-            "retries: {attempts: 1, retryOn: %}",
-            "retries.retryOn",
-            Text,
-        ),
-        (
-            "retries: {attempts: 1, retryRemoteLocalities: %}",
-            "retries.retryRemoteLocalities",
-            Bool,
-        ),
-        (
-            "retries: {attempts: 1, retryIgnorePreviousHosts: %}",
-            "retries.retryIgnorePreviousHosts",
-            Bool,
-        ),
-        ("rewrite: %", "rewrite", Mapping),
-        ("rewrite: {uri: %}", "rewrite.uri", Text),
-        ("rewrite: {authority: %}", "rewrite.authority", Text),
-        (
-            "rewrite: {uriRegexRewrite: %}",
-            "rewrite.uriRegexRewrite",
-            Mapping,
-        ),
-        (
-            "rewrite: {uriRegexRewrite: {match: %, rewrite: a}}",
-            "rewrite.uriRegexRewrite.match",
-            Text,
-        ),
-        (
-            "rewrite: {uriRegexRewrite: {match: a, rewrite: %}}",
-            "rewrite.uriRegexRewrite.rewrite",
-            Text,
-        ),
-        ("fault: %", "fault", Mapping),
-        (
-            "fault: {delay: {fixedDelay: %, percentage: {value: 1}}}",
-            "fault.delay.fixedDelay",
-            Duration,
-        ),
-        (
-            "fault: {delay: {fixedDelay: 1s, percentage: {value: %}}}",
-            "fault.delay.percentage.value",
-            Share,
-        ),
-        (
-            "fault: {delay: {fixedDelay: 1s, percent: %}}",
-            "fault.delay.percent",
-            Percent,
-        ),
-        (
-            "fault: {abort: {httpStatus: %, percentage: {value: 1}}}",
-            "fault.abort.httpStatus",
-            Word("503"),
-        ),
-        (
-            "fault: {abort: {grpcStatus: %, percentage: {value: 1}}}",
-            "fault.abort.grpcStatus",
-            Word("UNAVAILABLE"),
-        ),
-        (
-            "fault: {abort: {httpStatus: 503, percentage: {value: %}}}",
-            "fault.abort.percentage.value",
-            Share,
-        ),
-        ("mirror: %", "mirror", Mapping),
-        (
-            "mirror: {host: web, port: {number: %}}",
-            "mirror.port.number",
-            Port,
-        ),
-        (
-            "mirror: {host: web}, mirrorPercentage: {value: %}",
-            "mirrorPercentage.value",
-            Share,
-        ),
-        (
-            "mirror: {host: web}, mirrorPercent: %",
-            "mirrorPercent",
-            Percent,
-        ),
-        ("mirrors: %", "mirrors", List),
-        (
-            "mirrors: [{destination: {host: web}, percentage: {value: %}}]",
-            "mirrors[0].percentage.value",
-            Share,
-        ),
-        ("corsPolicy: %", "corsPolicy", Mapping),
-        (
-            "corsPolicy: {allowOrigins: %}",
-            "corsPolicy.allowOrigins",
-            List,
-        ),
-        (
-            "corsPolicy: {allowMethods: %}",
-            "corsPolicy.allowMethods",
-            List,
-        ),
-        (
-            "corsPolicy: {allowHeaders: %}",
-            "corsPolicy.allowHeaders",
-            List,
-        ),
-        (
-            "corsPolicy: {exposeHeaders: %}",
-            "corsPolicy.exposeHeaders",
-            List,
-        ),
-        ("corsPolicy: {maxAge: %}", "corsPolicy.maxAge", Seconds),
-        (
-            "corsPolicy: {allowCredentials: %}",
-            "corsPolicy.allowCredentials",
-            Bool,
-        ),
-        (
-            "corsPolicy: {unmatchedPreflights: %}",
-            "corsPolicy.unmatchedPreflights",
-            Word("IGNORE"),
-        ),
-        ("headers: %", "headers", Mapping),
-        (
-            "headers: {request: {set: %}}",
-            "headers.request.set",
-            Mapping,
-        ),
-        (
-            "headers: {request: {set: {a: %}}}",
-            "headers.request.set.a",
-            Text,
-        ),
-        (
-            "headers: {request: {add: {a: %}}}",
-            "headers.request.add.a",
-            Text,
-        ),
-        (
-            "headers: {response: {remove: %}}",
-            "headers.response.remove",
-            List,
-        ),
-        ("match: %", "match", List),
-        ("match: [{uri: %}]", "match[0].uri", Mapping),
-        (
-            "match: [{scheme: {exact: %}}]",
-            "match[0].scheme.exact",
-            Text,
-        ),
-        (
-            "match: [{method: {prefix: %}}]",
-            "match[0].method.prefix",
-            Text,
-        ),
-        (
-            "match: [{authority: {regex: %}}]",
-            "match[0].authority.regex",
-            Text,
-        ),
-        (
-            "match: [{headers: {x: {exact: %}}}]",
-            "match[0].headers.x.exact",
-            Text,
-        ),
-        (
-            "match: [{withoutHeaders: {x: {exact: %}}}]",
-            "match[0].withoutHeaders.x.exact",
-            Text,
-        ),
-        (
-            "match: [{queryParams: {x: {exact: %}}}]",
-            "match[0].queryParams.x.exact",
-            Text,
-        ),
-        (
-            "match: [{ignoreUriCase: %}]",
-            "match[0].ignoreUriCase",
-            Bool,
-        ),
-        (
-            "match: [{sourceLabels: %}]",
-            "match[0].sourceLabels",
-            Mapping,
-        ),
-        (
-            "match: [{sourceLabels: {a: %}}]",
-            "match[0].sourceLabels.a",
-            Text,
-        ),
-        (
-            "match: [{sourceNamespace: %}]",
-            "match[0].sourceNamespace",
-            Text,
-        ),
-        ("match: [{gateways: %}]", "match[0].gateways", List),
-        ("match: [{statPrefix: %}]", "match[0].statPrefix", Text),
-    ] {
+    let rule = |rule: &str, field: &str, takes| {
         let spec = format!("hosts: [web], http: [{{{rule}, {to}}}]");
-        check(
-            "VirtualService",
-            &spec,
-            &format!("spec.http[0].{field}"),
-            takes,
-        );
+        (spec, format!("spec.http[0].{field}"), takes)
+    };
+    let mut rows: Vec<Row> = Vec::new();
+    rows.extend(
+        RULES
+            .iter()
+            .map(|(text, field, takes)| rule(text, field, *takes)),
+    );
+    for (text, field) in CONDITIONS {
+        rows.push(rule(text, field, Mapping));
+        for kind in ["exact", "prefix", "regex"] {
+            let text = text.replace('%', &format!("{{{kind}: %}}"));
+            rows.push(rule(&text, &format!("{field}.{kind}"), Text));
+        }
     }
-    for (spec, field, takes) in [
-        (
-            "hosts: %, http: [{route: [{destination: {host: web}}]}]",
-            "spec.hosts",
-            List,
-        ),
-        (
-            "hosts: [web], gateways: %, http: [{route: [{destination: {host: web}}]}]",
-            "spec.gateways",
-            List,
-        ),
-        (
-            "hosts: [web], exportTo: %, http: [{route: [{destination: {host: web}}]}]",
-            "spec.exportTo",
-            List,
-        ),
-        ("hosts: [web], http: %", "spec.http", List),
-        ("hosts: [web], tcp: %", "spec.tcp", List),
-        ("hosts: [web], tls: %", "spec.tls", List),
-        (
-            "hosts: [web], http: [{route: [{destination: {host: %}}]}]",
-            "spec.http[0].route[0].destination.host",
-            Text,
-        ),
-        (
-            "hosts: [web], http: [{route: [{destination: {host: web, port: {number: %}}}]}]",
-            "spec.http[0].route[0].destination.port.number",
-            Port,
-        ),
-        (
-            "hosts: [web], http: [{route: [{destination: {host: web}, weight: %}]}]",
-            "spec.http[0].route[0].weight",
-            Count,
-        ),
-        (
-            "hosts: [web], http: [{route: [{destination: {host: web}, headers: %}]}]",
-            "spec.http[0].route[0].headers",
-            Mapping,
-        ),
-        (
-            "hosts: [web], http: [{redirect: {uri: %}}]",
-            "spec.http[0].redirect",
-            Text,
-        ),
-        (
-            "hosts: [web], http: [{redirect: {port: %}}]",
-            "spec.http[0].redirect.port",
-            Port,
-        ),
-        (
-            "hosts: [web], http: [{redirect: {derivePort: %}}]",
-            "spec.http[0].redirect.derivePort",
-            Word("FROM_REQUEST_PORT"),
-        ),
-        (
-            "hosts: [web], http: [{redirect: {uri: /, scheme: %}}]",
-            "spec.http[0].redirect.scheme",
-            Text,
-        ),
-        (
-            "hosts: [web], http: [{redirect: {uri: /, redirectCode: %}}]",
-            "spec.http[0].redirect.redirectCode",
-            Word("308"),
-        ),
-        (
-            "hosts: [web], http: [{directResponse: {status: %}}]",
-            "spec.http[0].directResponse.status",
-            Word("503"),
-        ),
-        (
-            "hosts: [web], http: [{directResponse: {status: 200, body: {string: %}}}]",
-            "spec.http[0].directResponse.body.string",
-            Text,
-        ),
-        (
-            "hosts: [web], http: [{delegate: {name: %}}]",
-            "spec.http[0].delegate.name",
-            Text,
-        ),
-        (
-            "hosts: [web], tcp: [{match: [{port: 80, destinationSubnets: %}], route: [{destination: {host: web}}]}]",
-            "spec.tcp[0].match[0].destinationSubnets",
-            List,
-        ),
-        (
-            "hosts: [web], tcp: [{route: [{destination: {host: web}, weight: %}]}]",
-            "spec.tcp[0].route[0].weight",
-            Count,
-        ),
-        (
-            "hosts: [web], tls: [{match: [{sniHosts: %}], route: [{destination: {host: web}}]}]",
-            "spec.tls[0].match[0].sniHosts",
-            List,
-        ),
-        (
-            "hosts: [web], tls: [{match: [{sniHosts: [web], sourceNamespace: %}], route: [{destination: {host: web}}]}]",
-            "spec.tls[0].match[0].sourceNamespace",
-            Text,
-        ),
-    ] {
-        check("VirtualService", spec, field, takes);
-    }
-}
-
-#[test]
-fn fields_of_destination_rules() {
-    use Takes::*;
-    for (policy, field, takes) in [
-        ("%", "", Mapping),
-        ("{loadBalancer: %}", "loadBalancer", Mapping),
-        (
-            "{loadBalancer: {simple: %}}",
-            "loadBalancer.simple",
-            Word("ROUND_ROBIN"),
-        ),
-        (
-            "{loadBalancer: {warmupDurationSecs: %}}",
-            "loadBalancer.warmupDurationSecs",
-            Duration,
-        ),
-        (
-            "{loadBalancer: {warmup: {duration: %}}}",
-            "loadBalancer.warmup.duration",
-            Duration,
-        ),
-        (
-            "{loadBalancer: {warmup: {duration: 1s, minimumPercent: %}}}",
-            "loadBalancer.warmup.minimumPercent",
-            Share,
-        ),
-        (
-            "{loadBalancer: {warmup: {duration: 1s, aggression: %}}}",
-            "loadBalancer.warmup.aggression",
-            Factor,
-        ),
-        (
-            "{loadBalancer: {consistentHash: %}}",
-            "loadBalancer.consistentHash",
-            Mapping,
-        ),
-        (
-            "{loadBalancer: {consistentHash: {httpHeaderName: %}}}",
-            "loadBalancer.consistentHash.httpHeaderName",
-            Text,
-        ),
-        (
-            "{loadBalancer: {consistentHash: {httpQueryParameterName: %}}}",
-            "loadBalancer.consistentHash.httpQueryParameterName",
-            Text,
-        ),
-        (
-            "{loadBalancer: {consistentHash: {useSourceIp: %}}}",
-            "loadBalancer.consistentHash.useSourceIp",
-            Bool,
-        ),
-        (
-            "{loadBalancer: {consistentHash: {httpCookie: %}}}",
-            "loadBalancer.consistentHash.httpCookie",
-            Mapping,
-        ),
-        (
-            "{loadBalancer: {consistentHash: {httpCookie: {name: a, ttl: %}}}}",
-            "loadBalancer.consistentHash.httpCookie.ttl",
-            DurationOrZero,
-        ),
-        (
-            "{loadBalancer: {consistentHash: {httpCookie: {name: a, path: %}}}}",
-            "loadBalancer.consistentHash.httpCookie.path",
-            Text,
-        ),
-        (
-            "{loadBalancer: {consistentHash: {useSourceIp: true, maglev: {tableSize: %}}}}",
-            "loadBalancer.consistentHash.maglev.tableSize",
-            Word("65537"),
-        ),
-        (
-            "{loadBalancer: {localityLbSetting: {enabled: %}}}",
-            "loadBalancer.localityLbSetting.enabled",
-            Bool,
-        ),
-        (
-            "{loadBalancer: {localityLbSetting: {failoverPriority: %}}}",
-            "loadBalancer.localityLbSetting.failoverPriority",
-            List,
-        ),
-        (
-            "{loadBalancer: {localityLbSetting: {distribute: [{from: a, to: {b: %}}]}}}",
-            "loadBalancer.localityLbSetting.distribute[0].to",
-            Word("100"),
-        ),
-        (
-            "{connectionPool: {tcp: {maxConnections: %}}}",
-            "connectionPool.tcp.maxConnections",
-            Count,
-        ),
-        (
-            "{connectionPool: {tcp: {connectTimeout: %}}}",
-            "connectionPool.tcp.connectTimeout",
-            Duration,
-        ),
-        (
-            "{connectionPool: {tcp: {idleTimeout: %}}}",
-            "connectionPool.tcp.idleTimeout",
-            DurationOrZero,
-        ),
-        (
-            "{connectionPool: {tcp: {maxConnectionDuration: %}}}",
-            "connectionPool.tcp.maxConnectionDuration",
-            Duration,
-        ),
-        (
-            "{connectionPool: {tcp: {tcpKeepalive: {probes: %}}}}",
-            "connectionPool.tcp.tcpKeepalive.probes",
-            Count,
-        ),
-        (
-            "{connectionPool: {tcp: {tcpKeepalive: {time: %}}}}",
-            "connectionPool.tcp.tcpKeepalive.time",
-            Duration,
-        ),
-        (
-            "{connectionPool: {tcp: {tcpKeepalive: {interval: %}}}}",
-            "connectionPool.tcp.tcpKeepalive.interval",
-            Duration,
-        ),
-        (
-            "{connectionPool: {http: {http1MaxPendingRequests: %}}}",
-            "connectionPool.http.http1MaxPendingRequests",
-            Count,
-        ),
-        (
-            "{connectionPool: {http: {http2MaxRequests: %}}}",
-            "connectionPool.http.http2MaxRequests",
-            Count,
-        ),
-        (
-            "{connectionPool: {http: {maxRequestsPerConnection: %}}}",
-            "connectionPool.http.maxRequestsPerConnection",
-            Count,
-        ),
-        (
-            "{connectionPool: {http: {maxRetries: %}}}",
-            "connectionPool.http.maxRetries",
-            Count,
-        ),
-        (
-            "{connectionPool: {http: {maxConcurrentStreams: %}}}",
-            "connectionPool.http.maxConcurrentStreams",
-            Count,
-        ),
-        (
-            "{connectionPool: {http: {idleTimeout: %}}}",
-            "connectionPool.http.idleTimeout",
-            Duration,
-        ),
-        (
-            "{connectionPool: {http: {h2UpgradePolicy: %}}}",
-            "connectionPool.http.h2UpgradePolicy",
-            Word("UPGRADE"),
-        ),
-        (
-            "{connectionPool: {http: {useClientProtocol: %}}}",
-            "connectionPool.http.useClientProtocol",
-            Bool,
-        ),
-        (
-            "{connectionPool: {http: {http2KeepAlive: {interval: %, timeout: 1s}}}}",
-            "connectionPool.http.http2KeepAlive.interval",
-            Duration,
-        ),
-        (
-            "{connectionPool: {http: {http2KeepAlive: {interval: 1s, timeout: %}}}}",
-            "connectionPool.http.http2KeepAlive.timeout",
-            Duration,
-        ),
-        (
-            "{outlierDetection: {consecutive5xxErrors: %}}",
-            "outlierDetection.consecutive5xxErrors",
-            Count,
-        ),
-        (
-            "{outlierDetection: {consecutiveGatewayErrors: %}}",
-            "outlierDetection.consecutiveGatewayErrors",
-            Count,
-        ),
-        (
-            "{outlierDetection: {interval: %}}",
-            "outlierDetection.interval",
-            Duration,
-        ),
-        (
-            "{outlierDetection: {baseEjectionTime: %}}",
-            "outlierDetection.baseEjectionTime",
-            Duration,
-        ),
-        (
-            "{outlierDetection: {maxEjectionPercent: %}}",
-            "outlierDetection.maxEjectionPercent",
-            Percent,
-        ),
-        (
-            "{outlierDetection: {minHealthPercent: %}}",
-            "outlierDetection.minHealthPercent",
-            Percent,
-        ),
-        (
-            "{outlierDetection: {splitExternalLocalOriginErrors: %}}",
-            "outlierDetection.splitExternalLocalOriginErrors",
-            Bool,
-        ),
-        (
-            "{outlierDetection: {splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: %}}",
-            "outlierDetection.consecutiveLocalOriginFailures",
-            Count,
-        ),
-        (
-            "{outlierDetection: {outlierDetectionHttpErrorCodes: [%]}}",
-            "outlierDetection.outlierDetectionHttpErrorCodes[0]",
-            Word("429"),
-        ),
-        ("{retryBudget: {percent: %}}", "retryBudget.percent", Share),
-        (
-            "{retryBudget: {minRetryConcurrency: %}}",
-            "retryBudget.minRetryConcurrency",
-            Count,
-        ),
-        (
-            "{retryBudget: {budgetInterval: %}}",
-            "retryBudget.budgetInterval",
-            DurationOrZero,
-        ),
-        ("{tls: {mode: %}}", "tls.mode", Word("SIMPLE")),
-        (
-            "{tls: {insecureSkipVerify: %}}",
-            "tls.insecureSkipVerify",
-            Bool,
-        ),
-        (
-            "{tunnel: {targetHost: a, targetPort: %}}",
-            "tunnel.targetPort",
-            Port,
-        ),
-        (
-            "{proxyProtocol: {version: %}}",
-            "proxyProtocol.version",
-            Word("V2"),
-        ),
-        ("{portLevelSettings: %}", "portLevelSettings", List),
-        (
-            "{portLevelSettings: [{port: {number: %}}]}",
-            "portLevelSettings[0].port.number",
-            Port,
-        ),
-        (
-            "{portLevelSettings: [{port: {number: 80}, outlierDetection: {interval: %}}]}",
-            "portLevelSettings[0].outlierDetection.interval",
-            Duration,
-        ),
-    ] {
-        for (spec, at) in [
-            ("host: web, trafficPolicy: ", "spec.trafficPolicy"),
-            (
-                "host: web, subsets: [{name: v1, trafficPolicy: ",
-                "spec.subsets[0].trafficPolicy",
-            ),
+    for (text, at) in DESTINATIONS {
+        for (value, field, takes) in [
+            ("%", "", Mapping),
+            ("{host: %}", ".host", Text),
+            ("{host: web, subset: %}", ".subset", Text),
+            ("{host: web, port: %}", ".port", Mapping),
+            ("{host: web, port: {number: %}}", ".port.number", Port),
         ] {
-            let end = if spec.contains('[') { "}]" } else { "" };
-            let field = if field.is_empty() {
-                at.to_owned()
-            } else {
-                format!("{at}.{field}")
-            };
-            check(
-                "DestinationRule",
-                &format!("{spec}{policy}{end}"),
-                &field,
-                takes,
+            let spec = format!("hosts: [web], {}", text.replace('%', value));
+            rows.push((spec, format!("spec.{at}{field}"), takes));
+        }
+    }
+    for (text, at) in OPERATIONS {
+        let mut row = |value: &str, field: &str, takes| {
+            let spec = format!("hosts: [web], http: [{{{}}}]", text.replace('%', value));
+            rows.push((spec, format!("spec.{at}{field}"), takes));
+        };
+        row("%", "", Mapping);
+        for side in ["request", "response"] {
+            row(&format!("{{{side}: %}}"), &format!(".{side}"), Mapping);
+            for kind in ["set", "add"] {
+                let field = format!(".{side}.{kind}");
+                row(&format!("{{{side}: {{{kind}: %}}}}"), &field, Mapping);
+                row(
+                    &format!("{{{side}: {{{kind}: {{a: %}}}}}}"),
+                    &format!("{field}.a"),
+                    Text,
+                );
+            }
+            row(
+                &format!("{{{side}: {{remove: %}}}}"),
+                &format!(".{side}.remove"),
+                List,
             );
         }
     }
-    for (spec, field, takes) in [
-        ("host: %", "spec.host", Text),
-        ("host: web, exportTo: %", "spec.exportTo", List),
-        (
-            "host: web, workloadSelector: %",
-            "spec.workloadSelector",
-            Mapping,
-        ),
-        (
-            "host: web, workloadSelector: {matchLabels: {a: %}}",
-            "spec.workloadSelector.matchLabels.a",
-            Text,
-        ),
-        ("host: web, subsets: %", "spec.subsets", List),
-        (
-            "host: web, subsets: [{name: %}]",
-            "spec.subsets[0].name",
-            Text,
-        ),
-        (
-            "host: web, subsets: [{name: a, labels: {a: %}}]",
-            "spec.subsets[0].labels.a",
-            Text,
-        ),
+    for (kind, more) in [("tls", "sniHosts: [web], "), ("tcp", "")] {
+        for (text, field, takes) in L4 {
+            let spec = format!("hosts: [web], {kind}: [{{match: [{{{more}{text}}}], {to}}}]");
+            rows.push((spec, format!("spec.{kind}[0].match[0].{field}"), *takes));
+        }
+    }
+    let others = VIRTUAL_SERVICES.iter();
+    rows.extend(others.map(|(spec, field, takes)| ((*spec).into(), (*field).into(), *takes)));
+    rows
+}
+
+fn destination_rules() -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    for (policy, field, takes) in POLICIES {
+        let block = field.split('.').next().unwrap_or_default();
+        let of_ports =
+            ["loadBalancer", "connectionPool", "outlierDetection", "tls"].contains(&block);
+        let inner = policy.trim_start_matches('{');
+        let of_a_port = format!("{{portLevelSettings: [{{port: {{number: 80}}, {inner}]}}");
+        let mut forms = vec![((*policy).to_owned(), (*field).to_owned())];
+        if of_ports {
+            forms.push((of_a_port, format!("portLevelSettings[0].{field}")));
+        }
+        for (policy, field) in forms {
+            for (spec, at, end) in [
+                ("host: web, trafficPolicy: ", "spec.trafficPolicy", ""),
+                (
+                    "host: web, subsets: [{name: v1, trafficPolicy: ",
+                    "spec.subsets[0].trafficPolicy",
+                    "}]",
+                ),
+            ] {
+                let field = format!("{at}.{field}");
+                let field = field.trim_end_matches('.').to_owned();
+                rows.push((format!("{spec}{policy}{end}"), field, *takes));
+            }
+        }
+    }
+    let others = DESTINATION_RULES.iter();
+    rows.extend(others.map(|(spec, field, takes)| ((*spec).into(), (*field).into(), *takes)));
+    rows
+}
+
+#[test]
+fn a_bad_value_of_any_field_is_one_error_that_names_it() {
+    let mut wrong = Vec::new();
+    for (kind, rows) in [
+        ("VirtualService", virtual_services()),
+        ("DestinationRule", destination_rules()),
     ] {
-        check("DestinationRule", spec, field, takes);
+        for (spec, field, takes) in rows {
+            check(kind, &spec, &field, takes, &mut wrong);
+            check_absent(kind, &spec, &field, &mut wrong);
+        }
+    }
+    assert!(wrong.is_empty(), "{} complaints: {wrong:#?}", wrong.len());
+}
+
+/// Null is as good as absent; where something is required, either is one error that names it.
+fn check_absent(kind: &str, spec: &str, field: &str, wrong: &mut Vec<String>) {
+    let text = object(kind, &spec.replace('%', "null"));
+    let mut document = yaml::read(&text).expect("valid YAML").remove(0);
+    let null = errors_of(document.clone());
+    // What is absent may be told at another field beside it, which is required then.
+    let parent = field.rsplit_once('.').map_or("", |(parent, _)| parent);
+    if null.len() > 1 || !null.iter().all(|one| one.starts_with(parent)) {
+        wrong.push(format!("{field}: null gives {null:?}"));
+    }
+    // Of a user's own key there is no absence, nor of an item of a list.
+    let Some((parent, key)) = field.rsplit_once('.').filter(|(_, key)| key.len() > 1) else {
+        return;
+    };
+    if key.ends_with(']') {
+        return;
+    }
+    let holder = at(&mut document.value, parent);
+    let removed = holder.as_mapping_mut().and_then(|all| all.remove(key));
+    let absent = errors_of(document);
+    if removed.is_none() || absent != null {
+        wrong.push(format!("{field}: absent gives {absent:?}, null {null:?}"));
     }
 }
 
+/// The value at a field.
+fn at<'a>(value: &'a mut serde_yaml::Value, field: &str) -> &'a mut serde_yaml::Value {
+    let parts = field.split('.');
+    parts.fold(value, |value, part| match part.split_once('[') {
+        Some((key, index)) => {
+            let index: usize = index.trim_end_matches(']').parse().expect("an index");
+            &mut value[key][index]
+        }
+        None => &mut value[part],
+    })
+}
+
+/// serde tells which fields there are, and none of them is without a row above.
+#[test]
+fn no_field_is_left_out() {
+    use crate::api::destination_rule::DestinationRuleSpec;
+    use crate::api::virtual_service::VirtualServiceSpec;
+
+    let (mut count, mut missing) = (0, Vec::new());
+    for (fields, rows) in [
+        (
+            shape::fields::<VirtualServiceSpec>("spec"),
+            virtual_services(),
+        ),
+        (
+            shape::fields::<DestinationRuleSpec>("spec"),
+            destination_rules(),
+        ),
+    ] {
+        for field in fields {
+            count += 1;
+            // The items of a list of texts are of the list's own row.
+            let whole = field.trim_end_matches("[]");
+            if !rows
+                .iter()
+                .any(|(_, row, _)| is(row, &field) || is(row, whole))
+            {
+                missing.push(field);
+            }
+        }
+    }
+    assert!(count > 400, "{count}");
+    assert!(
+        missing.is_empty(),
+        "{} have no row: {missing:#?}",
+        missing.len()
+    );
+}
+
+/// Whether `row`, with an index at each list, is the field that serde asks for.
+fn is(row: &str, field: &str) -> bool {
+    let (rows, fields): (Vec<_>, Vec<_>) = (row.split('.').collect(), field.split('.').collect());
+    rows.len() == fields.len()
+        && rows
+            .iter()
+            .zip(fields)
+            .all(|(row, field)| field == "*" || row.replace("[0]", "[]") == field)
+}
 #[test]
 fn the_protos_own_names_are_read_as_well() {
     assert_eq!(
