@@ -254,6 +254,24 @@ mod tests {
         );
     }
 
+    /// An engine that tries one way after the other would not come back.
+    #[test]
+    fn what_explodes_elsewhere_takes_one_pass() {
+        let value = "a".repeat(8192) + "!";
+        for expression in [
+            "(a+)+$",
+            "(a|aa)+$",
+            "(a*)*b",
+            "(.*)*x",
+            "(a|a?)+b",
+            "(a?){200}a{200}b",
+            "^(([a-z])+.)+[A-Z]([a-z])+$",
+        ] {
+            let pattern = Pattern::regex(expression).expect(expression);
+            assert!(!pattern.matches(value.as_bytes()), "{expression}");
+        }
+    }
+
     #[test]
     fn expressions_begin_with_what_they_begin_with() {
         for (expression, expected) in [

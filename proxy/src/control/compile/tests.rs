@@ -967,5 +967,6 @@ fn hosts_are_found_by_every_name() {
 }
 
 mod delegates;
+mod deprecated;
 mod destinations;
 mod hosts;

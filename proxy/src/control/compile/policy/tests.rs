@@ -273,3 +273,55 @@ fn absent_and_zero_are_the_default() {
         None
     );
 }
+
+#[test]
+fn old_fields_count_or_have_no_effect() {
+    let nothing = compiled("outlierDetection: {}", "");
+    for (name, policy, same_as) in [
+        (
+            "an old name of the warm-up",
+            "loadBalancer: {warmupDurationSecs: 30s}",
+            "loadBalancer: {warmup: {duration: 30s}}",
+        ),
+        (
+            "the new name beside it",
+            "loadBalancer: {warmupDurationSecs: 30s, warmup: {duration: 5s, aggression: 2}}",
+            "loadBalancer: {warmup: {duration: 5s, aggression: 2}}",
+        ),
+        (
+            "the old name of a port",
+            "portLevelSettings: [{port: {number: 80}, loadBalancer: {warmupDurationSecs: 30s}}]",
+            "loadBalancer: {warmup: {duration: 30s}}",
+        ),
+        (
+            "errors in a row, of which 5 count",
+            "outlierDetection: {consecutiveErrors: 1}",
+            "outlierDetection: {consecutive5xxErrors: 5}",
+        ),
+        (
+            "zones",
+            "loadBalancer: {zoneAwareLbSetting: {enabled: true}}, outlierDetection: {}",
+            "outlierDetection: {}",
+        ),
+        (
+            "TLS",
+            "tls: {mode: SIMPLE, sni: a, subjectAltNames: [b], insecureSkipVerify: true}, outlierDetection: {}",
+            "outlierDetection: {}",
+        ),
+        (
+            "TLS of a port",
+            "portLevelSettings: [{port: {number: 80}, outlierDetection: {}, tls: {mode: SIMPLE}}]",
+            "outlierDetection: {}",
+        ),
+    ] {
+        assert_eq!(compiled(policy, ""), compiled(same_as, ""), "{name}");
+    }
+    assert_ne!(
+        nothing,
+        compiled("loadBalancer: {warmup: {duration: 30s}}", "")
+    );
+    assert_ne!(
+        nothing,
+        compiled("outlierDetection: {consecutive5xxErrors: 1}", "")
+    );
+}

@@ -51,6 +51,43 @@ spec:
   ports: [{name: tcp, port: 5432}, {name: tls, port: 443}, {name: any, port: 9000}, {name: http, port: 80}]
 ";
 
+/// Where a connection to `db` goes: the rule, and its clusters with their weights.
+fn choose(
+    compiled: &Compiled,
+    namespace: &str,
+    labels: &[(&str, &str)],
+    port: u16,
+    server_name: Option<&str>,
+) -> String {
+    let snapshot = &compiled.snapshot;
+    let service = &snapshot.services["db.shop.svc.cluster.local"];
+    let port = service.port(port).expect("known");
+    let Some(table) = snapshot.l4(port, namespace) else {
+        return "none".to_owned();
+    };
+    let labels = labels.iter();
+    let labels = labels
+        .map(|(key, value)| ((*key).into(), (*value).into()))
+        .collect();
+    let request = L4Request {
+        source: Source {
+            namespace,
+            labels: &labels,
+        },
+        destination: "10.96.0.7".parse().expect("an address"),
+        server_name,
+    };
+    match table.choose(&request) {
+        L4Choice::Rule(rule) => {
+            let shares = rule.destinations.iter().zip(rule.weights.iter());
+            let to = shares.map(|(one, weight)| format!("{weight} {}", one.cluster));
+            format!("{}: {}", rule.name, to.collect::<Vec<_>>().join(", "))
+        }
+        L4Choice::Plain => "plain".to_owned(),
+        L4Choice::Refused => "refused".to_owned(),
+    }
+}
+
 #[test]
 fn tcp_and_tls_rules_are_of_their_ports() {
     let web = |weight| {
@@ -77,32 +114,8 @@ fn tcp_and_tls_rules_are_of_their_ports() {
         ),
     );
     let compiled = compile(&[WEB, L4, &tcp, &tls]);
-    let choose = |namespace: &str, port: u16, server_name: Option<&str>| {
-        let snapshot = &compiled.snapshot;
-        let service = &snapshot.services["db.shop.svc.cluster.local"];
-        let port = service.port(port).expect("known");
-        let Some(table) = snapshot.l4(port, namespace) else {
-            return "none".to_owned();
-        };
-        let labels = BTreeMap::new();
-        let request = L4Request {
-            source: Source {
-                namespace,
-                labels: &labels,
-            },
-            destination: "10.96.0.7".parse().expect("an address"),
-            server_name,
-        };
-        match table.choose(&request) {
-            L4Choice::Rule(rule) => {
-                let shares = rule.destinations.iter().zip(rule.weights.iter());
-                let to = shares.map(|(one, weight)| format!("{weight} {}", one.cluster));
-                format!("{}: {}", rule.name, to.collect::<Vec<_>>().join(", "))
-            }
-            L4Choice::Plain => "plain".to_owned(),
-            L4Choice::Refused => "refused".to_owned(),
-        }
-    };
+    let choose =
+        |namespace: &str, port, server_name| choose(&compiled, namespace, &[], port, server_name);
     let web = "outbound|80||web.shop.svc.cluster.local";
     let split = |port| format!("tcp[1]: 1 outbound|{port}||db.shop.svc.cluster.local, 3 {web}");
     for (namespace, port, name, expected) in [
@@ -169,5 +182,53 @@ fn rules_for_connections_that_there_are_not_are_told() {
             format!("VirtualService shop/r {expected}")
         };
         assert_eq!(found, expected, "{hosts} {spec}");
+    }
+}
+
+#[test]
+fn tcp_and_tls_rules_ask_for_caller_and_gateway() {
+    let to = "{destination: {host: db.shop.svc.cluster.local, subset: SUBSET}, weight: SHARE}";
+    let to = |subset: &str, share: &str| to.replace("SUBSET", subset).replace("SHARE", share);
+    let spec = |kind: &str, first: &str| {
+        let sni = if kind == "tls" {
+            "sniHosts: [db.shop.svc.cluster.local],"
+        } else {
+            ""
+        };
+        let spec = format!(
+            "hosts: [db.shop.svc.cluster.local], gateways: [mesh, gw], {kind}: [\
+             {{match: [{{{sni} {first}}}], route: [{}, {}]}}, \
+             {{match: [{{{sni}}}], route: [{}]}}]",
+            to("a", "70"),
+            to("b", "30"),
+            to("c", "1")
+        );
+        rules(kind, "shop", &spec)
+    };
+    let name = "db.shop.svc.cluster.local";
+    for (kind, port, server_name) in [("tls", 443, Some(name)), ("tcp", 5432, None)] {
+        let first = format!("{kind}[0]: 70 outbound|{port}|a|{name}, 30 outbound|{port}|b|{name}");
+        let second = format!("{kind}[1]: 1 outbound|{port}|c|{name}");
+        for (conditions, labels, expected) in [
+            (
+                "sourceLabels: {app: web}",
+                &[("app", "web"), ("x", "y")][..],
+                &first,
+            ),
+            ("sourceLabels: {app: web}", &[("app", "db")], &second),
+            ("sourceLabels: {app: web}", &[], &second),
+            ("sourceLabels: {app: web, x: y}", &[("app", "web")], &second),
+            ("gateways: [gw]", &[("app", "web")], &second),
+            ("gateways: [mesh]", &[], &first),
+            ("gateways: [gw, mesh]", &[], &first),
+        ] {
+            let compiled = compile(&[L4, &spec(kind, conditions)]);
+            let chosen = choose(&compiled, "shop", labels, port, server_name);
+            assert_eq!(&chosen, expected, "{kind} {conditions} {labels:?}");
+        }
+        // Where no rule is for the mesh there is none, whatever gateways have.
+        let of_a_gateway = spec(kind, "").replace("gateways: [mesh, gw]", "gateways: [gw]");
+        let compiled = compile(&[L4, &of_a_gateway]);
+        assert_eq!(choose(&compiled, "shop", &[], port, server_name), "none");
     }
 }
