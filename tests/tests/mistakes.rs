@@ -1,10 +1,19 @@
 //! Objects that are wrong in ways that cost somebody dearly elsewhere: each has one clear problem that
 //! names object and field, and everything else stays in force.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
-use aquifer_tests::{clock, shop::Shop};
+use aquifer_tests::{
+    client::Http,
+    clock,
+    raw::{self, Server},
+    shop::{REVIEWS, Shop},
+};
 use serde_json::Value;
 
 const PODS: &[(&str, &str)] = &[
@@ -186,6 +195,288 @@ async fn each_mistake_has_one_clear_problem() -> Result<()> {
             })
             .await
             .context(name)?;
+    }
+    Ok(())
+}
+
+const DURATIONS: &[&str] = &[
+    "5",
+    "x",
+    "-1s",
+    "0s",
+    "9999999999h",
+    ".nan",
+    "''",
+    "[]",
+    "{}",
+];
+const COUNTS: &[&str] = &[
+    "x",
+    "-1",
+    "1.5",
+    "99999999999",
+    ".nan",
+    ".inf",
+    "''",
+    "[]",
+    "{}",
+];
+const SHARES: &[&str] = &["x", "-1", "100.1", "1e300", ".nan", "-.inf", "''", "[]"];
+const PORTS: &[&str] = &["x", "-1", "0", "65536", "1.5", ".nan", "''", "[]"];
+const BOOLS: &[&str] = &["x", "1", ".nan", "''", "[]", "{}"];
+const TEXTS: &[&str] = &["1", "true", ".nan", "[]", "{}"];
+const LISTS: &[&str] = &["x", "1", "true", ".nan", "{}"];
+const MAPPINGS: &[&str] = &["x", "1", "true", ".nan", "[1]"];
+
+/// Fields of all types, each where `%` stands in an object that is right otherwise, with values that it
+/// can't have. `api::decode` has all fields; here it counts that what is wrong harms nobody.
+const FIELDS: &[(&str, &str, &[&str])] = &[
+    ("http[0].timeout", "timeout: %", DURATIONS),
+    ("http[0].retries", "retries: %", MAPPINGS),
+    ("http[0].retries.attempts", "retries: {attempts: %}", COUNTS),
+    (
+        "http[0].retries.backoff",
+        "retries: {attempts: 1, backoff: %}",
+        DURATIONS,
+    ),
+    ("http[0].rewrite.uri", "rewrite: {uri: %}", TEXTS),
+    (
+        "http[0].mirrorPercentage.value",
+        "mirror: {host: a}, mirrorPercentage: {value: %}",
+        SHARES,
+    ),
+    ("http[0].mirrors", "mirrors: %", LISTS),
+    (
+        "http[0].corsPolicy.allowCredentials",
+        "corsPolicy: {allowCredentials: %}",
+        BOOLS,
+    ),
+    (
+        "http[0].headers.request.set",
+        "headers: {request: {set: %}}",
+        MAPPINGS,
+    ),
+    ("http[0].match", "match: %", LISTS),
+    (
+        "http[0].match[0].uri.exact",
+        "match: [{uri: {exact: %}}]",
+        TEXTS,
+    ),
+    (
+        "http[0].mirror.port.number",
+        "mirror: {host: a, port: {number: %}}",
+        PORTS,
+    ),
+    ("trafficPolicy", "%", MAPPINGS),
+    (
+        "trafficPolicy.loadBalancer.warmup.duration",
+        "{loadBalancer: {warmup: {duration: %}}}",
+        DURATIONS,
+    ),
+    (
+        "trafficPolicy.loadBalancer.consistentHash.useSourceIp",
+        "{loadBalancer: {consistentHash: {useSourceIp: %}}}",
+        BOOLS,
+    ),
+    (
+        "trafficPolicy.connectionPool.tcp.maxConnections",
+        "{connectionPool: {tcp: {maxConnections: %}}}",
+        COUNTS,
+    ),
+    (
+        "trafficPolicy.connectionPool.http.idleTimeout",
+        "{connectionPool: {http: {idleTimeout: %}}}",
+        DURATIONS,
+    ),
+    (
+        "trafficPolicy.outlierDetection.maxEjectionPercent",
+        "{outlierDetection: {maxEjectionPercent: %}}",
+        COUNTS,
+    ),
+    (
+        "trafficPolicy.retryBudget.percent",
+        "{retryBudget: {percent: %}}",
+        SHARES,
+    ),
+    (
+        "trafficPolicy.portLevelSettings",
+        "{portLevelSettings: %}",
+        LISTS,
+    ),
+];
+
+#[tokio::test]
+async fn many_mistakes_harm_nobody_else() -> Result<()> {
+    let shop = Shop::open(PODS, GOOD).await?;
+    let _echoes = shop.echoes(&["reviews-v1", "ratings"])?;
+    let (mut yaml, mut expected) = (String::new(), BTreeMap::new());
+    for (field, template, values) in FIELDS {
+        for value in *values {
+            let text = template.replace('%', value);
+            let name = format!("b{}", expected.len());
+            let (kind, spec) = if field.starts_with("http") {
+                let spec = format!(
+                    "hosts: [ratings], http: [{{{text}, route: [{{destination: {{host: reviews}}}}]}}]"
+                );
+                ("VirtualService", spec)
+            } else {
+                (
+                    "DestinationRule",
+                    format!("host: ratings, trafficPolicy: {text}"),
+                )
+            };
+            writeln!(
+                yaml,
+                "---\napiVersion: networking.istio.io/v1\nkind: {kind}\n\
+                 metadata: {{name: {name}, namespace: shop}}\nspec: {{{spec}}}"
+            )?;
+            expected.insert(format!("{kind} shop/{name}"), (*field, *value));
+        }
+    }
+    ensure!(expected.len() > 100, "{}", expected.len());
+    shop.config.put("mistakes.yaml", yaml)?;
+    shop.proxy
+        .until("/status", |status| {
+            let rows = status["problems"].as_array();
+            rows.is_some_and(|rows| rows.len() >= expected.len())
+        })
+        .await?;
+    let mut told: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for row in problems(&shop).await? {
+        let object = row["object"].as_str().unwrap_or_default().to_owned();
+        told.entry(object).or_default().push(row);
+    }
+    for (object, (field, value)) in &expected {
+        let rows = told.remove(object).unwrap_or_default();
+        let [row] = &rows[..] else {
+            anyhow::bail!("{field}: {value}: {rows:#?}");
+        };
+        let named = row["field"].as_str().unwrap_or_default();
+        let parent = field.rsplit_once('.').map_or("spec", |(parent, _)| parent);
+        let field = format!("spec.{field}");
+        ensure!(
+            row["severity"] == "error"
+                && (named.starts_with(&field) || named.ends_with(parent))
+                && row["message"].as_str().is_some_and(|one| one.len() > 5),
+            "{field}: {value}: {row:#}"
+        );
+    }
+    ensure!(told.is_empty(), "{told:#?}");
+    // What is right is in force: the rule, and the service that all the mistakes are about.
+    for host in ["reviews", "ratings"] {
+        let seen = shop.http().await?.get(host, "/").await?.seen()?;
+        assert_eq!(seen.server(), "ratings", "{host}");
+    }
+    Ok(())
+}
+
+/// Everything that takes a number, as `VALUE` or `COUNT`, on all the ways that traffic goes.
+const LIMITS: &str = "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: limits, namespace: shop}
+spec:
+  hosts: [reviews]
+  http:
+  - timeout: LONG
+    retries: {attempts: COUNT, perTryTimeout: LONG, backoff: VALUE, retryOn: 5xx, retryRemoteLocalities: true}
+    fault:
+      delay: {fixedDelay: VALUE, percentage: {value: 0}}
+      abort: {httpStatus: 599, percentage: {value: 0.0001}}
+    corsPolicy: {allowOrigins: [{exact: a}], maxAge: AGE}
+    mirror: {host: ratings}
+    mirrorPercentage: {value: 100}
+    route: [{destination: {host: reviews}, weight: COUNT}, {destination: {host: reviews, subset: all}, weight: COUNT}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: limits, namespace: shop}
+spec:
+  host: '*.shop.svc.cluster.local'
+  subsets: [{name: all}]
+  trafficPolicy:
+    retryBudget: {percent: 100, minRetryConcurrency: COUNT, budgetInterval: VALUE}
+    loadBalancer:
+      simple: ROUND_ROBIN
+      warmup: {duration: VALUE, minimumPercent: PERCENT, aggression: 1000000}
+    outlierDetection:
+      consecutive5xxErrors: COUNT
+      consecutiveGatewayErrors: COUNT
+      splitExternalLocalOriginErrors: true
+      consecutiveLocalOriginFailures: COUNT
+      interval: VALUE
+      baseEjectionTime: VALUE
+      maxEjectionPercent: 100
+      minHealthPercent: PERCENT
+    connectionPool:
+      tcp:
+        maxConnections: COUNT
+        connectTimeout: LONG
+        idleTimeout: LONG
+        maxConnectionDuration: LONG
+        tcpKeepalive: {probes: COUNT, time: VALUE, interval: VALUE}
+      http:
+        http1MaxPendingRequests: COUNT
+        http2MaxRequests: COUNT
+        maxRequestsPerConnection: REQUESTS
+        maxRetries: COUNT
+        idleTimeout: VALUE
+        maxConcurrentStreams: COUNT
+        useClientProtocol: true
+        http2KeepAlive: {interval: LONG, timeout: LONG}
+";
+
+/// A Service for bytes beside the shop's own.
+const WIRE: &str = "---
+apiVersion: v1
+kind: Service
+metadata: {name: wire, namespace: shop}
+spec: {clusterIP: 10.96.7.40, selector: {app: ratings}, ports: [{name: tcp, port: 9001}]}
+";
+
+#[tokio::test]
+async fn the_largest_and_the_smallest_values_do_no_harm() -> Result<()> {
+    let shop = Shop::open(PODS, WIRE).await?;
+    let _echoes = shop.echoes(&["reviews-v1", "ratings"])?;
+    let _server = Server::start(shop.pod("ratings")?, 9001, |mut stream, _| async move {
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, b"here").await;
+    })?;
+    for (name, value, long, age, count, requests, percent) in [
+        (
+            "the largest",
+            "2562047h47m16.854s",
+            "2562047h47m16.854s",
+            "2562047h",
+            "2147483647",
+            "536870912",
+            "100",
+        ),
+        ("the smallest", "1ms", "5s", "0s", "1", "1", "0"),
+    ] {
+        let words = [
+            ("VALUE", value),
+            ("LONG", long),
+            ("AGE", age),
+            ("COUNT", count),
+            ("REQUESTS", requests),
+            ("PERCENT", percent),
+        ];
+        let text = words.iter().fold(LIMITS.to_owned(), |text, (word, value)| {
+            text.replace(word, value)
+        });
+        shop.apply(&format!("{text}{WIRE}")).await?;
+        let errors = problems(&shop).await?.into_iter();
+        let errors: Vec<_> = errors.filter(|row| row["severity"] == "error").collect();
+        ensure!(errors.is_empty(), "{name}: {errors:#?}");
+        for number in 0..20 {
+            let reply = shop.get("/", &[("origin", "a")]).await?;
+            assert_eq!(reply.status, 200, "{name}, request {number}");
+            let client = shop.pod("client")?;
+            let mut http2 = Http::connect2(client, REVIEWS.parse()?).await?;
+            assert_eq!(http2.get("reviews", "/").await?.status, 200, "{name}");
+            let (said, _) = raw::ask(client, "10.96.7.40:9001".parse()?, b"").await?;
+            assert_eq!(said, "here", "{name}");
+        }
     }
     Ok(())
 }
