@@ -64,6 +64,11 @@ impl Http {
             .connect(to)
             .await
             .with_context(|| format!("connect to {to}"))?;
+        Self::over2(stream).await
+    }
+
+    /// Speaks HTTP/2 over an open connection.
+    pub async fn over2(stream: TcpStream) -> Result<Self> {
         let io = TokioIo::new(stream);
         let (sender, connection) = conn::http2::handshake(TokioExecutor::new(), io).await?;
         // Its error also comes out of the request that meets it.

@@ -7,7 +7,10 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpSocket,
+};
 
 use super::request::{Ask, Body};
 use crate::{
@@ -25,6 +28,8 @@ pub struct Client {
     pub to: SocketAddr,
     /// The authority.
     pub host: String,
+    /// The mark of its sockets, by which a proxy beside it gets what it sends elsewhere.
+    pub mark: Option<u32>,
 }
 
 /// What one request came to.
@@ -142,25 +147,38 @@ impl Session {
 
 impl Client {
     async fn connect(&self, http2: bool) -> Result<Http> {
+        let connecting = self.socket()?.connect(self.to);
+        let stream = tokio::time::timeout(PATIENCE, connecting).await;
+        let stream = stream.context("no connection in time")??;
+        stream.set_nodelay(true)?;
         if http2 {
-            Http::connect2(&self.pod, self.to).await
+            Http::over2(stream).await
         } else {
-            Http::connect(&self.pod, self.to).await
+            Http::over1(stream).await
         }
+    }
+
+    fn socket(&self) -> Result<TcpSocket> {
+        let socket = self.pod.netns.socket(self.to.ip())?;
+        if let Some(mark) = self.mark {
+            socket2::SockRef::from(&socket).set_mark(mark)?;
+        }
+        Ok(socket)
     }
 
     /// Sends bytes and reads until as many came back after the first line, or the end.
     async fn bytes(&self, ask: &Ask, number: usize) -> Result<Outcome> {
         let begun = clock::now();
-        let socket = self.pod.netns.socket(self.to.ip())?;
+        let socket = self.socket()?;
         // Bound first, so that the log's entry is found also where the connection fails.
         socket.bind(self.pod.at(0))?;
         let mut outcome = Outcome::new(socket.local_addr()?.to_string());
-        let sent = ask.path(number) + "\n";
+        let sent = ask.bytes(number, &self.host);
         let exchange = async {
             let mut stream = socket.connect(self.to).await?;
-            stream.write_all(sent.as_bytes()).await?;
-            while outcome.body.iter().filter(|byte| **byte == b'\n').count() < 2 {
+            stream.write_all(&sent).await?;
+            let line = |body: &[u8]| body.iter().position(|byte| *byte == b'\n');
+            while line(&outcome.body).is_none_or(|at| outcome.body.len() <= at + sent.len()) {
                 if stream.read_buf(&mut outcome.body).await? == 0 {
                     return Ok(End::Broken);
                 }

@@ -13,10 +13,10 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    SERVICES,
+    DIALLED, SERVICES,
     istiod::{self, Service},
     log,
-    scenario::Port,
+    scenario::{Endpoints, Port},
 };
 use crate::{
     PATIENCE, Pod,
@@ -25,6 +25,8 @@ use crate::{
     process::{self, Child},
 };
 
+/// The mark of a client's sockets whose connections it gets at addresses that are not its own.
+pub const MARK: u32 = 0x77;
 /// Its own administration.
 const ADMIN: u16 = 15000;
 
@@ -44,11 +46,23 @@ impl Envoy {
         let route = ["local", &services_net, "dev", "lo", "src", &source];
         let add = ["-netns", pod.netns.name(), "route", "add"];
         process::output("ip", &[&add[..], &route[..]].concat())?;
+        // What a client marks comes here although the address is another's; what Envoy dials goes
+        // there.
+        let mark = MARK.to_string();
+        let rule = ["rule", "add", "fwmark", &mark, "lookup", "100"];
+        process::output("ip", &[&add[..2], &rule[..]].concat())?;
+        let dialled = format!("{}/{}", DIALLED.0, DIALLED.1);
+        let route = [
+            "local", &dialled, "dev", "lo", "src", &source, "table", "100",
+        ];
+        process::output("ip", &[&add[..], &route[..]].concat())?;
         let folder = tempfile::Builder::new().prefix("aqh-envoy-").tempdir()?;
         let path = folder.path().join("envoy.json");
         fs::write(&path, serde_json::to_vec_pretty(&configuration(services))?)?;
         let mut command = Command::new(binary);
-        command.args(["--concurrency", "1", "--log-level", "warning"]);
+        // More than one share no connection pool, and count some limits apart.
+        let workers = std::env::var("ENVOY_WORKERS").unwrap_or_else(|_| "1".into());
+        command.args(["--concurrency", &workers, "--log-level", "warning"]);
         command.args(["--disable-hot-restart", "--file-flush-interval-msec", "50"]);
         let child = Child::start(Some(&pod.netns), {
             command.arg("-c").arg(path);
@@ -109,13 +123,25 @@ pub(super) fn access_log() -> Value {
 }
 
 fn configuration(services: &[Service]) -> Value {
-    let of = |tcp: bool| {
-        services
+    let is_l4 = |one: &&Service| matches!(one.speaks, Port::Tcp | Port::Tls);
+    let http = |dialled: bool| {
+        let own = services
             .iter()
-            .filter(move |one| (one.speaks == Port::Tcp) == tcp)
+            .filter(|one| !is_l4(one) && one.is_dialled() == dialled)
+            .filter(|one| one.kind != Endpoints::Unknown);
+        own.map(istiod::virtual_host).collect()
     };
-    let mut listeners = vec![http_listener(of(false).map(istiod::virtual_host).collect())];
-    listeners.extend(of(true).map(istiod::tcp_listener));
+    let kinds = [Endpoints::First(1), Endpoints::Dialled];
+    let mut listeners: Vec<_> = kinds
+        .map(|kind| {
+            http_listener(
+                http(kind.are_dialled()),
+                super::port(Port::Http, kind),
+                kind.are_dialled(),
+            )
+        })
+        .into();
+    listeners.extend(services.iter().filter(is_l4).map(istiod::l4_listener));
     let mut clusters: Vec<Value> = services.iter().flat_map(istiod::clusters).collect();
     clusters.push(json!({
         "name": "PassthroughCluster",
@@ -137,8 +163,9 @@ fn address(ip: Ipv4Addr, port: u16) -> Value {
     json!({"socket_address": {"address": ip, "port_value": port}})
 }
 
-/// The listener `0.0.0.0_80` of a sidecar.
-fn http_listener(mut hosts: Vec<Value>) -> Value {
+/// The listener of a sidecar for HTTP at `port` of any address. A transparent one has connections to
+/// addresses that are not its own.
+fn http_listener(mut hosts: Vec<Value>, port: u16, transparent: bool) -> Value {
     hosts.push(json!({
         "name": "allow_any",
         "domains": ["*"],
@@ -152,7 +179,7 @@ fn http_listener(mut hosts: Vec<Value>) -> Value {
     let filter = |name: &str, kind: &str| json!({"name": name, "typed_config": {"@type": format!("type.googleapis.com/{kind}")}});
     let manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "outbound_0.0.0.0_80",
+        "stat_prefix": format!("outbound_0.0.0.0_{port}"),
         "codec_type": "AUTO",
         "access_log": access_log(),
         "use_remote_address": false,
@@ -166,7 +193,7 @@ fn http_listener(mut hosts: Vec<Value>) -> Value {
         ]},
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "route_config": {
-            "name": "80",
+            "name": port.to_string(),
             "validate_clusters": false,
             "ignore_port_in_host_matching": true,
             "max_direct_response_body_size_bytes": 1_048_576,
@@ -182,8 +209,9 @@ fn http_listener(mut hosts: Vec<Value>) -> Value {
         ],
     });
     json!({
-        "name": "0.0.0.0_80",
-        "address": address(Ipv4Addr::UNSPECIFIED, super::port(Port::Http)),
+        "name": format!("0.0.0.0_{port}"),
+        "address": address(Ipv4Addr::UNSPECIFIED, port),
+        "transparent": transparent,
         // The address that the client dialled, for what is passed through.
         "listener_filters": [filter(
             "envoy.filters.listener.original_dst",

@@ -33,6 +33,9 @@ pub mod upstream;
 /// The network that the Services' addresses are of.
 pub const SERVICES: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 97, 0, 0), 16);
 
+/// The network of Services whose addresses are a pod's own: what is not balanced arrives there.
+pub const DIALLED: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 98, 0, 0), 16);
+
 /// The localities of the pods that have one, as `region/zone`.
 pub const LOCALITIES: [&str; 4] = ["r1/z1", "r1/z2", "r2/z1", "r3/z1"];
 
@@ -40,9 +43,13 @@ pub const LOCALITIES: [&str; 4] = ["r1/z1", "r1/z2", "r2/z1", "r3/z1"];
 pub const CLIENT_LOCALITY: &str = "r1/z1";
 
 /// The port of a Service.
-pub fn port(kind: scenario::Port) -> u16 {
+pub fn port(kind: scenario::Port, endpoints: scenario::Endpoints) -> u16 {
+    if kind != scenario::Port::Tcp && endpoints.are_dialled() {
+        return 8080;
+    }
     match kind {
         scenario::Port::Http | scenario::Port::Http2 => 80,
         scenario::Port::Tcp => 9000,
+        scenario::Port::Tls => 9443,
     }
 }

@@ -8,7 +8,7 @@
 //! cookies that were set before).
 //!
 //! Instead of a method: `UPGRADE` is a GET that asks for `websocket` and sends a word over it, `TCP`
-//! sends what follows as bytes.
+//! sends what follows as bytes, `SNI` the first bytes of a TLS client that asks for that name.
 
 use std::time::Duration;
 
@@ -120,7 +120,16 @@ impl Ask {
 
     /// Whether bytes are sent instead of HTTP.
     pub fn is_tcp(&self) -> bool {
-        self.method == "TCP"
+        matches!(self.method.as_str(), "TCP" | "SNI")
+    }
+
+    /// The bytes of request `number`, with `host` for `@`.
+    pub fn bytes(&self, number: usize, host: &str) -> Vec<u8> {
+        let text = self.path(number).replace('@', host);
+        match self.method.as_str() {
+            "SNI" => crate::raw::client_hello(&text),
+            _ => (text + "\n").into_bytes(),
+        }
     }
 
     /// Whether the protocol of the connection is to change.

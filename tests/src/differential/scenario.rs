@@ -20,6 +20,8 @@ pub struct Scenario {
     pub http: String,
     /// `tcp` of its VirtualService.
     pub tcp: String,
+    /// `tls` of its VirtualService.
+    pub tls: String,
     /// `trafficPolicy` of its DestinationRule, as YAML; empty where it has none.
     pub policy: String,
     /// Subsets with policies of their own, as YAML; `v1` to `v3` otherwise, where `http` names one.
@@ -56,6 +58,8 @@ pub enum Port {
     Http2,
     /// Declared TCP.
     Tcp,
+    /// Declared TLS.
+    Tls,
 }
 
 /// The endpoints of the Service.
@@ -72,6 +76,11 @@ pub enum Endpoints {
     },
     /// The pods that have a locality: `r1/z1` (where the client is), `r1/z2`, `r2/z1`, `r3/z1`.
     Located,
+    /// One, at which nothing listens: the upstream is at the Service's own address, so that only
+    /// what goes where the client goes arrives.
+    Dialled,
+    /// The same, and nobody knows a Service there.
+    Unknown,
 }
 
 impl Endpoints {
@@ -80,7 +89,13 @@ impl Endpoints {
         match self {
             Self::First(count) | Self::Unready { of: count, .. } => count,
             Self::Located => super::LOCALITIES.len(),
+            Self::Dialled | Self::Unknown => 1,
         }
+    }
+
+    /// Whether the upstream is at the Service's own address.
+    pub fn are_dialled(self) -> bool {
+        matches!(self, Self::Dialled | Self::Unknown)
     }
 }
 
@@ -124,6 +139,7 @@ pub fn http(name: impl Into<String>, http: &str) -> Scenario {
             format!("[{http}]")
         },
         tcp: String::new(),
+        tls: String::new(),
         policy: String::new(),
         subsets: String::new(),
         scripts: Scripts::default(),
@@ -183,6 +199,22 @@ impl Scenario {
     #[must_use]
     pub fn tcp(mut self, tcp: &str) -> Self {
         self.tcp = tcp.into();
+        self.port = Port::Tcp;
+        self
+    }
+
+    /// Its VirtualService has these `tls` rules, and its port is declared TLS. Beside the Service's
+    /// name it has the host `*.@.test`.
+    #[must_use]
+    pub fn tls(mut self, tls: &str) -> Self {
+        self.tls = tls.into();
+        self.port = Port::Tls;
+        self
+    }
+
+    /// Its port is declared TCP.
+    #[must_use]
+    pub fn bytes(mut self) -> Self {
         self.port = Port::Tcp;
         self
     }

@@ -12,17 +12,17 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{
-    CLIENT_LOCALITY, LOCALITIES, SERVICES,
+    CLIENT_LOCALITY, DIALLED, LOCALITIES, SERVICES,
     book::{Book, Entry, Side},
     client::{Client, Session},
-    envoy::Envoy,
+    envoy::{Envoy, MARK},
     istiod::{Endpoint, Service},
     log,
     observe::{Observation, Observed, Reply},
     scenario::{Endpoints, Port, Scenario},
     upstream::{Role, Upstreams},
 };
-use crate::{Config, Lab, Manifests, Pod, Proxy, clock::Deadline};
+use crate::{Config, Lab, Manifests, Pod, Proxy, clock::Deadline, process};
 
 /// How many of the usual upstream pods there are.
 const PODS: usize = 10;
@@ -84,14 +84,21 @@ impl Play {
             read(&scenario.subsets)?
         };
         let [high, low] = number.to_be_bytes();
-        let [a, b, ..] = SERVICES.0.octets();
+        let network = if scenario.endpoints.are_dialled() {
+            DIALLED
+        } else {
+            SERVICES
+        };
+        let [a, b, ..] = network.0.octets();
         Ok(Self {
             service: Service {
                 address: Ipv4Addr::new(a, b, high, low),
                 speaks: scenario.port,
+                kind: scenario.endpoints,
                 endpoints: Vec::new(),
                 http: read(&scenario.http)?,
                 tcp: read(&scenario.tcp)?,
+                tls: read(&scenario.tls)?,
                 policy: read(&scenario.policy)?,
                 subsets,
                 name,
@@ -103,12 +110,16 @@ impl Play {
 
     /// The Kubernetes and Istio objects that aquifer reads.
     fn objects(&self) -> Vec<Value> {
+        if self.service.kind == Endpoints::Unknown {
+            return Vec::new();
+        }
         let Service { name, address, .. } = &self.service;
         let metadata = json!({"name": name, "namespace": "default"});
         let port = match self.service.speaks {
             Port::Http => "http",
             Port::Http2 => "http2",
             Port::Tcp => "tcp",
+            Port::Tls => "tls",
         };
         let ready = |one: &Endpoint| json!({"addresses": [one.address.ip()], "conditions": {"ready": one.ready}});
         let endpoints: Value = self.service.endpoints.iter().map(ready).collect();
@@ -142,17 +153,21 @@ impl Play {
         let Service {
             http,
             tcp,
+            tls,
             policy,
             subsets,
             ..
         } = &self.service;
         let mut spec = json!({"hosts": [name]});
-        for (field, value) in [("http", http), ("tcp", tcp)] {
+        if !tls.is_null() {
+            spec["hosts"] = json!([name, format!("*.{name}.test")]);
+        }
+        for (field, value) in [("http", http), ("tcp", tcp), ("tls", tls)] {
             if !value.is_null() {
                 spec[field] = value.clone();
             }
         }
-        if !(http.is_null() && tcp.is_null()) {
+        if !(http.is_null() && tcp.is_null() && tls.is_null()) {
             objects.push(istio("VirtualService", spec));
         }
         if !(policy.is_null() && subsets.is_null()) {
@@ -181,6 +196,18 @@ impl Stage {
         for number in 0..LOCALITIES.len() {
             pods.push(lab.pod(&format!("located-{number}"))?);
         }
+        // The addresses that are dialled as they are belong to the first of them.
+        let dialled = format!("{}/{}", DIALLED.0, DIALLED.1);
+        let owner = &pods[0];
+        let via = owner.v4.to_string();
+        let route = |netns: &str, route: &[&str]| {
+            let add = ["-netns", netns, "route", "add"];
+            process::output("ip", &[&add[..], route].concat()).map(drop)
+        };
+        route(owner.netns.name(), &["local", &dialled, "dev", "lo"])?;
+        for asking in [&client, &beside] {
+            route(asking.netns.name(), &[&dialled, "via", &via])?;
+        }
         let mut roles: Vec<Vec<Role>> = vec![Vec::new(); pods.len()];
         let mut services = Vec::new();
         let located = CLIENT_LOCALITY.replace('/', ".");
@@ -203,7 +230,7 @@ impl Stage {
         for play in plays {
             let kind = play.scenario.endpoints;
             let (offset, unready) = match kind {
-                Endpoints::First(_) => (0, 0),
+                Endpoints::First(_) | Endpoints::Dialled | Endpoints::Unknown => (0, 0),
                 Endpoints::Unready { unready, .. } => (0, unready),
                 Endpoints::Located => (PODS, 0),
             };
@@ -215,10 +242,15 @@ impl Stage {
                     ready: number >= unready,
                     locality: (offset > 0).then(|| LOCALITIES[number]),
                 });
+                let at = if kind.are_dialled() {
+                    SocketAddr::new(IpAddr::V4(play.service.address), play.service.port())
+                } else {
+                    pod.at(play.target)
+                };
                 roles[offset + number].push(Role {
                     service: play.service.name.as_str().into(),
                     endpoint: number,
-                    port: play.target,
+                    at,
                     speaks: play.scenario.port,
                     scripts: play.scenario.scripts.clone(),
                 });
@@ -256,6 +288,7 @@ impl Stage {
             pod: self.clients[&side].clone(),
             to: SocketAddr::new(IpAddr::V4(service.address), service.port()),
             host: service.name.clone(),
+            mark: (side == Side::Envoy && service.is_dialled()).then_some(MARK),
         });
         let entry = Entry {
             service: service.name.as_str().into(),

@@ -98,7 +98,7 @@ fn pool(cluster: &mut Value, service: &Service, policy: &Value) {
         "connect_timeout",
         tcp.get("connectTimeout").map(duration),
     );
-    if service.speaks == Port::Tcp {
+    if matches!(service.speaks, Port::Tcp | Port::Tls) {
         return;
     }
     let mut common = json!({});

@@ -61,8 +61,26 @@ pub(super) fn groups(endpoints: &[&Endpoint], balancer: &Value, detects: bool) -
     groups.into()
 }
 
+/// How many of the labels of `failoverPriority`, from the first one on, differ from the client's.
+fn by_labels(locality: &str, labels: &[&Value]) -> u64 {
+    let of = |locality: &str, label: &Value| {
+        let (region, zone) = locality.split_once('/')?;
+        match text(label) {
+            "topology.kubernetes.io/region" => Some(region.to_owned()),
+            "topology.kubernetes.io/zone" => Some(zone.to_owned()),
+            _ => None,
+        }
+    };
+    let same = |label: &&&Value| of(locality, label) == of(CLIENT_LOCALITY, label);
+    (labels.len() - labels.iter().take_while(same).count()) as u64
+}
+
 /// How far `locality` is from the client: 0 for its own.
 fn priority(locality: &str, setting: &Value) -> u64 {
+    let labels: Vec<_> = items(&setting["failoverPriority"]).collect();
+    if !labels.is_empty() {
+        return by_labels(locality, &labels);
+    }
     let (client, other) = (CLIENT_LOCALITY.split_once('/'), locality.split_once('/'));
     let (Some(client), Some(other)) = (client, other) else {
         return 3;

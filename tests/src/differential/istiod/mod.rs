@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde_json::{Map, Value, json};
 
-use super::scenario::Port;
+use super::scenario::{Endpoints, Port};
 
 mod cluster;
 mod locality;
@@ -27,12 +27,16 @@ pub struct Service {
     pub address: Ipv4Addr,
     /// What its port is declared.
     pub speaks: Port,
+    /// What its endpoints are.
+    pub kind: Endpoints,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
     /// `http` of its VirtualService; null where it has none.
     pub http: Value,
     /// `tcp` of its VirtualService.
     pub tcp: Value,
+    /// `tls` of its VirtualService.
+    pub tls: Value,
     /// `trafficPolicy` of its DestinationRule.
     pub policy: Value,
     /// `subsets` of its DestinationRule.
@@ -55,7 +59,12 @@ pub struct Endpoint {
 impl Service {
     /// Its port's number.
     pub fn port(&self) -> u16 {
-        super::port(self.speaks)
+        super::port(self.speaks, self.kind)
+    }
+
+    /// Whether the upstream is at the Service's own address.
+    pub fn is_dialled(&self) -> bool {
+        self.kind.are_dialled()
     }
 
     /// Its name in full.
@@ -86,18 +95,87 @@ impl Service {
     }
 }
 
-/// The listener of a TCP port: its first rule, since scenarios match nothing in one.
-pub fn tcp_listener(service: &Service) -> Value {
-    let routes = match service.tcp[0]["route"].as_array() {
-        Some(routes) => routes.clone(),
-        None => vec![json!({"destination": {"host": service.name}})],
-    };
+/// The listener of a port that carries bytes, with a chain of filters for each rule (`tls.go`, for a
+/// listener at the Service's address). Scenarios match subnets and server names alone.
+pub fn l4_listener(service: &Service) -> Value {
+    let mut chains = Vec::new();
+    let mut all = false;
+    for rule in items(&service.tls) {
+        for block in items(&rule["match"]) {
+            let mut chain = chain(service, &rule["route"]);
+            chain["filter_chain_match"] = json!({
+                "server_names": block["sniHosts"],
+                "prefix_ranges": ranges(items(&block["destinationSubnets"])),
+            });
+            chains.push(chain);
+        }
+    }
+    for rule in items(&service.tcp) {
+        let mut chain = chain(service, &rule["route"]);
+        let blocks: Vec<_> = items(&rule["match"]).collect();
+        let every = |block: &&Value| items(&block["destinationSubnets"]).next().is_none();
+        all = blocks.is_empty() || blocks.iter().any(every);
+        if !all {
+            let subnets = blocks
+                .iter()
+                .flat_map(|one| items(&one["destinationSubnets"]));
+            chain["filter_chain_match"] = json!({"prefix_ranges": ranges(subnets)});
+        }
+        chains.push(chain);
+        if all {
+            break;
+        }
+    }
+    if service.tls.is_null() && !all {
+        let own = json!([{"destination": {"host": service.name}}]);
+        chains.push(chain(service, &own));
+    }
+    let mut listener = json!({
+        "name": format!("{}_{}", service.address, service.port()),
+        "address": {"socket_address": {
+            "address": service.address, "port_value": service.port(),
+        }},
+        "filter_chains": chains,
+    });
+    // What no chain is for is told by the listener alone.
+    listener["access_log"] = super::envoy::access_log();
+    listener["access_log"][0]["filter"] = json!({"response_flag_filter": {"flags": ["NR"]}});
+    let filter = |name: &str, kind: &str| json!({"name": name, "typed_config": {"@type": format!("type.googleapis.com/{kind}")}});
+    if service.speaks == Port::Tls {
+        listener["listener_filters"] = json!([filter(
+            "envoy.filters.listener.tls_inspector",
+            "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
+        )]);
+    } else if service.is_dialled() {
+        listener["transparent"] = true.into();
+        listener["listener_filters"] = json!([filter(
+            "envoy.filters.listener.original_dst",
+            "envoy.extensions.filters.listener.original_dst.v3.OriginalDst",
+        )]);
+    }
+    listener
+}
+
+fn ranges<'a>(subnets: impl Iterator<Item = &'a Value>) -> Vec<Value> {
+    subnets
+        .map(|subnet| {
+            let (address, length) = text(subnet).split_once('/').unwrap_or((text(subnet), "32"));
+            let length: u8 = length.parse().unwrap_or(32);
+            json!({"address_prefix": address, "prefix_len": length})
+        })
+        .collect()
+}
+
+fn chain(service: &Service, route: &Value) -> Value {
     let mut proxy = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
         "stat_prefix": service.cluster(""),
         "access_log": super::envoy::access_log(),
     });
-    if let [one] = &routes[..] {
+    let routes: Vec<_> = items(route).collect();
+    if service.kind == Endpoints::Unknown {
+        proxy["cluster"] = "PassthroughCluster".into();
+    } else if let [one] = &routes[..] {
         proxy["cluster"] = service.destination(&one["destination"]).into();
     } else {
         let clusters = routes.iter().filter(|one| one["weight"].as_u64() > Some(0));
@@ -109,15 +187,14 @@ pub fn tcp_listener(service: &Service) -> Value {
     if let Some(idle) = service.policy.pointer("/connectionPool/tcp/idleTimeout") {
         proxy["idle_timeout"] = duration(idle);
     }
-    json!({
-        "name": format!("{}_{}", service.address, service.port()),
-        "address": {"socket_address": {
-            "address": service.address, "port_value": service.port(),
-        }},
-        "filter_chains": [{"filters": [{
-            "name": "envoy.filters.network.tcp_proxy", "typed_config": proxy,
-        }]}],
-    })
+    if service
+        .policy
+        .pointer("/loadBalancer/consistentHash/useSourceIp")
+        == Some(&json!(true))
+    {
+        proxy["hash_policy"] = json!([{"source_ip": {}}]);
+    }
+    json!({"filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": proxy}]})
 }
 
 /// The text of a value; empty where it is none.

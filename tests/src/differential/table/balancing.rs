@@ -1,6 +1,6 @@
 //! Weights, balancers, hashes, localities, readiness.
 
-use crate::differential::scenario::{Endpoints, Scenario, http, policy};
+use crate::differential::scenario::{Endpoints, Scenario, http, plain, policy};
 
 /// Consistent hashing over five endpoints.
 fn hash(name: &str, hash: &str) -> Scenario {
@@ -51,6 +51,17 @@ pub(super) fn table() -> Vec<Scenario> {
         located("locality-distribute", "loadBalancer: {simple: ROUND_ROBIN, localityLbSetting: {distribute: [{from: r1/z1/*, to: {'r1/z1/*': 80, 'r2/z1/*': 20}}]}}").ask("300x GET /", "200 h2").shares(),
         located("locality-failover", "outlierDetection: {consecutive5xxErrors: 1, interval: 60s, baseEjectionTime: 60s, maxEjectionPercent: 100}").up("0= 500; 200").ask("GET /", "500 @0").ask("after=100 10x GET /", "200 h1 @1"),
         located("locality-failover-region", "outlierDetection: {consecutive5xxErrors: 1, interval: 60s, baseEjectionTime: 60s, maxEjectionPercent: 100}, loadBalancer: {localityLbSetting: {failover: [{from: r1, to: r3}]}}").up("0= 500; 1= 500; 200").ask("GET /", "500 @0").ask("after=1200 GET /", "500 @1").ask("after=1200 10x GET /", "200 h1 @3"),
+        located("locality-failover-labels", "outlierDetection: {consecutive5xxErrors: 1, interval: 60s, baseEjectionTime: 60s, maxEjectionPercent: 100}, loadBalancer: {simple: ROUND_ROBIN, localityLbSetting: {failoverPriority: [topology.kubernetes.io/region]}}").up("0= 500,wait=100; 1= 500,wait=100; 200").ask("2& GET /", "500 h2").ask("after=1200 10x GET /", "200 h2").any_endpoint(),
+        located("locality-failover-two-labels", "outlierDetection: {consecutive5xxErrors: 1, interval: 60s, baseEjectionTime: 60s, maxEjectionPercent: 100}, loadBalancer: {simple: ROUND_ROBIN, localityLbSetting: {failoverPriority: [topology.kubernetes.io/region, topology.kubernetes.io/zone]}}").up("0= 500; 1= 500; 200").ask("GET /", "500 @0").ask("after=1200 GET /", "500 @1").ask("after=1200 10x GET /", "200 h2").any_endpoint(),
+        http("retry-near", "{TO, retries: {attempts: 3, retryOn: 5xx}}").policy("outlierDetection: {consecutive5xxErrors: 0}").endpoints(Endpoints::Located).up("0= 503; 200").ask("GET /", "503 URX x4 h1 @0"),
+        http("retry-remote-localities", "{TO, retries: {attempts: 3, retryOn: 5xx, retryRemoteLocalities: true}}").policy("outlierDetection: {consecutive5xxErrors: 0}").endpoints(Endpoints::Located).up("0= 503; 200").ask("GET /", "200 - x3 @1"),
+        http("retry-remote-localities-further", "{TO, retries: {attempts: 5, retryOn: 5xx, retryRemoteLocalities: true}}").policy("outlierDetection: {consecutive5xxErrors: 0}").endpoints(Endpoints::Located).up("0= 503; 1= 503; 200").ask("GET /", "200 - x5 h3").any_endpoint(),
+        policy("passthrough", "loadBalancer: {simple: PASSTHROUGH}").endpoints(Endpoints::Dialled).ask("GET /", "200 - x1").ask("h2 GET /", "200 - x1"),
+        policy("passthrough-http2", "loadBalancer: {simple: PASSTHROUGH}").http2().endpoints(Endpoints::Dialled).ask("GET /", "200 - x1 >version=HTTP/2"),
+        policy("passthrough-down", "loadBalancer: {simple: PASSTHROUGH}").endpoints(Endpoints::Dialled).up("refuse").ask("GET /", "503 URX,UF x0"),
+        policy("passthrough-not", "loadBalancer: {simple: RANDOM}").endpoints(Endpoints::Dialled).ask("GET /", "503 URX,UF x0"),
+        plain("allow-any").endpoints(Endpoints::Unknown).ask("GET / | host: nowhere.example", "200 - x1 >host=nowhere.example").ask("h2 POST / | =x", "200 - x1"),
+        plain("allow-any-no-retry").endpoints(Endpoints::Unknown).up("200,h.grpc-status=14 200").ask("GET /", "200 x1"),
         unready("unready-skipped", "loadBalancer: {simple: ROUND_ROBIN}", 4, 2).ask("20x GET /", "200 h2").any_endpoint(),
         unready("unready-all", "loadBalancer: {simple: ROUND_ROBIN}", 2, 2).ask("GET /", "503 UH x0 body=no+healthy+upstream"),
         unready("unready-hash", "loadBalancer: {consistentHash: {httpHeaderName: x-k}}", 5, 2).ask("20x GET / | x-k: {}", "200 h3"),

@@ -31,8 +31,8 @@ pub struct Role {
     pub service: Arc<str>,
     /// The number of the endpoint.
     pub endpoint: usize,
-    /// The port.
-    pub port: u16,
+    /// Where it is.
+    pub at: SocketAddr,
     /// What it speaks.
     pub speaks: Port,
     /// What it does.
@@ -68,7 +68,7 @@ impl Upstreams {
             // One visit of the pod's namespace for all of its sockets.
             let sockets = pod.netns.run(|| {
                 let sockets = roles.into_iter().map(|role| {
-                    let socket = listen(pod, &role);
+                    let socket = listen(&role);
                     socket.map(|socket| (role, socket))
                 });
                 sockets.collect::<io::Result<Vec<_>>>()
@@ -98,9 +98,9 @@ enum Socket {
     Open(std::net::TcpListener),
 }
 
-fn listen(pod: &Pod, role: &Role) -> io::Result<Socket> {
+fn listen(role: &Role) -> io::Result<Socket> {
     let new = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
-    let address = pod.at(role.port).into();
+    let address = role.at.into();
     match role.scripts.of(role.endpoint) {
         Script::Refuse => Ok(Socket::None),
         Script::Blackhole => {
@@ -157,7 +157,7 @@ async fn serve(
 
 impl Turn {
     async fn play(self, stream: TcpStream) {
-        if self.role.speaks == Port::Tcp {
+        if matches!(self.role.speaks, Port::Tcp | Port::Tls) {
             return tcp::play(self, stream).await;
         }
         let mut start = [0; 3];
@@ -188,9 +188,4 @@ impl Turn {
 /// Ends a connection by RST.
 fn reset(stream: TcpStream) {
     let _ = raw::reset(stream);
-}
-
-/// Where an endpoint listens.
-pub fn address(pod: &Pod, port: u16) -> SocketAddr {
-    pod.at(port)
 }
