@@ -410,7 +410,7 @@ spec:
       minHealthPercent: PERCENT
     connectionPool:
       tcp:
-        maxConnections: COUNT
+        maxConnections: CONNECTIONS
         connectTimeout: LONG
         idleTimeout: LONG
         maxConnectionDuration: LONG
@@ -441,22 +441,24 @@ async fn the_largest_and_the_smallest_values_do_no_harm() -> Result<()> {
     let _server = Server::start(shop.pod("ratings")?, 9001, |mut stream, _| async move {
         let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, b"here").await;
     })?;
-    for (name, value, long, age, count, requests, percent) in [
+    for (name, value, long, age, count, connections, requests, percent) in [
         (
             "the largest",
             "2562047h47m16.854s",
             "2562047h47m16.854s",
             "2562047h",
             "2147483647",
+            "2147483647",
             "536870912",
             "100",
         ),
-        ("the smallest", "1ms", "5s", "0s", "1", "1", "0"),
+        ("the smallest", "1ms", "5s", "0s", "1", "1000", "1", "0"),
     ] {
         let words = [
             ("VALUE", value),
             ("LONG", long),
             ("AGE", age),
+            ("CONNECTIONS", connections),
             ("COUNT", count),
             ("REQUESTS", requests),
             ("PERCENT", percent),

@@ -148,6 +148,14 @@ fn configuration(services: &[Service]) -> Value {
         "type": "ORIGINAL_DST",
         "connect_timeout": "10s",
         "lb_policy": "CLUSTER_PROVIDED",
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "use_downstream_protocol_config": {
+                    "http_protocol_options": {}, "http2_protocol_options": {},
+                },
+            },
+        },
     }));
     json!({
         "admin": {"address": address(Ipv4Addr::LOCALHOST, ADMIN)},

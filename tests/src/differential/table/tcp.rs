@@ -51,7 +51,7 @@ pub(super) fn table() -> Vec<Scenario> {
         names("sni-unknown", "@", "x.@.test").ask("SNI other.test", "NR x0 end=broken"),
         names("sni-not-tls", "@", "x.@.test").ask("TCP hello", "NR x0 end=broken"),
         versions(plain("sni-weights").tls("[{match: [{sniHosts: [@]}], route: [{destination: {host: @, subset: v1}, weight: 75}, {destination: {host: @, subset: v2}, weight: 25}]}]")).ask("100& SNI @", "").shares(),
-        policy("tcp-hash-source", "loadBalancer: {consistentHash: {useSourceIp: true}}").bytes().over(5).ask("20& TCP hello", "- x20 h1"),
+        policy("tcp-hash-source", "loadBalancer: {consistentHash: {useSourceIp: true}}").bytes().over(5).ask("20& TCP hello", "- x20 h1").any_endpoint(),
         policy("tcp-passthrough", "loadBalancer: {simple: PASSTHROUGH}").bytes().endpoints(Endpoints::Dialled).ask("TCP hello", "- x1 body~hello"),
         plain("tcp-dialled-balanced").bytes().endpoints(Endpoints::Dialled).ask("TCP hello", "x0 end=broken"),
         plain("tcp-allow-any").bytes().endpoints(Endpoints::Unknown).ask("TCP hello", "- x1 body~hello"),
