@@ -3,8 +3,6 @@
 //! A tree in the shape of the document, without its values; asked only when there is something to
 //! say about a field.
 
-use std::sync::Arc;
-
 /// The lines of one value and of what is in it. Lines count from 1.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lines {
@@ -18,7 +16,7 @@ enum Children {
     #[default]
     None,
     Items(Vec<Lines>),
-    Fields(Vec<(Arc<str>, Lines)>),
+    Fields(Vec<(Box<str>, Lines)>),
 }
 
 impl Lines {
@@ -39,7 +37,7 @@ impl Lines {
     }
 
     /// A mapping.
-    pub fn fields(line: u32, fields: Vec<(Arc<str>, Self)>) -> Self {
+    pub fn fields(line: u32, fields: Vec<(Box<str>, Self)>) -> Self {
         Self {
             line,
             children: Children::Fields(fields),

@@ -3,30 +3,28 @@
 //! The core schema of YAML 1.2. The words of YAML 1.1 (`yes`, `off`) stay text: a field that wants
 //! a truth value then says so, where guessing would turn a label `on` into `true`.
 
-use std::borrow::Cow;
-
 use serde_yaml::Value;
 
 /// Resolves a scalar. Quoted and block scalars are text; `tag` (`str`, `int`, ...) overrides.
-pub(super) fn resolve(text: Cow<'_, str>, plain: bool, tag: Option<&str>) -> Value {
+pub(super) fn resolve(text: &str, plain: bool, tag: Option<&str>) -> Value {
     match tag {
-        Some("str" | "binary") => Value::String(text.into_owned()),
+        Some("str" | "binary") => Value::String(text.to_owned()),
         Some("null") => Value::Null,
         Some(_) => of_plain(text),
         None if plain => of_plain(text),
-        None => Value::String(text.into_owned()),
+        None => Value::String(text.to_owned()),
     }
 }
 
-fn of_plain(text: Cow<'_, str>) -> Value {
-    match &*text {
+fn of_plain(text: &str) -> Value {
+    match text {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
         "true" | "True" | "TRUE" => return Value::Bool(true),
         "false" | "False" | "FALSE" => return Value::Bool(false),
         ".nan" | ".NaN" | ".NAN" => return f64::NAN.into(),
         _ => {}
     }
-    number(&text).unwrap_or_else(|| Value::String(text.into_owned()))
+    number(text).unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
 fn number(text: &str) -> Option<Value> {
@@ -95,16 +93,16 @@ mod tests {
             ("e", "e".into()),
             ("-.inf", f64::NEG_INFINITY.into()),
         ] {
-            assert_eq!(of_plain(text.into()), expected, "{text:?}");
+            assert_eq!(of_plain(text), expected, "{text:?}");
         }
-        assert!(matches!(of_plain(".nan".into()), Value::Number(number) if number.is_nan()));
+        assert!(matches!(of_plain(".nan"), Value::Number(number) if number.is_nan()));
     }
 
     #[test]
     fn quotes_and_tags_decide() {
-        assert_eq!(resolve("80".into(), false, None), Value::from("80"));
-        assert_eq!(resolve("80".into(), true, Some("str")), Value::from("80"));
-        assert_eq!(resolve("80".into(), false, Some("int")), Value::from(80));
-        assert_eq!(resolve("80".into(), true, Some("null")), Value::Null);
+        assert_eq!(resolve("80", false, None), Value::from("80"));
+        assert_eq!(resolve("80", true, Some("str")), Value::from("80"));
+        assert_eq!(resolve("80", false, Some("int")), Value::from(80));
+        assert_eq!(resolve("80", true, Some("null")), Value::Null);
     }
 }

@@ -3,11 +3,8 @@
 //! Bounded: a document that is nested too deep, or that grows too large once its aliases are
 //! expanded, is refused before it is built. Knows no kind of object, and no file.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use foldhash::HashSet;
 use saphyr_parser::{Event, Input, Parser, ScalarStyle, Span, StrInput, Tag};
 use serde_yaml::{Mapping, Value};
 
@@ -128,8 +125,6 @@ struct Reader<'input, I: Input> {
     parser: Parser<'input, I>,
     /// Complete anchored values of this document.
     anchors: HashMap<usize, Node>,
-    /// The keys so far: the same ones come again and again, and share their text.
-    names: HashSet<Arc<str>>,
     /// Values in the text so far.
     values: usize,
     /// How many of them are copies that aliases made.
@@ -149,7 +144,6 @@ impl<'input, I: Input> Reader<'input, I> {
         Self {
             parser: Parser::new(input),
             anchors: HashMap::new(),
-            names: HashSet::default(),
             values: 0,
             copied: 0,
         }
@@ -222,7 +216,11 @@ impl<'input, I: Input> Reader<'input, I> {
                 self.count(1, line)?;
                 let plain = style == ScalarStyle::Plain;
                 let tag = tag.as_deref().and_then(schema_tag);
-                (anchor, scalar::resolve(text, plain, tag), Lines::leaf(line))
+                (
+                    anchor,
+                    scalar::resolve(&text, plain, tag),
+                    Lines::leaf(line),
+                )
             }
             Event::SequenceStart(anchor, _) => {
                 self.count(1, line)?;
@@ -282,11 +280,8 @@ impl<'input, I: Input> Reader<'input, I> {
             node.lines.line = key_line;
             if key == "<<" {
                 merges.push(node);
-                continue;
-            }
-            let name = self.name(&key);
-            if !fields.insert(key.into_owned(), Arc::clone(&name), node) {
-                return Err(Refused::Repeated(key_line, name.to_string()));
+            } else if !fields.insert(&key, node) {
+                return Err(Refused::Repeated(key_line, key));
             }
         }
         for merge in merges {
@@ -310,30 +305,21 @@ impl<'input, I: Input> Reader<'input, I> {
         ))
     }
 
-    fn name(&mut self, key: &str) -> Arc<str> {
-        if let Some(known) = self.names.get(key) {
-            return Arc::clone(known);
-        }
-        let name: Arc<str> = key.into();
-        self.names.insert(Arc::clone(&name));
-        name
-    }
-
     /// A key, as text: `80: web` has the key `80`, as Kubernetes reads it.
     fn key(
         &mut self,
         event: Event<'input>,
         span: Span,
         depth: usize,
-    ) -> Result<(Cow<'input, str>, u32), Refused> {
+    ) -> Result<(String, u32), Refused> {
         let line = line(span);
         match event {
             Event::Scalar(text, _, 0, _) => {
                 self.count(1, line)?;
-                Ok((text, line))
+                Ok((text.into_owned(), line))
             }
             event => match self.node(event, span, depth + 1)?.value {
-                Value::String(text) => Ok((text.into(), line)),
+                Value::String(text) => Ok((text, line)),
                 _ => Err(Refused::Key(line)),
             },
         }
@@ -343,14 +329,19 @@ impl<'input, I: Input> Reader<'input, I> {
 #[derive(Default)]
 struct Fields {
     values: Mapping,
-    lines: Vec<(Arc<str>, Lines)>,
+    lines: Vec<(Box<str>, Lines)>,
 }
 
 impl Fields {
     /// Whether the key was new.
-    fn insert(&mut self, key: String, name: Arc<str>, node: Node) -> bool {
-        self.lines.push((name, node.lines));
-        self.values.insert(Value::String(key), node.value).is_none()
+    fn insert(&mut self, key: &str, node: Node) -> bool {
+        if self.values.contains_key(key) {
+            return false;
+        }
+        self.values
+            .insert(Value::String(key.to_owned()), node.value);
+        self.lines.push((key.into(), node.lines));
+        true
     }
 
     /// What is given directly wins over what is merged.
