@@ -399,3 +399,31 @@ async fn an_endpoint_gets_more_as_it_grows_older() -> Result<()> {
     }
     Ok(())
 }
+
+/// A connection of one version of HTTP holds the only place, and has no request.
+#[tokio::test]
+async fn a_place_passes_from_one_version_of_http_to_the_other() -> Result<()> {
+    let pods = &[
+        ("client", "app=client"),
+        ("endpoint", "app=reviews,aquifer.io/mesh=disabled"),
+    ];
+    let pool = "connectionPool: {tcp: {maxConnections: 1}, http: {useClientProtocol: true}}";
+    let rule = rule("reviews");
+    let text = format!("{rule}spec: {{host: reviews, trafficPolicy: {{{pool}}}}}\n");
+    let shop = Shop::open(pods, &text).await?;
+    let _echo = Echo::start(shop.pod("endpoint")?, 9080, "endpoint")?;
+    // On one of the two workers, or on both: more often than chance leaves out one.
+    for number in 0..20 {
+        let client = shop.pod("client")?;
+        let to = REVIEWS.parse()?;
+        for (version, mut http) in [
+            ("HTTP/1.1", Http::connect(client, to).await?),
+            ("HTTP/2.0", Http::connect2(client, to).await?),
+        ] {
+            let reply = http.get("reviews", "/").await;
+            let reply = reply.with_context(|| format!("{version}, request {number}"))?;
+            assert_eq!(reply.seen()?.field("version"), version);
+        }
+    }
+    Ok(())
+}

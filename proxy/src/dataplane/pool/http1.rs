@@ -275,6 +275,8 @@ pub(in crate::dataplane) async fn open(
         }
         // Its place in the queue stays, however often it looks.
         let next = turn.get_or_insert_with(|| pool.enqueue());
+        // HTTP/2's may hold the place, where requests of both versions share the endpoint.
+        pool.retire_one();
         worker.ask_others(pod, local, address);
         let handed = tokio::select! {
             biased;

@@ -100,6 +100,9 @@ async fn begin(
                 local.state.counters.upstream_cx_overflow.increment();
             }
         }
+        // Requests of both versions may share the endpoint (`useClientProtocol`), and with it the
+        // limit.
+        pool.give_up_idle();
         worker.ask_others(pod, local, address);
         tokio::select! {
             () = here => {}

@@ -175,9 +175,14 @@ impl HostPool {
     /// Closes one connection that has no request: another worker may open one in its place. Where
     /// all have some, one of HTTP/2 gets no more of them.
     pub(super) fn give_up_one(&self) {
-        if self.spare.borrow_mut().take().is_none() && self.idle.borrow_mut().pop().is_none() {
+        if !self.give_up_idle() {
             self.retire_one();
         }
+    }
+
+    /// Closes one connection that has no request and can't have one of HTTP/2.
+    fn give_up_idle(&self) -> bool {
+        self.spare.borrow_mut().take().is_some() || self.idle.borrow_mut().pop().is_some()
     }
 
     /// Closes what was idle for too long, is too old, or was closed by its peer.
