@@ -1,11 +1,14 @@
 //! Documents into objects: which kind it is, its fields, and what is to be said about them.
 
+mod written;
+
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_ignored::Path;
 use serde_yaml::Value;
 
+use self::written::Written;
 use super::host::is_label;
 use super::yaml::Document;
 use super::{Lines, Metadata, Object, schema};
@@ -210,7 +213,7 @@ fn typed<T: Resource>(
                 ignored.push(render(&path));
             }
         };
-        let result = T::deserialize(serde_ignored::Deserializer::new(value, &mut note));
+        let result = T::deserialize(serde_ignored::Deserializer::new(Written(value), &mut note));
         let unread = ignored.iter().filter(|field| !schema::is_kubernetes(field));
         for (index, field) in unread.enumerate() {
             // Past the limit nobody reads what is meant.
@@ -223,7 +226,7 @@ fn typed<T: Resource>(
         }
         result
     } else {
-        T::deserialize(value)
+        T::deserialize(Written(value))
     };
     match result {
         Ok(mut object) => {
@@ -236,7 +239,7 @@ fn typed<T: Resource>(
             // Read once more to know where: keeping the path costs as much as all the rest, and
             // mistakes are rare.
             let mut track = serde_path_to_error::Track::new();
-            let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
+            let tracked = serde_path_to_error::Deserializer::new(Written(value), &mut track);
             let again = T::deserialize(tracked).err();
             let path = track.path().to_string();
             let field = if path == "." { String::new() } else { path };

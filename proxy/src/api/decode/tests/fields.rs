@@ -169,7 +169,7 @@ impl Takes {
             Self::Bool => &["x", "yes", "'true'", "0", "1", ".nan", "[]", "{}"],
             Self::Text => &["1", "true", "1.5", ".nan", "[]", "{}"],
             Self::List => &["x", "1", "true", "{}", "[1]"],
-            Self::Mapping => &["x", "1", "true", "[1]"],
+            Self::Mapping => &["x", "1", "true", "[]", "[1]", "[{}]"],
             Self::Port => &[
                 "x",
                 "0",
