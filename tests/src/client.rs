@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{body::Incoming, client::conn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, task::AbortHandle};
 
 use crate::{PATIENCE, lab::Pod};
 
@@ -59,6 +59,11 @@ impl Http {
 
     /// Connects from `pod` and speaks HTTP/2.
     pub async fn connect2(pod: &Pod, to: SocketAddr) -> Result<Self> {
+        Ok(Self::cut2(pod, to).await?.0)
+    }
+
+    /// The same, with what cuts the connection off in the middle of whatever it does.
+    pub async fn cut2(pod: &Pod, to: SocketAddr) -> Result<(Self, AbortHandle)> {
         let stream = pod
             .netns
             .connect(to)
@@ -72,8 +77,8 @@ impl Http {
         let io = TokioIo::new(stream);
         let (sender, connection) = conn::http2::handshake(TokioExecutor::new(), io).await?;
         // Its error also comes out of the request that meets it.
-        tokio::spawn(connection);
-        Ok(Self::Two(sender))
+        let running = tokio::spawn(connection);
+        Ok((Self::Two(sender), running.abort_handle()))
     }
 
     /// Speaks HTTP/1.1 over an open connection.

@@ -87,6 +87,18 @@ impl Session {
         tokio::time::sleep(ask.after).await;
         let id = |number: usize| format!("{}.{step}.{number}", self.client.host);
         let mut outcomes = Vec::new();
+        if let (Some(patience), true) = (ask.give_up, ask.hangs_up && ask.http2) {
+            let (mut connection, cut) = Http::cut2(&self.client.pod, self.client.to).await?;
+            tokio::spawn(async move {
+                tokio::time::sleep(patience).await;
+                cut.abort();
+            });
+            let mut ask = ask.clone();
+            ask.give_up = None;
+            let (host, id) = (&self.client.host, id(0));
+            outcomes.push(exchange(&mut connection, &ask, 0, host, id, &[]).await);
+            return Ok(outcomes);
+        }
         if ask.is_tcp() || ask.upgrades() || ask.at_once {
             let one = |number: usize| {
                 let (client, ask, id) = (self.client.clone(), ask.clone(), id(number));
@@ -222,6 +234,16 @@ impl Client {
             let read = tokio::time::timeout(PATIENCE, stream.read_exact(&mut echo)).await;
             read.context("no echo in time")??;
             outcome.body.extend_from_slice(&echo);
+            if let Some(patience) = ask.give_up {
+                let rest = stream.read_to_end(&mut outcome.body);
+                outcome.end = match tokio::time::timeout(patience, rest).await {
+                    Ok(Ok(_)) => End::Whole,
+                    Ok(Err(_)) => End::Broken,
+                    Err(_) => End::GaveUp,
+                };
+                outcome.took = clock::now() - begun;
+                return Ok(outcome);
+            }
         } else {
             outcome.body = response.into_body().collect().await?.to_bytes().to_vec();
         }

@@ -2,13 +2,14 @@
 //!
 //! `METHOD /path | name: value | …`, where a part may also be a body: `=text`, `#N` (so many bytes),
 //! `~NxMS` (chunks, so far apart), `^name: value` (a trailer), or `!MS`, after which the client goes
-//! away. `{}` in it is the number of the request, from 0. Words before the method: `h2`, `20x` (so many
+//! away (`!!MS`: with its whole connection, also where that is HTTP/2). `{}` in it is the number of the request, from 0. Words before the method: `h2`, `20x` (so many
 //! one after the other on one connection), `5&` (so many at once), `20x40` and `5&60` (with
 //! milliseconds between two), `same` (on the connection of the step before), `after=MS`, `jar` (with the
 //! cookies that were set before).
 //!
 //! Instead of a method: `UPGRADE` is a GET that asks for `websocket` and sends a word over it, `TCP`
 //! sends what follows as bytes, `SNI` the first bytes of a TLS client that asks for that name.
+//! With `!MS` an upgraded connection stays open so long, or until its end.
 
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub struct Ask {
     pub trailers: Vec<(String, String)>,
     /// When the client goes away.
     pub give_up: Option<Duration>,
+    /// Whether its connection goes with it.
+    pub hangs_up: bool,
 }
 
 /// The body of a request.
@@ -96,7 +99,11 @@ impl Ask {
                     let (count, millis) = rest.split_once('x').context("~NxMS")?;
                     ask.body = Body::Chunks(count.parse()?, Duration::from_millis(millis.parse()?));
                 }
-                Some('!') => ask.give_up = Some(Duration::from_millis(rest.parse()?)),
+                Some('!') => {
+                    let millis = rest.trim_start_matches('!');
+                    ask.hangs_up = millis != rest;
+                    ask.give_up = Some(Duration::from_millis(millis.parse()?));
+                }
                 Some('^') => ask.trailers.push(field(rest)?),
                 _ => ask.headers.push(field(part)?),
             }
@@ -169,6 +176,7 @@ mod tests {
         assert_eq!(ask.body, Body::Whole("body".into()));
         assert_eq!(ask.trailers, [("t".to_owned(), "u".to_owned())]);
         assert!(Ask::parse("5& GET / | !30").unwrap().at_once);
+        assert!(Ask::parse("h2 GET / | !!30").unwrap().hangs_up);
         for wrong in ["", "GET", "GET / | x", "GET / | ~5"] {
             assert!(Ask::parse(wrong).is_err(), "{wrong}");
         }

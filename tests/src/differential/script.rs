@@ -5,7 +5,7 @@
 //! `goaway`; then what goes with it, by commas: `body=…`, `h.NAME=…` (a header), `t.NAME=…` (a
 //! trailer; both with `+` for a space), `wait=MS` (before the head), `pause=MS` (after the head),
 //! `early` (it answers before it has read the request's body), `last` (it closes afterwards), `cut` and
-//! `abort` (the body breaks off by FIN or RST), `hang` (and by nothing at all), `chunked`.
+//! `abort` (the body breaks off by FIN or RST; on HTTP/2 by the end of the connection or RST_STREAM), `hang` (and by nothing at all), `chunked`.
 //!
 //! Instead of answers a script can be `refuse` (nothing listens) or `blackhole` (connections are not
 //! even refused). `0= …; …` gives endpoint 0 a script of its own.

@@ -2,6 +2,8 @@
 
 use crate::differential::scenario::{Scenario, http};
 
+const ABANDONED: &[&str] = &["retry_or_shadow_abandoned"];
+
 /// A rule to `v1` with a mirror.
 fn mirror(name: &str, mirror: &str) -> Scenario {
     http(name, &format!("{{route: [{{V1}}], {mirror}}}"))
@@ -24,6 +26,12 @@ pub(super) fn table() -> Vec<Scenario> {
         mirror("mirror-headers", "headers: {request: {set: {x-a: b, host: other.example}}}, mirror: {host: @, subset: v2}").ask("GET / | x-a: 1", "200 x2"),
         mirror("mirror-not-retried", "retries: {attempts: 2, retryOn: 5xx}, mirror: {host: @, subset: v2}").up("0= 503 200; 503").ask("GET /", "200 x3"),
         mirror("mirror-http2", "mirror: {host: @, subset: v2}").http2().ask("h2 POST / | =x", "200 x2"),
+        mirror("mirror-forwarded", "mirror: {host: @, subset: v2}").ask("GET / | x-forwarded-for: 1.1.1.1", "200 x2").ask("GET / | x-forwarded-for: 10.1.1.1, 10.2.2.2 | x-envoy-internal: false", "200 x2"),
+        mirror("mirror-rewritten", "rewrite: {uri: /b, authority: other.example}, mirror: {host: @, subset: v2}").ask("GET /a", "200 x2"),
+        mirror("mirror-per-try", "timeout: 2s, retries: {attempts: 1, retryOn: 5xx, perTryTimeout: 500ms}, mirror: {host: @, subset: v2}").ask("GET /", "200 x2"),
+        mirror("mirror-per-try-alone", "retries: {attempts: 1, retryOn: 5xx, perTryTimeout: 500ms}, mirror: {host: @, subset: v2}").ask("GET /", "200 x2"),
+        mirror("mirror-grpc", "timeout: 3s, mirror: {host: @, subset: v2}").http2().ask("h2 POST / | content-type: application/grpc | grpc-timeout: 2S | te: trailers | =x", "200 x2"),
+        mirror("mirror-body-large", "mirror: {host: @, subset: v2}").ask("POST / | #1500000", "200").counts(ABANDONED),
         mirror("mirror-timeout", "timeout: 300ms, mirror: {host: @, subset: v2}").up("1= 200,wait=2000; 200").ask("GET /", "200 - x2"),
     ]
 }

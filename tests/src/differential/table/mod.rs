@@ -2,6 +2,14 @@
 
 use super::scenario::Scenario;
 
+/// How requests come to an end before their answers do.
+const RESETS: &[&str] = &[
+    "upstream_rq_rx_reset",
+    "upstream_rq_tx_reset",
+    "upstream_rq_cancelled",
+    "upstream_rq_pending_failure_eject",
+];
+
 mod balancing;
 mod cors;
 mod faults;

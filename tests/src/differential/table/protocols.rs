@@ -1,5 +1,6 @@
 //! Protocols on both sides, upgrades, bodies and trailers.
 
+use super::RESETS;
 use crate::differential::scenario::{Scenario, http, plain, policy};
 
 #[rustfmt::skip]
@@ -26,6 +27,9 @@ pub(super) fn table() -> Vec<Scenario> {
         plain("response-odd-status").up("299 499 599 600").ask("GET /", "299").ask("GET /", "499").ask("GET /", "599"),
         plain("trailers-http2").http2().up("200,t.x-t=1").ask("h2 POST / | te: trailers | =x | ^x-r: 2", "200 t.x-t=1 >t.x-r=2"),
         plain("upgrade-websocket").up("101").ask("UPGRADE /chat", "101 x1 body=a+word >upgrade=websocket"),
+        plain("upgrade-stays").up("101").ask("UPGRADE / | !300", "101 x1 end=gaveup"),
+        plain("upgrade-closed").up("101,last").ask("UPGRADE / | !2000", "101 x1"),
+        plain("upgrade-reset").up("101,abort").ask("UPGRADE / | !2000", "101 x1 end~o"),
         plain("upgrade-refused").up("403").ask("UPGRADE /", "403 x1"),
         plain("upgrade-not-answered").up("200").ask("UPGRADE /", "200 x1"),
         http("upgrade-timeout", "{TO, timeout: 200ms}").up("200,wait=1000").ask("UPGRADE /", "504 x1"),
@@ -34,9 +38,20 @@ pub(super) fn table() -> Vec<Scenario> {
         http("upgrade-retried", "{TO, retries: {attempts: 1, retryOn: 5xx}}").up("503 101").ask("UPGRADE /", "101 x2"),
         plain("upgrade-no-route").up("refuse").ask("UPGRADE /", "503 x0"),
         plain("expect-continue").ask("POST / | expect: 100-continue | =hello", "200 >body=hello"),
-        plain("client-gone").up("200,wait=3000").ask("GET / | !200", "DC x1 end=gaveup"),
-        plain("client-gone-http2").up("200,wait=3000").ask("h2 GET / | !200", "DR x1 end=gaveup"),
-        plain("client-gone-in-body").up("200,bytes=100,hang").ask("GET / | !300", "DC x1 end=gaveup"),
+        plain("client-gone").up("200,wait=3000").ask("GET / | !200", "DC x1 end=gaveup").counts(RESETS),
+        plain("client-gone-http2").up("200,wait=3000").ask("h2 GET / | !200", "DR x1 end=gaveup").counts(RESETS),
+        plain("client-gone-in-body").up("200,bytes=100,hang").ask("GET / | !300", "DC x1 end=gaveup").counts(RESETS),
+        plain("client-gone-upstream-http2").http2().up("200,wait=3000").ask("GET / | !200", "DC x1 end=gaveup").counts(RESETS),
+        plain("client-gone-both-http2").http2().up("200,wait=3000").ask("h2 GET / | !200", "DR x1 end=gaveup").counts(RESETS),
+        plain("client-gone-connection").up("200,wait=3000").ask("h2 GET / | !!200", "DC x1 end=noanswer").counts(RESETS),
+        plain("client-gone-connection-in-body").up("200,bytes=100,hang").ask("h2 GET / | !!300", "DC x1 end=broken").counts(RESETS),
+        plain("client-gone-in-body-http2").http2().up("200,bytes=100,hang").ask("h2 GET / | !300", "DR x1 end=gaveup").counts(RESETS),
+        plain("client-gone-upload").ask("POST / | ~9x100 | !300", "DC x1 end=gaveup").counts(RESETS),
+        plain("client-gone-upload-http2").http2().ask("h2 POST / | ~9x100 | !300", "DR x1 end=gaveup").counts(RESETS),
+        plain("client-gone-connecting").up("blackhole").ask("GET / | !300", "DC x0 end=gaveup").counts(RESETS),
+        plain("client-gone-connecting-http2").http2().up("blackhole").ask("GET / | !300", "DC x0 end=gaveup").counts(RESETS),
+        policy("client-gone-waiting", "connectionPool: {tcp: {maxConnections: 1}}").up("200,wait=700").ask("2&60 GET / | !300", "DC end=gaveup").counts(RESETS),
+        http("client-gone-between-attempts", "{TO, retries: {attempts: 3, retryOn: 5xx, perTryTimeout: 150ms}}").up("200,wait=3000").ask("GET / | !400", "DC end=gaveup").counts(RESETS),
         plain("keep-alive").ask("3x GET /", "200 x3").connections(),
         plain("options").ask("OPTIONS /", "200 x1").ask("DELETE /", "200 x1").ask("PATCH / | =x", "200 x1"),
     ]

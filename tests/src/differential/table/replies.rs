@@ -1,10 +1,11 @@
 //! What the client gets when the upstream fails, without retries.
 
+use super::RESETS;
 use crate::differential::scenario::{Scenario, http};
 
 /// A rule without retries.
 fn once(name: &str) -> Scenario {
-    http(name, "{TO, retries: {attempts: 0}}")
+    http(name, "{TO, retries: {attempts: 0}}").counts(RESETS)
 }
 
 #[rustfmt::skip]
@@ -30,6 +31,7 @@ pub(super) fn table() -> Vec<Scenario> {
         once("reply-cut-chunked").up("200,bytes=100,chunked,cut").ask("GET /", "200 x1 end=broken"),
         once("reply-abort").up("200,bytes=100,abort").ask("GET /", "200 x1 end=broken UPE"),
         once("reply-abort-http2").http2().up("200,bytes=100,abort").ask("h2 GET /", "200 x1 end=broken UR"),
+        once("reply-cut-upstream-http2").http2().up("200,bytes=100,cut").ask("h2 GET /", "200 x1 end=broken").ask("GET /", "200"),
         once("reply-early").up("413,early,last").ask("POST / | ~6x50", "413 x1"),
         once("reply-early-http2").http2().up("413,early").ask("h2 POST / | ~6x50", "413 x1"),
         once("reply-next-request").up("close 200").ask("GET /", "503").ask("GET /", "200"),

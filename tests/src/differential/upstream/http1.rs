@@ -94,7 +94,7 @@ async fn exchange(turn: &Turn, reader: &mut Reader) -> io::Result<Next> {
             let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\n\
                         upgrade: websocket\r\n\r\n";
             reader.stream.write_all(head.as_bytes()).await?;
-            return echo(turn, number, reader).await;
+            return echo(turn, number, reader, &answer).await;
         }
         Head::Status(status) => return respond(reader, status, head_only, &answer).await,
         Head::Reset => return Ok(Next::Reset),
@@ -194,13 +194,26 @@ async fn respond(
     }
 }
 
-async fn echo(turn: &Turn, number: usize, reader: &mut Reader) -> io::Result<Next> {
+async fn echo(
+    turn: &Turn,
+    number: usize,
+    reader: &mut Reader,
+    answer: &Answer,
+) -> io::Result<Next> {
     loop {
         let bytes = std::mem::take(&mut reader.bytes);
         reader.stream.write_all(&bytes).await?;
         turn.book.note(&turn.entry, number, |seen| {
             seen.body.extend_from_slice(&bytes)
         });
+        if !bytes.is_empty() && (answer.last || answer.end == End::Abort) {
+            // An RST overtakes bytes that were not read yet: they are given time to arrive.
+            reader.lasts(std::time::Duration::from_millis(50)).await;
+            return Ok(match answer.end {
+                End::Abort => Next::Reset,
+                _ => Next::Close,
+            });
+        }
         if reader.stream.read_buf(&mut reader.bytes).await? == 0 {
             return Ok(Next::Close);
         }

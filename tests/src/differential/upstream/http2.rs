@@ -147,6 +147,9 @@ async fn respond_with(mut respond: SendResponse<Bytes>, status: u16, answer: Ans
         End::Cut | End::Abort => {
             // The frame of data goes first.
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            if answer.end == End::Cut {
+                return Next::Reset;
+            }
             stream.send_reset(Reason::INTERNAL_ERROR);
         }
         End::Hang => {

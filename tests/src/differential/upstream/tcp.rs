@@ -6,7 +6,10 @@ use tokio::{
 };
 
 use super::Turn;
-use crate::differential::{book::Seen, script::Head};
+use crate::differential::{
+    book::Seen,
+    script::{End, Head},
+};
 
 pub(super) async fn play(turn: Turn, mut stream: TcpStream) {
     let (number, answer) = turn.arrived(Seen::new(turn.role.endpoint, "TCP"));
@@ -26,6 +29,11 @@ pub(super) async fn play(turn: Turn, mut stream: TcpStream) {
             seen.body.extend_from_slice(&bytes[..count]);
         });
         sent = sent && stream.write_all(&bytes[..count]).await.is_ok();
+        if answer.end == End::Abort {
+            // An RST overtakes bytes that were not read yet: they are given time to arrive.
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            return super::reset(stream);
+        }
         if answer.last {
             break;
         }
