@@ -10,7 +10,8 @@ use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{body::Incoming, client::conn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
-use tokio::{net::TcpStream, task::AbortHandle};
+use socket2::{SockRef, Socket};
+use tokio::net::TcpStream;
 
 use crate::{PATIENCE, lab::Pod};
 
@@ -62,14 +63,15 @@ impl Http {
         Ok(Self::cut2(pod, to).await?.0)
     }
 
-    /// The same, with what cuts the connection off in the middle of whatever it does.
-    pub async fn cut2(pod: &Pod, to: SocketAddr) -> Result<(Self, AbortHandle)> {
+    /// The same, with the socket, to cut it off in the middle of whatever it does.
+    pub async fn cut2(pod: &Pod, to: SocketAddr) -> Result<(Self, Socket)> {
         let stream = pod
             .netns
             .connect(to)
             .await
             .with_context(|| format!("connect to {to}"))?;
-        Self::over2(stream).await
+        let cut = SockRef::from(&stream).try_clone()?;
+        Ok((Self::over2(stream).await?, cut))
     }
 
     /// Speaks HTTP/2 over an open connection.
@@ -77,8 +79,8 @@ impl Http {
         let io = TokioIo::new(stream);
         let (sender, connection) = conn::http2::handshake(TokioExecutor::new(), io).await?;
         // Its error also comes out of the request that meets it.
-        let running = tokio::spawn(connection);
-        Ok((Self::Two(sender), running.abort_handle()))
+        tokio::spawn(connection);
+        Ok(Self::Two(sender))
     }
 
     /// Speaks HTTP/1.1 over an open connection.

@@ -10,7 +10,7 @@ use aquifer_tests::{
     echo::{Answer, Call},
     gate::Gate,
     raw::{self, End, Server},
-    shop::{Shop, get, header, says},
+    shop::{REVIEWS, Shop, get, header, says},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -495,6 +495,82 @@ async fn connections_end_when_they_have_served_or_lasted_enough() -> Result<()> 
             closed += 1;
         }
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_shorter_idle_timeout_counts_for_connections_that_are_idle_already() -> Result<()> {
+    let shop = Shop::open(PODS, "# nothing\n").await?;
+    let server = Server::start(shop.pod("reviews")?, 9080, |mut stream, _| async move {
+        while raw::read_until(&mut stream, b"\r\n\r\n").await.is_ok() {
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            if stream.write_all(answer).await.is_err() {
+                break;
+            }
+        }
+    })?;
+    let mut http = shop.http().await?;
+    for _ in 0..2 {
+        assert_eq!(get(&mut http, "reviews", "/", &[]).await?.status, 200);
+    }
+    assert_eq!(server.accepted(), 1, "a connection is used again");
+    shop.apply(&pool("", "idleTimeout: 50ms")).await?;
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    assert_eq!(get(&mut http, "reviews", "/", &[]).await?.status, 200);
+    assert_eq!(server.accepted(), 2, "one that was idle for longer is not");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_does_not_outlast_the_routes_timeout() -> Result<()> {
+    const LIMIT: Duration = Duration::from_millis(400);
+    let route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\n\
+                 metadata: {name: reviews, namespace: shop}\n\
+                 spec: {hosts: [reviews], http: [{route: [{destination: {host: reviews}}], \
+                 timeout: 400ms}]}\n";
+    let shop = Shop::open(PODS, route).await?;
+    let (ends, mut ended) = mpsc::unbounded_channel();
+    let _server = Server::start(shop.pod("reviews")?, 9080, move |mut stream, _| {
+        let ends = ends.clone();
+        async move {
+            let head = b"HTTP/1.1 200 OK\r\ncontent-length: 4000000000\r\n\r\n";
+            if raw::read_until(&mut stream, b"\r\n\r\n").await.is_err()
+                || stream.write_all(head).await.is_err()
+            {
+                return;
+            }
+            let block = vec![b'x'; 1 << 16];
+            while stream.write_all(&block).await.is_ok() {}
+            let _ = ends.send(());
+        }
+    })?;
+    let to: std::net::SocketAddr = REVIEWS.parse()?;
+    for http2 in [false, true] {
+        let client = shop.pod("client")?;
+        let mut http = if http2 {
+            Http::connect2(client, to).await?
+        } else {
+            Http::connect(client, to).await?
+        };
+        let start = aquifer_tests::clock::now();
+        let request = aquifer_tests::client::request("GET", "reviews", "/");
+        let response = http
+            .send(request.body(aquifer_tests::client::whole(""))?)
+            .await?;
+        assert_eq!(response.status(), 200);
+        let end = tokio::time::timeout(PATIENCE, ended.recv()).await;
+        end.with_context(|| format!("HTTP/2: {http2}: the upstream still sends"))?;
+        let took = start.elapsed();
+        ensure!(
+            took >= LIMIT - Duration::from_millis(20),
+            "ended after {took:?}"
+        );
+        // What was on its way is followed by no regular end.
+        let rest = tokio::time::timeout(PATIENCE, Reply::read(response)).await?;
+        ensure!(rest.is_err(), "an answer without an end was whole");
+    }
+    let timeouts = stat("upstream_rq_timeout");
+    shop.stat(&timeouts, |count| count == 2).await?;
     Ok(())
 }
 

@@ -194,6 +194,16 @@ impl Error {
         }
     }
 
+    /// Envoy's name of what broke an answer off that had begun.
+    pub(super) fn details_of_body(&self) -> &'static str {
+        match self {
+            Self::Reset => "upstream_reset_after_response_started{remote_reset}",
+            Self::Refused => "upstream_reset_after_response_started{remote_refused_stream_reset}",
+            Self::Protocol => "upstream_reset_after_response_started{protocol_error}",
+            _ => "upstream_reset_after_response_started{connection_termination}",
+        }
+    }
+
     /// Whether a circuit breaker refused.
     pub(super) fn is_overflow(&self) -> bool {
         matches!(

@@ -2,7 +2,8 @@
 //! access log and the counters, and what it held is given back.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -31,7 +32,6 @@ pub(super) struct Connection {
     destination: SocketAddr,
     pub(super) cluster: ClusterName,
     meter: Meter,
-    details: Cow<'static, str>,
     failure: String,
     discarded: bool,
     pub(super) flags: ResponseFlags,
@@ -56,7 +56,6 @@ impl Connection {
             destination,
             cluster,
             meter: Meter::default(),
-            details: Cow::Borrowed(""),
             failure: String::new(),
             discarded: false,
             flags: ResponseFlags::NONE,
@@ -70,10 +69,13 @@ impl Connection {
         &self.meter
     }
 
-    /// It came to nothing, because of `error`.
+    /// It came to nothing, because of `error`. Envoy's TCP proxy names no details, and counts the one
+    /// attempt that it makes as the last that it may.
     pub(super) fn fail(&mut self, error: &Error) {
-        self.flags = error.flag();
-        self.details = error.details();
+        self.flags = match error {
+            Error::Connect(_) | Error::ConnectTimeout => error.flag() | ResponseFlags::ONLY_ATTEMPT,
+            _ => error.flag(),
+        };
         self.failure = error.transport_failure();
     }
 
@@ -95,7 +97,7 @@ impl Drop for Connection {
             protocol: "",
             response_code: 0,
             response_flags: &self.flags.to_string(),
-            response_code_details: &self.details,
+            response_code_details: "",
             upstream_transport_failure_reason: &self.failure,
             bytes_received: self.meter.received.get(),
             bytes_sent: self.meter.sent.get(),
@@ -135,7 +137,12 @@ pub(super) struct Requested {
 /// One request and its answer. It is finished when it is dropped, however it ends.
 pub(super) struct Exchange {
     worker: Rc<Worker>,
+    /// The client's own address.
     pub(super) source: SocketAddr,
+    /// Who the client says that it asks for.
+    pub(super) forwarded: Option<IpAddr>,
+    /// Over HTTP/2: whether the client's whole connection has ended.
+    pub(super) hung_up: Option<Rc<Cell<bool>>>,
     pub(super) destination: SocketAddr,
     started: Instant,
     finished: bool,
@@ -179,6 +186,8 @@ impl Exchange {
         Self {
             worker: Rc::clone(worker),
             source,
+            forwarded: None,
+            hung_up: None,
             destination,
             started: clock::now(),
             finished: false,
@@ -199,6 +208,12 @@ impl Exchange {
             finish: Finish::default(),
             attempt: Attempt::default(),
         }
+    }
+
+    /// Who asked, as Envoy tells it: who the client asks for, where it says so, without a port.
+    pub(super) fn remote(&self) -> SocketAddr {
+        self.forwarded
+            .map_or(self.source, |address| SocketAddr::new(address, 0))
     }
 
     /// When the request began.
@@ -267,6 +282,8 @@ impl Exchange {
 
     /// The proxy answers it, because of `error`.
     pub(super) fn fail(&mut self, error: &Error) {
+        // A stream that has not ended yet is reset, and no longer counts as this exchange's.
+        self.attempt.stream = None;
         self.flags = self.flags | error.flag();
         self.details = error.details();
         self.failure = error.transport_failure();
@@ -276,10 +293,49 @@ impl Exchange {
     pub(super) fn complete(&mut self) {
         // An upstream that answered before it had the whole request may still be sent the rest.
         let sent = self.received.as_ref().is_none_or(|upload| upload.ended());
+        if let Some(stream) = self.attempt.stream.as_ref().filter(|_| sent) {
+            stream.over();
+        }
         if let Some(returning) = self.attempt.returning.take().filter(|_| sent) {
             returning.put_back(&self.worker);
         }
         self.finish();
+    }
+
+    /// The upstream broke an answer off that had begun.
+    pub(super) fn broke_off(&mut self, error: &Error) {
+        self.stream_failed(error);
+        self.details = error.details_of_body().into();
+        self.abandon(error.flag());
+    }
+
+    /// The upstream ended the attempt's stream, where it is one of HTTP/2.
+    pub(super) fn stream_failed(&self, error: &Error) {
+        if let (Some(stream), Some(cluster)) = (&self.attempt.stream, &self.attempt.cluster) {
+            stream.over();
+            cluster.state.counters.stream_failed(error);
+        }
+    }
+
+    /// The client did not wait for the answer's end (Envoy tells those who reset a stream from those
+    /// who are gone).
+    pub(super) fn left(&mut self) {
+        let reset = self.hung_up.as_ref().is_some_and(|hung_up| !hung_up.get());
+        let (flag, details) = if reset {
+            (ResponseFlags::DOWNSTREAM_RESET, "http2.remote_reset")
+        } else {
+            (
+                ResponseFlags::DOWNSTREAM_CLOSED,
+                "downstream_remote_disconnect",
+            )
+        };
+        self.details = details.into();
+        self.abandon(flag);
+    }
+
+    /// Whether it was logged, and what it held given back.
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished
     }
 
     /// The answer broke off; `flag` says on whose side.
@@ -326,7 +382,7 @@ impl Exchange {
             upstream_cluster: self.cluster.as_ref().map_or("", ClusterName::as_str),
             upstream_local_address: self.upstream_local,
             downstream_local_address: Some(self.destination),
-            downstream_remote_address: Some(self.source),
+            downstream_remote_address: Some(self.remote()),
             requested_server_name: "",
             route_name: self.route.as_deref().unwrap_or_default(),
         });
@@ -337,7 +393,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         if !self.finished {
             // Whoever had an answer said so; what is left is a client that did not wait for it.
-            self.abandon(ResponseFlags::DOWNSTREAM_CLOSED);
+            self.left();
         }
     }
 }

@@ -144,8 +144,9 @@ pub(super) async fn proxy(worker: &Rc<Worker>, opening: Opening) {
             match end {
                 End::Closed => {}
                 End::Downstream => log.flags = ResponseFlags::DOWNSTREAM_CLOSED,
-                End::Upstream => log.flags = ResponseFlags::UPSTREAM_CLOSED,
-                End::Idle | End::Old => log.flags = ResponseFlags::LOCAL_RESET,
+                End::Upstream => log.flags = ResponseFlags::UPSTREAM_RESET,
+                End::Idle => {}
+                End::Old => log.flags = ResponseFlags::DURATION,
             }
         }
         Err(error) => {

@@ -26,6 +26,7 @@ flags! {
     RETRY_LIMIT = 3, "URX", "Every retry was used up.";
     NO_HEALTHY_UPSTREAM = 4, "UH", "No usable endpoint.";
     CONNECTION_FAILURE = 5, "UF", "The connection to the upstream failed.";
+    ONLY_ATTEMPT = 17, "URX", "The one attempt that an opaque connection has was used up.";
     NO_ROUTE = 6, "NR", "No rule matched.";
     NO_CLUSTER = 7, "NC", "The rule names a cluster that does not exist.";
     UPSTREAM_TIMEOUT = 8, "UT", "The upstream took too long.";
@@ -33,8 +34,10 @@ flags! {
     UPSTREAM_RESET = 10, "UR", "The upstream reset the stream.";
     UPSTREAM_CLOSED = 11, "UC", "The upstream closed the connection.";
     DOWNSTREAM_CLOSED = 12, "DC", "The client went away.";
+    DOWNSTREAM_RESET = 15, "DR", "The client reset the stream.";
     DOWNSTREAM_PROTOCOL = 13, "DPE", "The client broke its protocol.";
     UPSTREAM_PROTOCOL = 14, "UPE", "The upstream broke its protocol.";
+    DURATION = 16, "DT", "The connection lasted as long as it may.";
 }
 
 impl ResponseFlags {
@@ -78,6 +81,10 @@ mod tests {
             (
                 ResponseFlags::CONNECTION_FAILURE | ResponseFlags::RETRY_LIMIT,
                 "URX,UF",
+            ),
+            (
+                ResponseFlags::CONNECTION_FAILURE | ResponseFlags::ONLY_ATTEMPT,
+                "UF,URX",
             ),
             (
                 ResponseFlags::UPSTREAM_TIMEOUT | ResponseFlags::DELAY_INJECTED,

@@ -91,7 +91,8 @@ impl Session {
             let (mut connection, cut) = Http::cut2(&self.client.pod, self.client.to).await?;
             tokio::spawn(async move {
                 tokio::time::sleep(patience).await;
-                cut.abort();
+                // It may be closed already.
+                let _ = cut.shutdown(std::net::Shutdown::Both);
             });
             let mut ask = ask.clone();
             ask.give_up = None;
@@ -286,7 +287,10 @@ async fn exchange(
         outcome.end = End::Broken;
         while let Some(frame) = body.frame().await {
             match frame?.into_data() {
-                Ok(data) => outcome.body.extend_from_slice(&data),
+                Ok(data) => {
+                    outcome.body.extend_from_slice(&data);
+                    tokio::time::sleep(ask.dawdles).await;
+                }
                 Err(frame) => {
                     if let Some(trailers) = frame.trailers_ref() {
                         outcome.trailers = pairs(trailers);

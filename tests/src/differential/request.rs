@@ -2,7 +2,8 @@
 //!
 //! `METHOD /path | name: value | …`, where a part may also be a body: `=text`, `#N` (so many bytes),
 //! `~NxMS` (chunks, so far apart), `^name: value` (a trailer), or `!MS`, after which the client goes
-//! away (`!!MS`: with its whole connection, also where that is HTTP/2). `{}` in it is the number of the request, from 0. Words before the method: `h2`, `20x` (so many
+//! away (`!!MS`: with its whole connection, also where that is HTTP/2), or `%MS`, by which it puts off reading
+//! the next part of an answer. `{}` in it is the number of the request, from 0. Words before the method: `h2`, `20x` (so many
 //! one after the other on one connection), `5&` (so many at once), `20x40` and `5&60` (with
 //! milliseconds between two), `same` (on the connection of the step before), `after=MS`, `jar` (with the
 //! cookies that were set before).
@@ -46,6 +47,8 @@ pub struct Ask {
     pub give_up: Option<Duration>,
     /// Whether its connection goes with it.
     pub hangs_up: bool,
+    /// How long it waits before it reads the next part of an answer.
+    pub dawdles: Duration,
 }
 
 /// The body of a request.
@@ -104,6 +107,7 @@ impl Ask {
                     ask.hangs_up = millis != rest;
                     ask.give_up = Some(Duration::from_millis(millis.parse()?));
                 }
+                Some('%') => ask.dawdles = Duration::from_millis(rest.parse()?),
                 Some('^') => ask.trailers.push(field(rest)?),
                 _ => ask.headers.push(field(part)?),
             }

@@ -5,7 +5,8 @@
 //! `goaway`; then what goes with it, by commas: `body=…`, `h.NAME=…` (a header), `t.NAME=…` (a
 //! trailer; both with `+` for a space), `wait=MS` (before the head), `pause=MS` (after the head),
 //! `early` (it answers before it has read the request's body), `last` (it closes afterwards), `cut` and
-//! `abort` (the body breaks off by FIN or RST; on HTTP/2 by the end of the connection or RST_STREAM), `hang` (and by nothing at all), `chunked`.
+//! `abort` (the body breaks off by FIN or RST; on HTTP/2 by the end of the connection or RST_STREAM),
+//! `cancel` (by `CANCEL`), `hang` (and by nothing at all), `chunked`.
 //!
 //! Instead of answers a script can be `refuse` (nothing listens) or `blackhole` (connections are not
 //! even refused). `0= …; …` gives endpoint 0 a script of its own.
@@ -90,6 +91,8 @@ pub enum End {
     Cut,
     /// By RST, half way.
     Abort,
+    /// By `CANCEL`, half way.
+    Cancel,
     /// Half way, with the connection open.
     Hang,
 }
@@ -206,6 +209,7 @@ impl Answer {
                 "chunked" => answer.chunked = true,
                 "cut" => answer.end = End::Cut,
                 "abort" => answer.end = End::Abort,
+                "cancel" => answer.end = End::Cancel,
                 "hang" => answer.end = End::Hang,
                 _ => match name.split_once('.') {
                     Some(("h", name)) => answer.headers.push((name.into(), value)),

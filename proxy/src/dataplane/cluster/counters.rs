@@ -1,5 +1,6 @@
 //! What is counted of one cluster, under the names that Envoy gives it.
 
+use crate::dataplane::error::Error;
 use crate::telemetry::counters::counters;
 
 counters! {
@@ -26,21 +27,21 @@ counters! {
     upstream_rq_4xx,
     /// Responses by class.
     upstream_rq_5xx,
-    /// Requests given up by their client.
+    /// Requests given up while they waited for a connection.
     upstream_rq_cancelled,
     /// Requests refused because of `http1MaxPendingRequests`.
     upstream_rq_pending_overflow,
     /// Requests refused because of `http2MaxRequests`.
     upstream_rq_active_overflow,
-    /// Requests whose connection failed while they waited for it.
+    /// Requests whose connection failed while they waited for it, or over HTTP/2 at any time.
     upstream_rq_pending_failure_eject,
     /// Requests that ran into the route's timeout.
     upstream_rq_timeout,
     /// Attempts that ran into `perTryTimeout`.
     upstream_rq_per_try_timeout,
-    /// Requests reset by the upstream.
+    /// Requests over HTTP/2 that the upstream reset.
     upstream_rq_rx_reset,
-    /// Requests reset by the proxy.
+    /// Requests over HTTP/2 that the proxy gave up, or that broke the protocol.
     upstream_rq_tx_reset,
     /// Retries.
     upstream_rq_retry,
@@ -52,13 +53,24 @@ counters! {
     upstream_rq_retry_limit_exceeded,
     /// Retries after a back-off of the policy's own.
     upstream_rq_retry_backoff_exponential,
-    /// Requests whose body was too large to be kept for a retry or a mirror.
+    /// Requests whose body was too large to be kept for a retry.
     retry_or_shadow_abandoned,
     /// Requests balanced over endpoints that were not healthy, because too few were.
     lb_healthy_panic,
 }
 
 impl Counters {
+    /// Counts a stream of HTTP/2 that the upstream ended by `error` (Envoy 1.40, seen: it counts
+    /// nothing of the kind for HTTP/1).
+    pub(in crate::dataplane) fn stream_failed(&self, error: &Error) {
+        match error {
+            Error::Reset => self.upstream_rq_rx_reset.increment(),
+            Error::Protocol => self.upstream_rq_tx_reset.increment(),
+            Error::Closed => self.upstream_rq_pending_failure_eject.increment(),
+            _ => {}
+        }
+    }
+
     /// Counts a response by its class.
     pub(in crate::dataplane) fn response(&self, status: u16) {
         match status / 100 {

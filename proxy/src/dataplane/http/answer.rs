@@ -45,6 +45,7 @@ pub(super) async fn answer(
         downstream.source,
         downstream.destination,
     ));
+    exchange.hung_up.clone_from(&downstream.hung_up);
     if worker.logs() {
         exchange.requested = Some(Box::new(requested(&parts)));
     }
@@ -55,6 +56,10 @@ pub(super) async fn answer(
         Ok(Served::Local(reply)) => {
             worker.counters.local_replies.increment();
             reply.response(exchange)
+        }
+        Err(Error::RequestBody) if exchange.received.as_ref().is_some_and(|one| one.is_gone()) => {
+            exchange.left();
+            reply::failed(exchange, &Error::RequestBody, grpc)
         }
         Err(error) => {
             worker.counters.local_replies.increment();
@@ -122,6 +127,9 @@ async fn serve(
     };
     let random = || u128::from(worker.draw()) << 64 | u128::from(worker.draw());
     let upgrade = headers::enter(&mut canonical.parts.headers, fields, random);
+    if fields.has(Fields::FORWARDED_FOR) {
+        exchange.forwarded = headers::forwarded(&mut canonical.parts.headers);
+    }
     if let Some(requested) = &mut exchange.requested {
         requested.request_id = canonical.parts.headers.get(headers::REQUEST_ID).cloned();
     }
@@ -243,7 +251,7 @@ impl Incomplete<'_> {
         let mut upstream = self.upstream(cluster, None);
         if cluster.policy.balancer.is_hash() {
             let keys = snapshot.hash_keys(forward, workload.source());
-            upstream.hash = rewrite::hash(keys, &self.canonical, downstream, &mut exchange.finish);
+            upstream.hash = rewrite::hash(keys, &self.canonical, downstream, exchange);
         }
         let announced = self.grpc.then(|| {
             let headers = &self.canonical.parts.headers;
@@ -288,7 +296,7 @@ impl Incomplete<'_> {
         if let Some(forward) = forward.filter(|forward| !forward.mirrors.is_empty())
             && self.client.is_none()
         {
-            mirror::send(self.downstream, forward, &message);
+            mirror::send(self.downstream, forward, &message, limits, self.grpc);
         }
         let mut forward = Forward {
             downstream: self.downstream,
@@ -332,12 +340,10 @@ fn deliver(
     } = answer;
     exchange.status = response.status().as_u16();
     exchange.details = "via_upstream".into();
-    let service_time = exchange.service_time.unwrap_or_default();
+    let service_time = exchange.service_time;
     if let Some(client) = upgraded {
         let protocol = response.headers().get(UPGRADE).cloned().or(asked);
         headers::to_downstream(response.headers_mut(), service_time);
-        // An upgrade has no service time (Envoy).
-        response.headers_mut().remove(headers::SERVICE_TIME);
         exchange.edit(response.headers_mut());
         if downstream.version == protocol::Version::Http1 {
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

@@ -203,10 +203,9 @@ impl Try<'_> {
                 Error::Connect(_) | Error::ConnectTimeout => {
                     counters.upstream_rq_pending_failure_eject.increment();
                 }
-                Error::Reset | Error::Refused | Error::Closed => {
-                    counters.upstream_rq_rx_reset.increment();
-                }
-                _ => {}
+                // The request was given up with its body, by its client.
+                Error::RequestBody => {}
+                ref error => exchange.stream_failed(error),
             }
         }
         sent
@@ -312,6 +311,9 @@ impl Try<'_> {
                 return Err(Failure { error, sent });
             }
             again = false;
+            if let Some(stream) = &exchange.attempt.stream {
+                stream.over();
+            }
             exchange.attempt.request = None;
             exchange.attempt.stream = None;
             worker.counters.upstream_rq_stale_retry.increment();
@@ -336,6 +338,7 @@ pub(super) fn classify(error: &hyper::Error, answered: bool) -> Error {
             error if error.reason() == Some(h2::Reason::REFUSED_STREAM) && error.is_remote() => {
                 Error::Refused
             }
+            error if error.reason() == Some(h2::Reason::PROTOCOL_ERROR) => Error::Protocol,
             error if error.is_reset() && error.is_remote() => Error::Reset,
             error if error.is_io() || error.is_go_away() && error.is_remote() => Error::Closed,
             _ => Error::Protocol,

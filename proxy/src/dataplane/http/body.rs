@@ -1,19 +1,49 @@
 //! An answer's body on its way to the client. It streams: nothing is collected, and a client that
-//! does not read holds the upstream back.
+//! does not read holds the upstream back, for as long as the rule's timeout allows.
 
+use std::cell::RefCell;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::task::{AbortHandle, spawn_local};
 
+use super::attempt;
 use super::deadline::Deadline;
+use crate::dataplane::error::Error;
 use crate::dataplane::outcome::Exchange;
 use crate::types::ResponseFlags;
 
+/// From so many bytes on hyper may wait for the client instead of asking for more of the body, and
+/// the timeout needs somebody who waits for it. Smaller answers are spared that.
+const WATCHED: u64 = 32 * 1024;
+
 /// A response's body on its way to the client. When it ends, so does the exchange.
 pub(crate) struct ResponseBody {
+    /// As a rule.
+    own: Option<Passing>,
+    /// Where its timeout is watched. Neither: it took too long.
+    watch: Option<Watch>,
+}
+
+/// Ends an answer when its time is over, whether or not its client reads.
+struct Watch {
+    rest: Rc<Rest>,
+    task: AbortHandle,
+}
+
+/// What is left of a watched answer.
+struct Rest {
+    passing: RefCell<Option<Passing>>,
+    /// Whoever reads, while it waits for the upstream.
+    reader: RefCell<Option<Waker>>,
+}
+
+/// What passes, and what ends with it.
+struct Passing {
     source: Source,
     exchange: Box<Exchange>,
     /// The rule's timeout, which goes on until the answer is complete.
@@ -26,6 +56,9 @@ pub(crate) enum BrokenOff {
     /// The upstream's side.
     #[error(transparent)]
     Upstream(hyper::Error),
+    /// The upstream's side, in silence: hyper takes RST_STREAM with CANCEL for an end.
+    #[error("the upstream cancelled the answer")]
+    Cancelled,
     /// The rule's timeout.
     #[error("the route's timeout")]
     Timeout,
@@ -41,11 +74,8 @@ enum Source {
 impl ResponseBody {
     /// The proxy's own words.
     pub(super) fn local(text: Bytes, exchange: Box<Exchange>) -> Self {
-        Self {
-            source: Source::Local(Some(text).filter(|text| !text.is_empty())),
-            exchange,
-            deadline: None,
-        }
+        let text = Some(text).filter(|text| !text.is_empty());
+        Self::new(Source::Local(text), exchange, None)
     }
 
     /// The upstream's body.
@@ -57,29 +87,78 @@ impl ResponseBody {
         if body.is_end_stream() {
             exchange.complete();
         }
-        Self {
-            source: Source::Streamed(body),
+        Self::new(Source::Streamed(body), exchange, deadline)
+    }
+
+    fn new(source: Source, exchange: Box<Exchange>, deadline: Option<Box<Deadline>>) -> Self {
+        let own = Some(Passing {
+            source,
             exchange,
             deadline,
+        });
+        Self { own, watch: None }
+    }
+
+    /// Has what is left of an answer watched.
+    fn watch(&mut self) {
+        let Some(mut passing) = self.own.take() else {
+            return;
+        };
+        let deadline = passing.deadline.take();
+        let rest = Rc::new(Rest {
+            passing: RefCell::new(Some(passing)),
+            reader: RefCell::default(),
+        });
+        let watched = Rc::downgrade(&rest);
+        let task = spawn_local(async move {
+            let Some(mut deadline) = deadline else {
+                return;
+            };
+            std::future::poll_fn(|cx| deadline.poll_answer(cx)).await;
+            let Some(rest) = watched.upgrade() else {
+                return;
+            };
+            if let Some(mut overdue) = rest.passing.take() {
+                overdue.time_out();
+            }
+            if let Some(reader) = rest.reader.take() {
+                reader.wake();
+            }
+        });
+        let task = task.abort_handle();
+        self.watch = Some(Watch { rest, task });
+    }
+
+    /// Asks what passes; where there is nothing left, that is `None`.
+    fn ask<T>(&self, ask: impl FnOnce(&Passing) -> T) -> Option<T> {
+        match &self.watch {
+            None => self.own.as_ref().map(ask),
+            Some(watch) => watch.rest.passing.borrow().as_ref().map(ask),
         }
     }
 }
 
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = BrokenOff;
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
 
+impl Passing {
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        let this = &mut *self;
-        let frame = match &mut this.source {
+        let frame = match &mut self.source {
             Source::Local(text) => text.take().map(|text| Ok(Frame::data(text))),
-            Source::Streamed(body) => match Pin::new(body).poll_frame(cx) {
+            Source::Streamed(body) => match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Ready(None) if self.exchange.attempt.stream.is_some() => {
+                    let whole = body.is_end_stream();
+                    (!whole).then_some(Err(BrokenOff::Cancelled))
+                }
                 Poll::Ready(frame) => frame.map(|frame| frame.map_err(BrokenOff::Upstream)),
                 Poll::Pending => {
-                    let Some(deadline) = &mut this.deadline else {
+                    let Some(deadline) = &mut self.deadline else {
                         return Poll::Pending;
                     };
                     ready!(deadline.poll_answer(cx));
@@ -89,24 +168,28 @@ impl Body for ResponseBody {
         };
         match &frame {
             Some(Ok(frame)) => {
-                this.exchange.sent += frame.data_ref().map_or(0, Bytes::len) as u64;
-                if this.is_end_stream() {
-                    this.exchange.complete();
+                self.exchange.sent += frame.data_ref().map_or(0, Bytes::len) as u64;
+                if self.is_end_stream() {
+                    self.exchange.complete();
                 }
             }
-            Some(Err(BrokenOff::Timeout)) => {
-                this.exchange.timed_out();
-                this.exchange.details = "response_timeout".into();
-                this.exchange.abandon(ResponseFlags::UPSTREAM_TIMEOUT);
+            Some(Err(BrokenOff::Timeout)) => self.time_out(),
+            Some(Err(BrokenOff::Upstream(error))) => {
+                self.exchange.broke_off(&attempt::classify(error, true));
             }
-            Some(Err(BrokenOff::Upstream(_))) => {
-                this.exchange.details =
-                    "upstream_reset_after_response_started{connection_termination}".into();
-                this.exchange.abandon(ResponseFlags::UPSTREAM_CLOSED);
-            }
-            None => this.exchange.complete(),
+            Some(Err(BrokenOff::Cancelled)) => self.exchange.broke_off(&Error::Reset),
+            None => self.exchange.complete(),
         }
         Poll::Ready(frame)
+    }
+
+    fn time_out(&mut self) {
+        if self.exchange.is_finished() {
+            return;
+        }
+        self.exchange.timed_out();
+        self.exchange.details = "response_timeout".into();
+        self.exchange.abandon(ResponseFlags::UPSTREAM_TIMEOUT);
     }
 
     fn is_end_stream(&self) -> bool {
@@ -122,14 +205,58 @@ impl Body for ResponseBody {
             Source::Streamed(body) => body.size_hint(),
         }
     }
+
+    /// Whether there is a limit that the client's reading could put off.
+    fn wants_watch(&self) -> bool {
+        self.deadline.is_some() && self.exchange.sent >= WATCHED && !self.is_end_stream()
+    }
 }
 
-impl Drop for ResponseBody {
+impl Drop for Passing {
     fn drop(&mut self) {
         // A local answer needs nobody's reading: to HEAD its text is not even asked for.
         if matches!(self.source, Source::Local(_)) || self.is_end_stream() {
             self.exchange.complete();
         }
         // Otherwise the exchange itself tells that the client did not wait for the end.
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        if let Some(watch) = &self.watch {
+            return match &mut *watch.rest.passing.borrow_mut() {
+                Some(passing) => {
+                    let polled = passing.poll_frame(cx);
+                    if polled.is_pending() {
+                        watch.rest.reader.replace(Some(cx.waker().clone()));
+                    }
+                    polled
+                }
+                None => Poll::Ready(Some(Err(BrokenOff::Timeout))),
+            };
+        }
+        let Some(own) = &mut self.own else {
+            return Poll::Ready(None);
+        };
+        let frame = ready!(own.poll_frame(cx));
+        if own.wants_watch() {
+            self.watch();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ask(Passing::is_end_stream).unwrap_or(false)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.ask(Passing::size_hint).unwrap_or_default()
     }
 }

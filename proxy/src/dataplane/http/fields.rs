@@ -17,6 +17,7 @@ impl Fields {
     pub(super) const CONTENT_TYPE: Self = Self(1 << 4);
     pub(super) const FORWARDED_PROTO: Self = Self(1 << 5);
     pub(super) const REQUEST_ID: Self = Self(1 << 6);
+    pub(super) const FORWARDED_FOR: Self = Self(1 << 7);
 
     /// Those of a head.
     pub(super) fn of(headers: &HeaderMap) -> Self {
@@ -33,6 +34,7 @@ impl Fields {
             "content-type" => Self::CONTENT_TYPE,
             "x-forwarded-proto" => Self::FORWARDED_PROTO,
             "x-request-id" => Self::REQUEST_ID,
+            "x-forwarded-for" => Self::FORWARDED_FOR,
             name if ends_here(name) => Self::HOP,
             _ => Self(0),
         }
@@ -57,6 +59,7 @@ pub(super) fn ends_here(name: &str) -> bool {
             | "transfer-encoding"
             | "upgrade"
             | "x-envoy-hedge-on-per-try-timeout"
+            | "x-envoy-internal"
             | "x-envoy-max-retries"
             | "x-envoy-retriable-header-names"
             | "x-envoy-retriable-status-codes"
@@ -91,6 +94,7 @@ mod tests {
             ("content-type", Fields::CONTENT_TYPE),
             ("x-forwarded-proto", Fields::FORWARDED_PROTO),
             ("x-request-id", Fields::REQUEST_ID),
+            ("x-forwarded-for", Fields::FORWARDED_FOR),
         ] {
             assert!(fields(&["host", name]).has(field), "{name}");
         }

@@ -12,6 +12,7 @@ use hyper::upgrade::OnUpgrade;
 use super::attempt::{self, Failure, Message, Try, Upstream};
 use super::deadline::{Deadline, First};
 use super::{Downstream, headers};
+use crate::clock;
 use crate::dataplane::balance::Lease;
 use crate::dataplane::error::Error;
 use crate::dataplane::outcome::{Attempt, Exchange};
@@ -86,7 +87,6 @@ impl Forward<'_> {
             };
             let counters = &self.upstream.cluster.state.counters;
             if !self.message.is_replayable() {
-                counters.retry_or_shadow_abandoned.increment();
                 break result;
             }
             // The last retry's place goes first: it is the next one's where there is but one (Envoy,
@@ -178,8 +178,17 @@ impl Forward<'_> {
         response: Response<Incoming>,
         deadline: Deadline,
     ) -> Result<Answer, Error> {
-        exchange.service_time = Some(exchange.elapsed());
         let upload = self.message.upload();
+        // From the request's end; an answer that is there before it, as any to an upgrade is, took no
+        // time that could be told (Envoy).
+        exchange.service_time = match upload {
+            _ if self.client.is_some() => None,
+            None => Some(exchange.elapsed()),
+            Some(upload) => upload.complete().map(|at| {
+                let took = clock::now().duration_since(at).as_millis();
+                u64::try_from(took).unwrap_or(u64::MAX)
+            }),
+        };
         if let Some(upload) = upload {
             // Nothing is sent again once an answer is passed on.
             upload.forget();
@@ -210,6 +219,17 @@ impl Forward<'_> {
             early,
             deadline: deadline.limits_answer().then(|| Box::new(deadline)),
         })
+    }
+}
+
+impl Drop for Forward<'_> {
+    fn drop(&mut self) {
+        // Whether or not another attempt was wanted in the end (Envoy).
+        let lost = self.message.upload().is_some_and(|upload| upload.is_lost());
+        if lost && Attempts::new(self.retry).may_retry() {
+            let counters = &self.upstream.cluster.state.counters;
+            counters.retry_or_shadow_abandoned.increment();
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Header fields on their way through: what belongs to one hop is taken off, what a mesh proxy says
 //! is put on. Names and behaviour are Envoy's under Istio's settings.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, HeaderName, SERVER, TE, TRANSFER_ENCODING, UPGRADE,
@@ -12,6 +14,7 @@ use super::fields::{Fields, ends_here};
 use crate::policy::timeout::Expected;
 
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 /// How long a gRPC client waits.
 pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
@@ -125,6 +128,38 @@ pub(super) fn announce(
     }
 }
 
+/// Who a request is for, as its client says: the last address of `x-forwarded-for`, which becomes
+/// one field (Envoy, which trusts it as far as it names the client, under Istio's settings).
+pub(super) fn forwarded(headers: &mut HeaderMap) -> Option<IpAddr> {
+    let values: Vec<&[u8]> = headers
+        .get_all(FORWARDED_FOR)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if values.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&values.join(&b","[..]))
+    {
+        headers.insert(FORWARDED_FOR, joined);
+    }
+    let all = headers.get(FORWARDED_FOR)?.to_str().ok()?;
+    all.rsplit(',').next()?.trim().parse().ok()
+}
+
+/// Marks a copy of a request as one, sent by the pod at `own` (Envoy, `AsyncStreamImpl`).
+pub(super) fn mark_copy(headers: &mut HeaderMap, own: Option<IpAddr>) {
+    headers.insert(INTERNAL, HeaderValue::from_static("true"));
+    let Some(own) = own.map(|own| own.to_string()) else {
+        return;
+    };
+    let all = match headers.get(FORWARDED_FOR) {
+        Some(before) => [before.as_bytes(), own.as_bytes()].join(&b","[..]),
+        None => own.into_bytes(),
+    };
+    if let Ok(all) = HeaderValue::from_bytes(&all) {
+        headers.insert(FORWARDED_FOR, all);
+    }
+}
+
 /// RFC 9113, section 8.2.3: cookies that HTTP/2 split are one field in HTTP/1.
 pub(super) fn join_cookies(headers: &mut HeaderMap) {
     if headers.get_all(COOKIE).iter().nth(1).is_none() {
@@ -146,7 +181,7 @@ pub(super) fn has_two_lengths(headers: &HeaderMap) -> bool {
 }
 
 /// Makes an upstream's header fields those of the answer to the client.
-pub(super) fn to_downstream(headers: &mut HeaderMap, service_time: u64) {
+pub(super) fn to_downstream(headers: &mut HeaderMap, service_time: Option<u64>) {
     let own = |name: &HeaderName| {
         matches!(
             name.as_str(),
@@ -159,8 +194,9 @@ pub(super) fn to_downstream(headers: &mut HeaderMap, service_time: u64) {
     }
     headers.insert(SERVER, HeaderValue::from_static("envoy"));
     let service_time = match service_time {
-        0 => HeaderValue::from_static("0"),
-        millis => HeaderValue::from(millis),
+        None => return,
+        Some(0) => HeaderValue::from_static("0"),
+        Some(millis) => HeaderValue::from(millis),
     };
     headers.insert(SERVICE_TIME, service_time);
 }
@@ -257,6 +293,40 @@ mod tests {
                 expected,
                 "{list:?}"
             );
+        }
+    }
+
+    #[test]
+    fn the_last_address_is_trusted() {
+        for (values, joined, address) in [
+            (&["1.2.3.4"][..], "1.2.3.4", Some("1.2.3.4")),
+            (&["1.1.1.1, fd00::1"], "1.1.1.1, fd00::1", Some("fd00::1")),
+            (&["1.1.1.1", "2.2.2.2"], "1.1.1.1,2.2.2.2", Some("2.2.2.2")),
+            (&["1.1.1.1, x"], "1.1.1.1, x", None),
+            (&["1.1.1.1:5"], "1.1.1.1:5", None),
+            (&[""], "", None),
+        ] {
+            let list: Vec<_> = values.iter().map(|one| ("x-forwarded-for", *one)).collect();
+            let mut headers = fields(&list);
+            let address = address.map(|one| one.parse().expect("an address"));
+            assert_eq!(forwarded(&mut headers), address, "{values:?}");
+            let all: Vec<_> = headers.get_all(FORWARDED_FOR).iter().collect();
+            assert_eq!(all, [joined]);
+        }
+    }
+
+    #[test]
+    fn copies_say_who_sent_them() {
+        let own = Some(IpAddr::from([10, 0, 0, 1]));
+        for (before, after) in [(None, "10.0.0.1"), (Some("1.1.1.1"), "1.1.1.1,10.0.0.1")] {
+            let list: Vec<_> = before
+                .map(|one| ("x-forwarded-for", one))
+                .into_iter()
+                .collect();
+            let mut headers = fields(&list);
+            mark_copy(&mut headers, own);
+            assert_eq!(headers["x-forwarded-for"], after);
+            assert_eq!(headers["x-envoy-internal"], "true");
         }
     }
 

@@ -13,6 +13,7 @@ use http_body::Body as _;
 use super::Downstream;
 use super::attempt::{Message, Outgoing, Try, Upstream};
 use super::content::Content;
+use super::headers;
 use super::upload::Upload;
 use crate::dataplane::balance::Wanted;
 use crate::dataplane::outcome::Exchange;
@@ -20,12 +21,13 @@ use crate::dataplane::worker;
 use crate::mesh::Cluster;
 use crate::mesh::route::Forward;
 use crate::policy::balance::Algorithm;
+use crate::policy::timeout::Limits;
 
 /// Copies that one worker has under way at most; the clusters' own limits count them too.
 const MOST: u32 = 256;
 /// Bytes of bodies that they hold at most, once their requests are over.
 const MOST_BYTES: usize = 32 << 20;
-/// How long a copy may take where its rule has no timeout: nobody waits for it, so nobody would
+/// How long a copy may take where its request has no timeout: nobody waits for it, so nobody would
 /// give it up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -74,10 +76,24 @@ impl Drop for Place {
 
 /// Sends a copy of `message` to each mirror that draws it (Envoy: once a request, whatever its
 /// retries do).
-pub(super) fn send(downstream: &Rc<Downstream>, forward: &Arc<Forward>, message: &Message) {
+pub(super) fn send(
+    downstream: &Rc<Downstream>,
+    forward: &Forward,
+    message: &Message,
+    limits: Limits,
+    grpc: bool,
+) {
     let worker = &downstream.worker;
     let snapshot = worker.snapshot();
     let workload = Arc::clone(&downstream.pod.pod().workload);
+    // A copy has one attempt, and as long for it as the request has for all of its own.
+    let told = Limits {
+        request: limits.request.or(limits.attempt),
+        attempt: None,
+    };
+    let addresses = &workload.addresses;
+    let own = addresses.iter().find(|own| own.is_ipv4());
+    let own = own.or(addresses.first()).copied();
     for mirror in &forward.mirrors {
         if !mirror.share.hit(worker.draw()) {
             continue;
@@ -92,16 +108,15 @@ pub(super) fn send(downstream: &Rc<Downstream>, forward: &Arc<Forward>, message:
         if let Some(upload) = message.upload() {
             upload.keep_whole();
         }
+        let mut parts = message.parts.clone();
+        headers::announce(&mut parts.headers, 1, told.expected(Duration::ZERO), grpc);
+        headers::mark_copy(&mut parts.headers, own);
         let copy = Copy {
             downstream: Rc::clone(downstream),
             cluster: Arc::clone(cluster),
-            parts: message.parts.clone(),
+            parts,
             upload: message.upload().cloned(),
-            // Zero is no limit.
-            patience: forward
-                .timeout
-                .filter(|limit| !limit.is_zero())
-                .unwrap_or(PATIENCE),
+            patience: limits.request.unwrap_or(PATIENCE),
         };
         worker::spawn(worker, &downstream.pod, async move {
             let _place = place;

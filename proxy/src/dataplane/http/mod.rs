@@ -66,6 +66,8 @@ pub(super) struct Downstream {
     destination: SocketAddr,
     target: Target,
     version: Version,
+    /// Over HTTP/2: whether the connection has ended, and not only one of its streams.
+    hung_up: Option<Rc<Cell<bool>>>,
     /// Requests so far.
     requests: Cell<u64>,
     /// Requests that have no answer yet.
@@ -140,6 +142,7 @@ pub(super) async fn proxy(
         destination,
         target,
         version,
+        hung_up: (version == Version::Http2).then(Rc::default),
         requests: Cell::new(0),
         unanswered: Cell::new(0),
     });
@@ -202,6 +205,9 @@ pub(super) async fn proxy(
             }
         }
     };
+    if let Some(hung_up) = &downstream.hung_up {
+        hung_up.set(true);
+    }
     if let Err(error) = ended {
         if error.is_parse() {
             // hyper has answered 400, 414 or 431 by itself.

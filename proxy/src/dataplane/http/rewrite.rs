@@ -6,7 +6,7 @@ use http::header::HOST;
 use http::uri::{Authority, Parts, Uri};
 
 use super::canonical::Canonical;
-use super::finish::{Finish, protocol};
+use super::finish::protocol;
 use super::variables::View;
 use super::{Downstream, headers};
 use crate::dataplane::error::Error;
@@ -95,7 +95,7 @@ pub(super) fn hash<'k>(
     keys: impl IntoIterator<Item = &'k hash::Key>,
     canonical: &Canonical,
     downstream: &Downstream,
-    finish: &mut Finish,
+    exchange: &mut Exchange,
 ) -> Option<u64> {
     let uri = &canonical.parts.uri;
     let pod = downstream.pod.pod();
@@ -109,12 +109,12 @@ pub(super) fn hash<'k>(
         source: pod.workload.source(),
     };
     let ends = hash::Ends {
-        remote: downstream.source,
+        remote: exchange.remote(),
         local: downstream.destination,
     };
     let hashed = hash::of_request(keys, &request, ends);
     for cookie in hashed.cookies {
-        finish.set_cookie(cookie);
+        exchange.finish.set_cookie(cookie);
     }
     hashed.hash
 }

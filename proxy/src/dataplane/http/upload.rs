@@ -4,15 +4,18 @@
 //! Does not know when a request is sent again nor to whom: whoever does takes another [`Reader`].
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::content::{Content, Copied};
+use crate::clock;
 
 /// One request's body.
 pub(crate) struct Upload {
@@ -22,8 +25,14 @@ pub(crate) struct Upload {
     length: Option<u64>,
     bytes: Cell<u64>,
     ended: Cell<bool>,
+    /// When its end was received.
+    complete: Cell<Option<Instant>>,
     /// Whether it broke off: there will be no end, whoever reads.
     broken: Cell<bool>,
+    /// Whether it did because the client went away.
+    gone: Cell<bool>,
+    /// Whether it was too large to be kept.
+    lost: Cell<bool>,
     /// Which reader may read: a newer one cuts the older off.
     turn: Cell<u32>,
     /// Whether that one is still at what was kept.
@@ -57,7 +66,10 @@ impl Upload {
             kept: RefCell::new(Kept::Nothing),
             bytes: Cell::new(0),
             ended: Cell::new(false),
+            complete: Cell::new(None),
             broken: Cell::new(false),
+            gone: Cell::new(false),
+            lost: Cell::new(false),
             turn: Cell::new(0),
             replaying: Cell::new(false),
             sender: RefCell::default(),
@@ -126,6 +138,21 @@ impl Upload {
         self.ended.get()
     }
 
+    /// When its end was received.
+    pub(super) fn complete(&self) -> Option<Instant> {
+        self.complete.get()
+    }
+
+    /// Whether the client went away before its end.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.get()
+    }
+
+    /// Whether it was to be kept and was too large for that.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.get()
+    }
+
     /// Wakes `waker` once the end was received.
     pub(super) fn wake_at_end(&self, waker: &Waker) {
         let mut waiting = self.waiting.borrow_mut();
@@ -162,12 +189,15 @@ impl Upload {
                 && !content.push(frame)
             {
                 *kept = Kept::Lost;
+                self.lost.set(true);
             }
         }
-        if matches!(frame, Some(Err(_))) {
+        if let Some(Err(error)) = &frame {
             // What a reader finds behind the error would look like a regular end.
             self.broken.set(true);
+            self.gone.set(!is_malformed(error));
         } else if frame.is_none() || live.is_end_stream() {
+            self.complete.set(Some(clock::now()));
             self.end();
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))
@@ -179,6 +209,19 @@ impl Drop for Upload {
         // Whoever waits finds it gone.
         self.end();
     }
+}
+
+/// Whether a body broke off because of what it said, and not because its sender went away: hyper's
+/// decoder of chunks says so by the kind of its error.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let source = source.and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData
+        )
+    })
 }
 
 /// Why a body broke off.

@@ -35,7 +35,8 @@ impl Variables for View<'_> {
 
     fn address(&self, end: End) -> Option<SocketAddr> {
         match end {
-            End::DownstreamRemote | End::DownstreamDirectRemote => Some(self.exchange.source),
+            End::DownstreamRemote => Some(self.exchange.remote()),
+            End::DownstreamDirectRemote => Some(self.exchange.source),
             End::DownstreamLocal | End::DownstreamDirectLocal => Some(self.exchange.destination),
             End::UpstreamRemote => self.exchange.upstream_host,
             End::UpstreamLocal => self.exchange.upstream_local,

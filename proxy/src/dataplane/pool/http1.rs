@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::metered::Metered;
-use super::{Held, HostPool, admit, count_connect, reap};
+use super::{Held, HostPool, Waiting, admit, count_connect, reap};
 use crate::clock;
 use crate::dataplane::cluster::Local;
 use crate::dataplane::connect;
@@ -89,12 +89,13 @@ impl Idle {
 }
 
 impl HostPool {
-    /// The most recently used connection that is still open. Its last answer is complete, but it
-    /// may have to be polled once more before it is [`Http1::ready`].
-    fn take(&self) -> Option<Http1> {
+    /// The most recently used connection that is still open, and was not idle for longer than the
+    /// policy of the moment says. Its last answer is complete, but it may have to be polled once more
+    /// before it is [`Http1::ready`].
+    fn take(&self, now: Instant, policy: &Policy) -> Option<Http1> {
         let mut idle = self.idle.borrow_mut();
         while let Some(last) = idle.pop() {
-            if last.is_open() {
+            if last.is_open() && last.ends(policy) > now {
                 return Some(last.connection);
             }
         }
@@ -186,7 +187,11 @@ pub(in crate::dataplane) async fn acquire(
     address: SocketAddr,
     now: Instant,
 ) -> Result<(Http1, Permit), Error> {
-    while let Some(mut connection) = pool.take() {
+    loop {
+        let taken = pool.take(now, &local.members().cluster.policy);
+        let Some(mut connection) = taken else {
+            break;
+        };
         if connection.ready().await {
             let place = local.members().breaker.try_request(now);
             return match place {
@@ -212,7 +217,10 @@ async fn new(
 ) -> Result<(Http1, Permit), Error> {
     let pending = local.members().breaker.try_pending();
     let pending = pending.map_err(|_| Error::PendingOverflow)?;
-    let connection = open(worker, pod, local, pool, address).await?;
+    let waiting = Waiting::new(local);
+    let opened = open(worker, pod, local, pool, address).await;
+    waiting.told();
+    let connection = opened?;
     let request = pending.into_request(&local.members().breaker, clock::now());
     match request.map_err(|_| Error::RequestOverflow) {
         Ok(permit) => Ok((connection, permit)),

@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::metered::Metered;
 use super::shared::{Connection, Shared, Stream, UNTOLD, WaitsHere};
-use super::{Held, HostPool, admit, count_connect};
+use super::{Held, HostPool, Waiting, admit, count_connect};
 use crate::clock;
 use crate::dataplane::cluster::Local;
 use crate::dataplane::connect;
@@ -46,11 +46,18 @@ pub(in crate::dataplane) async fn acquire(
     }
     let pending = local.members().breaker.try_pending();
     let pending = pending.map_err(|_| Error::PendingOverflow)?;
-    let stream = match place {
-        Some(stream) => stream,
-        None => begin(worker, pod, local, pool, address).await?,
+    let waiting = Waiting::new(local);
+    let opened = async {
+        let stream = match place {
+            Some(stream) => stream,
+            None => begin(worker, pod, local, pool, address).await?,
+        };
+        stream.opened().await?;
+        Ok::<_, Error>(stream)
     };
-    stream.opened().await?;
+    let opened = opened.await;
+    waiting.told();
+    let stream = opened?;
     let permit = pending
         .into_request(&local.members().breaker, clock::now())
         .map_err(|_| Error::RequestOverflow)?;

@@ -123,6 +123,28 @@ pub(super) fn admit(local: &Local, address: SocketAddr) -> Result<Held, Error> {
     })
 }
 
+/// A request that waits for a connection. It is counted where it is dropped before it was told what
+/// came of that (Envoy).
+struct Waiting<'a>(Option<&'a Counters>);
+
+impl<'a> Waiting<'a> {
+    fn new(local: &'a Local) -> Self {
+        Self(Some(&local.state.counters))
+    }
+
+    fn told(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(counters) = self.0 {
+            counters.upstream_rq_cancelled.increment();
+        }
+    }
+}
+
 /// Counts what came of opening a connection.
 pub(super) fn count_connect<T>(counters: &Counters, connected: &Result<T, Error>) {
     match connected {

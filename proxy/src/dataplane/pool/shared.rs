@@ -68,12 +68,21 @@ pub(in crate::dataplane) struct Stream {
     shared: Rc<Shared>,
     local: Rc<Local>,
     pool: Rc<HostPool>,
+    /// Whether a request was sent by it that has not come to its end.
+    under_way: Cell<bool>,
 }
 
 impl Stream {
     /// To send a request by.
     pub(in crate::dataplane) fn sender(&self) -> Option<http2::SendRequest<RequestBody>> {
-        Some(self.shared.opened()?.sender.clone())
+        let sender = self.shared.opened()?.sender.clone();
+        self.under_way.set(true);
+        Some(sender)
+    }
+
+    /// The request came to its end, or the upstream ended it: it is not the proxy that resets it.
+    pub(in crate::dataplane) fn over(&self) {
+        self.under_way.set(false);
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -100,6 +109,9 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         let (shared, pool) = (&self.shared, &self.pool);
+        if self.under_way.get() {
+            self.local.state.counters.upstream_rq_tx_reset.increment();
+        }
         shared.streams.set(shared.streams.get() - 1);
         let now = clock::now();
         shared.since.set(now);
@@ -194,6 +206,7 @@ impl Shared {
             shared: Rc::clone(self),
             local: Rc::clone(local),
             pool: Rc::clone(pool),
+            under_way: Cell::new(false),
         }
     }
 

@@ -83,7 +83,6 @@ pub(super) fn table() -> Vec<Scenario> {
         http("retry-before-request-reset", "{TO, retries: {attempts: 1, retryOn: reset-before-request}}").up("reset 200").ask("GET /", "503 UC x1"),
         http("retry-body", "{TO, retries: {attempts: 1, retryOn: 5xx}}").up("503 200").ask("POST / | #60000", "200 x2").ask("POST / | ~3x20", "200 x1"),
         http("retry-body-large", "{TO, retries: {attempts: 1, retryOn: 5xx}}").up("503 200").ask("POST / | #1500000", "503 x1").ask("POST / | #1500000", "200").counts(&["retry_or_shadow_abandoned"]),
-        http("retry-body-large-early", "{TO, retries: {attempts: 1, retryOn: 5xx}}").up("503,early,last 200").ask("POST / | #1500000", "").counts(&["retry_or_shadow_abandoned"]),
         http("retry-body-large-needless", "{TO, retries: {attempts: 1, retryOn: 5xx}}").ask("POST / | #1500000", "200").counts(&["retry_or_shadow_abandoned"]),
         http("retry-body-early", "{TO, retries: {attempts: 1, retryOn: 5xx}}").up("503,early,last 200").ask("POST / | ~4x100", "200 x2"),
         http("retry-headers-again", "{TO, headers: {request: {add: {x-a: b}}}, retries: {attempts: 1, retryOn: 5xx}}").up("503 200").ask("GET / | x-a: 1", "200 x2 >x-a=1,b"),

@@ -184,7 +184,7 @@ async fn respond(
             reader.lasts(std::time::Duration::from_millis(50)).await;
             Ok(Next::Reset)
         }
-        End::Hang => {
+        End::Hang | End::Cancel => {
             reader.lasts(crate::PATIENCE).await;
             Ok(Next::Close)
         }
@@ -202,10 +202,10 @@ async fn echo(
 ) -> io::Result<Next> {
     loop {
         let bytes = std::mem::take(&mut reader.bytes);
-        reader.stream.write_all(&bytes).await?;
         turn.book.note(&turn.entry, number, |seen| {
             seen.body.extend_from_slice(&bytes)
         });
+        reader.stream.write_all(&bytes).await?;
         if !bytes.is_empty() && (answer.last || answer.end == End::Abort) {
             // An RST overtakes bytes that were not read yet: they are given time to arrive.
             reader.lasts(std::time::Duration::from_millis(50)).await;

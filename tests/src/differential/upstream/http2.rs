@@ -14,9 +14,12 @@ use crate::differential::{
 /// What a stream does to its connection.
 enum Next {
     Nothing,
-    GoAway,
-    Reset,
+    GoAway(Open),
+    Reset(Open),
 }
+
+/// A stream without an end yet: let go of, it would be reset by itself before its connection is.
+type Open = Box<dyn std::any::Any + Send>;
 
 pub(super) async fn play(turn: Turn, stream: TcpStream) {
     // The descriptor is kept, so that an RST can be sent under the library's hands.
@@ -24,7 +27,7 @@ pub(super) async fn play(turn: Turn, stream: TcpStream) {
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;
     };
-    let mut streams = JoinSet::new();
+    let (mut streams, mut open) = (JoinSet::new(), Vec::new());
     loop {
         tokio::select! {
             accepted = connection.accept() => match accepted {
@@ -34,11 +37,16 @@ pub(super) async fn play(turn: Turn, stream: TcpStream) {
                 _ => return,
             },
             Some(next) = streams.join_next() => match next {
-                Ok(Next::GoAway) => connection.abrupt_shutdown(Reason::NO_ERROR),
-                Ok(Next::Reset) => {
+                Ok(Next::GoAway(stream)) => {
+                    open.push(stream);
+                    connection.abrupt_shutdown(Reason::NO_ERROR);
+                }
+                Ok(Next::Reset(stream)) => {
+                    open.push(stream);
                     if let Ok(socket) = &second {
                         let _ = socket.set_linger(Some(std::time::Duration::ZERO));
                     }
+                    drop(connection);
                     return;
                 }
                 Ok(Next::Nothing) | Err(_) => {}
@@ -103,8 +111,8 @@ async fn exchange(
         Head::Cancel => end(respond, Reason::CANCEL),
         Head::Reset => end(respond, Reason::INTERNAL_ERROR),
         Head::Garbage => end(respond, Reason::PROTOCOL_ERROR),
-        Head::GoAway => Next::GoAway,
-        Head::Close | Head::Half | Head::Never => Next::Reset,
+        Head::GoAway => Next::GoAway(Box::new(respond)),
+        Head::Close | Head::Half | Head::Never => Next::Reset(Box::new(respond)),
     }
 }
 
@@ -144,13 +152,14 @@ async fn respond_with(mut respond: SendResponse<Bytes>, status: u16, answer: Ans
             let _ = stream.send_trailers(fields.collect::<HeaderMap>());
         }
         End::Whole => {}
-        End::Cut | End::Abort => {
+        End::Cut | End::Abort | End::Cancel => {
             // The frame of data goes first.
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            if answer.end == End::Cut {
-                return Next::Reset;
+            match answer.end {
+                End::Cut => return Next::Reset(Box::new(stream)),
+                End::Cancel => stream.send_reset(Reason::CANCEL),
+                _ => stream.send_reset(Reason::INTERNAL_ERROR),
             }
-            stream.send_reset(Reason::INTERNAL_ERROR);
         }
         End::Hang => {
             let _ = std::future::poll_fn(|context| stream.poll_reset(context)).await;

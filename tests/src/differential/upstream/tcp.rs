@@ -18,7 +18,11 @@ pub(super) async fn play(turn: Turn, mut stream: TcpStream) {
     }
     match answer.head {
         Head::Reset => return super::reset(stream),
-        Head::Close => return,
+        Head::Close => {
+            // Closed with something unread it would be reset.
+            let _ = stream.read(&mut [0; 4096]).await;
+            return;
+        }
         _ => {}
     }
     let greeting = format!("endpoint {}\n", turn.role.endpoint);
