@@ -64,6 +64,9 @@ pub enum End {
     GaveUp,
 }
 
+/// How long a connection of HTTP/2 stays open of which one stream was given up.
+const STAYS: Duration = Duration::from_secs(1);
+
 /// A client in the middle of its scenario: what later steps take up.
 #[derive(Debug)]
 pub struct Session {
@@ -151,8 +154,16 @@ impl Session {
                 let pair = cookie.split(';').next().unwrap_or_default();
                 self.cookies.push(pair.into());
             }
+            if ask.http2 && outcome.end == End::GaveUp {
+                // The stream's end must not be met together with the connection's.
+                tokio::spawn(async move {
+                    tokio::time::sleep(STAYS).await;
+                    drop(connection);
+                });
+            } else {
+                self.connection = Some(connection);
+            }
             outcomes.push(outcome);
-            self.connection = Some(connection);
         }
         Ok(outcomes)
     }

@@ -43,7 +43,7 @@ pub(super) fn table() -> Vec<Scenario> {
         plain("client-gone-in-body").up("200,bytes=100,hang").ask("GET / | !300", "DC x1 end=gaveup").counts(RESETS),
         plain("client-gone-upstream-http2").http2().up("200,wait=3000").ask("GET / | !200", "DC x1 end=gaveup").counts(RESETS),
         plain("client-gone-both-http2").http2().up("200,wait=3000").ask("h2 GET / | !200", "DR x1 end=gaveup").counts(RESETS),
-        plain("client-gone-connection").up("200,wait=3000").ask("h2 GET / | !!200", "DC x1 end=noanswer").counts(RESETS),
+        plain("client-gone-connection").up("200,wait=3000").ask("h2 GET / | !!200", "DC x1 end=none").counts(RESETS),
         plain("client-gone-connection-in-body").up("200,bytes=100,hang").ask("h2 GET / | !!300", "DC x1 end=broken").counts(RESETS),
         plain("client-gone-in-body-http2").http2().up("200,bytes=100,hang").ask("h2 GET / | !300", "DR x1 end=gaveup").counts(RESETS),
         plain("client-gone-upload").ask("POST / | ~9x100 | !300", "DC x1 end=gaveup").counts(RESETS),
