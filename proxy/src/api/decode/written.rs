@@ -95,6 +95,11 @@ impl<'a> Deserializer<'a> for Written<'a> {
         self.0.deserialize_unit_struct(name, visitor)
     }
 
+    fn deserialize_ignored_any<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Error> {
+        // However large it is, nobody looks into it.
+        visitor.visit_unit()
+    }
+
     fn deserialize_tuple<V: Visitor<'a>>(self, _: usize, visitor: V) -> Result<V::Value, Error> {
         self.deserialize_seq(visitor)
     }
@@ -113,6 +118,6 @@ impl<'a> Deserializer<'a> for Written<'a> {
         deserialize_i128 deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
         deserialize_u128 deserialize_f32 deserialize_f64 deserialize_char deserialize_str
         deserialize_string deserialize_bytes deserialize_byte_buf deserialize_unit deserialize_seq
-        deserialize_map deserialize_identifier deserialize_ignored_any
+        deserialize_map deserialize_identifier
     }
 }
