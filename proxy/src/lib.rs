@@ -15,6 +15,7 @@ pub mod dataplane;
 pub mod kernel;
 pub mod net;
 pub mod telemetry;
+pub mod tls;
 // Floor 3
 pub mod mesh;
 // Floor 2

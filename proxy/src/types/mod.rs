@@ -3,6 +3,7 @@
 
 pub mod flags;
 pub mod fraction;
+pub mod identity;
 pub mod locality;
 pub mod name;
 pub mod object;
@@ -13,6 +14,7 @@ pub mod timestamp;
 
 pub use flags::ResponseFlags;
 pub use fraction::Fraction;
+pub use identity::Identity;
 pub use locality::Locality;
 pub use name::{ClusterName, Hostname};
 pub use object::{ObjectRef, Position};

@@ -1,0 +1,25 @@
+//! TLS between workloads: who may call itself what, under which roots, and the rustls configurations
+//! that hold it. rustls with AWS-LC alone; TLS 1.3 alone.
+//!
+//! Knows no socket and no HTTP: the data plane takes a configuration from [`Secrets`] for each
+//! connection that it opens or accepts, and `control` writes them. Private keys are made here
+//! ([`Key::generate`]), on the node where they are used, and are never written anywhere.
+
+mod certificate;
+mod config;
+mod credential;
+mod error;
+mod key;
+mod provider;
+mod secrets;
+mod trust;
+mod verify;
+
+pub use certificate::{Certificate, MAX_CERTIFICATE, MAX_CHAIN};
+pub use credential::Credential;
+pub use error::{Error, Refusal};
+pub use key::{Key, Request};
+pub use provider::provider;
+pub use secrets::Secrets;
+pub use trust::{MAX_ROOTS, Trust};
+pub use verify::{Peer, peer};
