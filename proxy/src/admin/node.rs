@@ -120,6 +120,7 @@ impl Node {
             "routes" => json(&views::routes(&snapshot, &filter)),
             "clusters" => json(&views::clusters(&snapshot, &filter)),
             "endpoints" => json(&views::endpoints(&snapshot, &filter)),
+            "policies" => json(&views::policies(&snapshot, &filter)),
             "listeners" => json(&views::listeners(&self.enrolment.report(), &filter)),
             _ => return None,
         })

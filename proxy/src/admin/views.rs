@@ -3,13 +3,17 @@
 //!
 //! Pure: a snapshot in, rows out. The field names are a promise to scripts.
 
+mod guards;
 mod policies;
 mod rows;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use self::rows::{ClusterRow, DestinationRow, EndpointRow, ListenerRow, RouteRow};
+pub use self::guards::policies;
+pub use self::rows::{
+    AppliedRow, ClusterRow, DestinationRow, EndpointRow, ListenerRow, MtlsRow, PolicyRow, RouteRow,
+};
 use super::filter::Filter;
 use crate::control::enrol::{Report, State};
 use crate::mesh::{

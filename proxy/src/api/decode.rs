@@ -109,6 +109,15 @@ fn object(value: &Value, lines: Lines) -> Decoded {
         (schema::ISTIO_NETWORKING, "DestinationRule") => {
             |value, at, out| typed(value, at, out).map(Object::DestinationRule)
         }
+        (schema::ISTIO_SECURITY, "PeerAuthentication") => {
+            |value, at, out| typed(value, at, out).map(Object::PeerAuthentication)
+        }
+        (schema::ISTIO_SECURITY, "AuthorizationPolicy") => {
+            |value, at, out| typed(value, at, out).map(Object::AuthorizationPolicy)
+        }
+        (schema::ISTIO_SECURITY, "RequestAuthentication") => {
+            |value, at, out| typed(value, at, out).map(Object::RequestAuthentication)
+        }
         (group, kind) => {
             let findings = if schema::is_mesh_group(group) {
                 vec![Finding::warning(

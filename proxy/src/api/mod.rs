@@ -4,6 +4,8 @@
 //! Knows no file, no other object, and nothing of what is made of the resources. Fields that are
 //! not implemented are reported, never silently dropped.
 
+mod attachment;
+pub mod authorization_policy;
 mod decode;
 pub mod destination_rule;
 mod duration;
@@ -11,7 +13,9 @@ mod host;
 mod labels;
 pub mod lines;
 mod meta;
+pub mod peer_authentication;
 pub mod pod;
+pub mod request_authentication;
 mod scalar;
 mod schema;
 pub mod service;
@@ -23,11 +27,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer};
 
+pub use attachment::{Selector, TargetRef};
+pub use authorization_policy::AuthorizationPolicy;
 pub use decode::{Decoded, decode};
 pub use destination_rule::DestinationRule;
 pub use lines::Lines;
 pub use meta::Metadata;
+pub use peer_authentication::PeerAuthentication;
 pub use pod::{Namespace, Node, Pod};
+pub use request_authentication::RequestAuthentication;
 pub use service::{EndpointSlice, Service};
 pub use virtual_service::VirtualService;
 
@@ -53,6 +61,12 @@ pub enum Object {
     VirtualService(Arc<VirtualService>),
     /// `networking.istio.io` DestinationRule.
     DestinationRule(Arc<DestinationRule>),
+    /// `security.istio.io` PeerAuthentication.
+    PeerAuthentication(Arc<PeerAuthentication>),
+    /// `security.istio.io` AuthorizationPolicy.
+    AuthorizationPolicy(Arc<AuthorizationPolicy>),
+    /// `security.istio.io` RequestAuthentication.
+    RequestAuthentication(Arc<RequestAuthentication>),
 }
 
 impl Object {
@@ -66,6 +80,15 @@ impl Object {
             (Self::EndpointSlice(one), Self::EndpointSlice(other)) => Arc::ptr_eq(one, other),
             (Self::VirtualService(one), Self::VirtualService(other)) => Arc::ptr_eq(one, other),
             (Self::DestinationRule(one), Self::DestinationRule(other)) => Arc::ptr_eq(one, other),
+            (Self::PeerAuthentication(one), Self::PeerAuthentication(other)) => {
+                Arc::ptr_eq(one, other)
+            }
+            (Self::AuthorizationPolicy(one), Self::AuthorizationPolicy(other)) => {
+                Arc::ptr_eq(one, other)
+            }
+            (Self::RequestAuthentication(one), Self::RequestAuthentication(other)) => {
+                Arc::ptr_eq(one, other)
+            }
             _ => false,
         }
     }
@@ -93,6 +116,9 @@ resource! {
     EndpointSlice => EndpointSlice::validate;
     VirtualService => VirtualService::validate;
     DestinationRule => DestinationRule::validate;
+    PeerAuthentication => PeerAuthentication::validate;
+    AuthorizationPolicy => AuthorizationPolicy::validate;
+    RequestAuthentication => RequestAuthentication::validate;
 }
 
 /// Null is as good as absent (Kubernetes).

@@ -6,10 +6,13 @@ use std::sync::{Arc, LazyLock};
 /// The group of VirtualService and DestinationRule.
 pub(super) const ISTIO_NETWORKING: &str = "networking.istio.io";
 
+/// The group of the kinds that say who may call.
+pub(super) const ISTIO_SECURITY: &str = "security.istio.io";
+
 /// Groups whose every kind configures a mesh: what is not read of them is told.
 const MESH_GROUPS: [&str; 6] = [
     ISTIO_NETWORKING,
-    "security.istio.io",
+    ISTIO_SECURITY,
     "telemetry.istio.io",
     "extensions.istio.io",
     "gateway.networking.k8s.io",
@@ -17,10 +20,16 @@ const MESH_GROUPS: [&str; 6] = [
 ];
 
 /// Kinds whose every field is read.
-const MESH_KINDS: [&str; 2] = ["VirtualService", "DestinationRule"];
+const MESH_KINDS: [&str; 5] = [
+    "VirtualService",
+    "DestinationRule",
+    "PeerAuthentication",
+    "AuthorizationPolicy",
+    "RequestAuthentication",
+];
 
 /// The kinds that are read: objects share their names.
-static KINDS: LazyLock<[Arc<str>; 7]> = LazyLock::new(|| {
+static KINDS: LazyLock<[Arc<str>; 10]> = LazyLock::new(|| {
     [
         "Namespace",
         "Node",
@@ -29,6 +38,9 @@ static KINDS: LazyLock<[Arc<str>; 7]> = LazyLock::new(|| {
         "EndpointSlice",
         "VirtualService",
         "DestinationRule",
+        "PeerAuthentication",
+        "AuthorizationPolicy",
+        "RequestAuthentication",
     ]
     .map(Arc::from)
 });
@@ -60,6 +72,7 @@ pub(super) fn is_kubernetes(field: &str) -> bool {
 pub(super) fn is_version(group: &str, version: &str) -> bool {
     match group {
         ISTIO_NETWORKING => matches!(version, "v1" | "v1beta1" | "v1alpha3"),
+        ISTIO_SECURITY => matches!(version, "v1" | "v1beta1"),
         _ => version == "v1",
     }
 }
@@ -73,15 +86,17 @@ pub(super) fn newest(group: &str) -> String {
     }
 }
 
-/// Fields of VirtualService and DestinationRule that people misspell, to guess by.
-const FIELDS: [&str; 75] = [
+/// Fields of the kinds that are read in full that people misspell, to guess by.
+const FIELDS: [&str; 126] = [
     "abort",
+    "action",
     "addresses",
     "allowCredentials",
     "allowHeaders",
     "allowMethods",
     "allowOrigins",
     "attempts",
+    "audiences",
     "authority",
     "backoff",
     "baseEjectionTime",
@@ -104,6 +119,11 @@ const FIELDS: [&str; 75] = [
     "failoverPriority",
     "fault",
     "fixedDelay",
+    "forwardOriginalToken",
+    "from",
+    "fromCookies",
+    "fromHeaders",
+    "fromParams",
     "gateways",
     "headers",
     "host",
@@ -116,40 +136,84 @@ const FIELDS: [&str; 75] = [
     "httpStatus",
     "idleTimeout",
     "interval",
+    "ipBlocks",
+    "issuer",
+    "jwks",
+    "jwksUri",
+    "jwtRules",
+    "key",
     "labels",
     "loadBalancer",
     "localityLbSetting",
     "match",
+    "matchLabels",
     "maxAge",
     "maxConnections",
     "maxEjectionPercent",
     "maxRequestsPerConnection",
     "maxRetries",
     "method",
+    "methods",
     "minHealthPercent",
     "mirror",
     "mirrorPercentage",
     "mirrors",
+    "mode",
+    "mtls",
+    "namespaces",
+    "notHosts",
+    "notIpBlocks",
+    "notMethods",
+    "notNamespaces",
+    "notPaths",
+    "notPorts",
+    "notPrincipals",
+    "notRemoteIpBlocks",
+    "notRequestPrincipals",
+    "notServiceAccounts",
+    "notTrustDomains",
+    "notValues",
+    "operation",
     "outlierDetection",
+    "outputClaimToHeaders",
+    "outputPayloadToHeader",
+    "paths",
     "perTryTimeout",
     "percentage",
     "port",
+    "portLevelMtls",
     "portLevelSettings",
+    "ports",
     "prefix",
+    "principals",
+    "provider",
     "queryParams",
     "redirect",
     "regex",
+    "remoteIpBlocks",
+    "requestPrincipals",
     "retries",
     "retryOn",
     "rewrite",
     "route",
+    "rules",
+    "selector",
+    "serviceAccounts",
     "simple",
     "sniHosts",
+    "source",
     "sourceLabels",
+    "spaceDelimitedClaims",
     "subset",
     "subsets",
+    "targetRef",
+    "targetRefs",
     "timeout",
+    "to",
     "trafficPolicy",
+    "trustDomains",
+    "values",
+    "when",
 ];
 
 /// The field that is most like `name`, where one is very much so.

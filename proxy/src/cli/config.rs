@@ -7,11 +7,11 @@ use serde::de::DeserializeOwned;
 use super::ask::ask;
 use super::output::{Output, print, table};
 use crate::admin::Filter;
-use crate::admin::views::{ClusterRow, EndpointRow, ListenerRow, RouteRow};
+use crate::admin::views::{ClusterRow, EndpointRow, ListenerRow, PolicyRow, RouteRow};
 use crate::settings::Admin;
 
 /// What a running proxy has in force: the rules requests are routed by, the clusters they lead to,
-/// the endpoints that answer, the listeners that capture.
+/// the endpoints that answer, the listeners that capture, the policies that say who may call.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     #[command(subcommand)]
@@ -28,6 +28,9 @@ enum What {
     Endpoints(Question),
     /// Listeners inside the network namespaces of local pods, which take their connections.
     Listeners(Question),
+    /// Who may connect to each local pod: PeerAuthentication by port, and the AuthorizationPolicies
+    /// that apply.
+    Policies(Question),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -73,6 +76,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         What::Clusters(question) => answer("clusters", &question, clusters),
         What::Endpoints(question) => answer("endpoints", &question, endpoints),
         What::Listeners(question) => answer("listeners", &question, listeners),
+        What::Policies(question) => answer("policies", &question, policies),
     }
 }
 
@@ -216,6 +220,34 @@ fn listeners(rows: Vec<ListenerRow>) -> String {
         ]
     });
     table(["POD", "DIRECTION", "PORTS", "STATE", "ERROR"], rows)
+}
+
+fn policies(rows: Vec<PolicyRow>) -> String {
+    let rows = rows.into_iter().map(|row| {
+        let mtls = row.mtls.iter().map(|one| {
+            let port = one.port.map(|port| format!("{port}: ")).unwrap_or_default();
+            let source = one.source.as_ref();
+            let source = source
+                .map(|source| format!(" ({source})"))
+                .unwrap_or_default();
+            format!("{port}{}{source}", one.mode)
+        });
+        let policies = row.policies.iter().map(|one| {
+            let rules = match one.rules {
+                1 => "1 rule".to_owned(),
+                count => format!("{count} rules"),
+            };
+            let trial = if one.dry_run { ", on trial" } else { "" };
+            let requests = match one.asks_for_requests {
+                true => ", requests not looked at",
+                false => "",
+            };
+            format!("{} {} ({rules}{trial}{requests})", one.action, one.source)
+        });
+        let (mtls, policies): (Vec<_>, Vec<_>) = (mtls.collect(), policies.collect());
+        [row.pod, mtls.join("\n"), or_dash(Some(policies.join("\n")))]
+    });
+    table(["POD", "MTLS", "POLICIES"], rows)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use foldhash::fast::RandomState;
 use slab::Slab;
 use tokio::sync::watch;
 
+use super::authorize::Admissions;
 use super::cluster::{Local, Registry};
 use super::worker::Worker;
 use crate::mesh::Cluster;
@@ -45,6 +46,8 @@ pub(super) struct LocalPod {
     /// Tasks to wake when the phase changes.
     waiting: RefCell<Slab<Waker>>,
     running: watch::Sender<usize>,
+    /// Connections into the pod.
+    admissions: Admissions,
 }
 
 impl LocalPod {
@@ -55,12 +58,18 @@ impl LocalPod {
             phase: Cell::new(Phase::Serving),
             waiting: RefCell::default(),
             running: watch::Sender::new(0),
+            admissions: Admissions::default(),
         }
     }
 
     /// The pod as its newest manifest describes it.
     pub(super) fn pod(&self) -> Ref<'_, Arc<Pod>> {
         self.pod.borrow()
+    }
+
+    /// The connections into the pod that were admitted.
+    pub(super) fn admissions(&self) -> &Admissions {
+        &self.admissions
     }
 
     /// The namespace's cookie.

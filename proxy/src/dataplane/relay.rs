@@ -66,6 +66,8 @@ pub(super) enum End {
     Idle,
     /// It has lasted as long as it may.
     Old,
+    /// Whoever watches over it ended it.
+    Stopped,
 }
 
 /// How long a relay may go on.
@@ -103,6 +105,17 @@ pub(super) async fn relay(
     meter: &Meter,
     limits: Limits,
 ) -> End {
+    relay_until(downstream, upstream, meter, limits, std::future::pending()).await
+}
+
+/// The same, and both sides are reset when `stop` resolves.
+pub(super) async fn relay_until(
+    downstream: TcpStream,
+    upstream: TcpStream,
+    meter: &Meter,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+) -> End {
     let end = {
         let up = copy(&downstream, &upstream, &meter.received);
         let down = copy(&upstream, &downstream, &meter.sent);
@@ -122,6 +135,7 @@ pub(super) async fn relay(
             both = both => both.err().unwrap_or(End::Closed),
             () = idle(meter, limits.idle) => End::Idle,
             () = after(limits.age) => End::Old,
+            () = stop => End::Stopped,
         }
     };
     if end != End::Closed {

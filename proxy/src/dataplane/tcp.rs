@@ -142,7 +142,7 @@ pub(super) async fn proxy(worker: &Rc<Worker>, opening: Opening) {
             let end = relay(captured.stream, stream, log.meter(), limits).await;
             drop((lease, held));
             match end {
-                End::Closed => {}
+                End::Closed | End::Stopped => {}
                 End::Downstream => log.flags = ResponseFlags::DOWNSTREAM_CLOSED,
                 End::Upstream => log.flags = ResponseFlags::UPSTREAM_RESET,
                 End::Idle => {}

@@ -19,7 +19,7 @@ use tokio::time::MissedTickBehavior;
 use super::accept::accept;
 use super::cluster::{Ask, Local, Registry};
 use super::pod::{LocalPod, Phase};
-use super::{inbound, outbound};
+use super::{authorize, inbound, outbound};
 use crate::clock;
 use crate::kernel::Redirects;
 use crate::mesh::{Cluster, Snapshot, Store};
@@ -97,6 +97,7 @@ pub fn run(
         let (worker, mut asked) = Worker::new(parts);
         let worker = Rc::new(worker);
         let mut pods: HashMap<u64, Enrolled> = HashMap::new();
+        let mut snapshots = worker.store.subscribe();
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -107,6 +108,9 @@ pub fn run(
                     None => break,
                 },
                 Some(ask) = asked.recv() => give_up(&pods, &ask),
+                Ok(()) = snapshots.changed() => {
+                    pods.values().for_each(|one| authorize::review(&worker, &one.pod));
+                }
                 _ = stop.wait_for(|stop| *stop) => break,
             }
         }

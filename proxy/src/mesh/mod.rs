@@ -4,6 +4,7 @@
 //! it (`dataplane` routes by it). A request takes one snapshot and keeps it to its end.
 
 pub mod cluster;
+pub mod guard;
 pub mod l4;
 pub mod route;
 pub mod service;
@@ -13,6 +14,7 @@ pub mod virtual_host;
 pub mod workload;
 
 pub use cluster::{Cluster, Endpoint};
+pub use guard::{Guard, Verdict};
 pub use l4::{L4Choice, L4Kind, L4Request, L4Rule, L4Table};
 pub use route::{Action, Choice, Destination, DirectResponse, Forward, Mirror, RouteTable, Rule};
 pub use service::{Service, ServicePort};

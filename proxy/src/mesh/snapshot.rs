@@ -7,7 +7,7 @@ use arrayvec::ArrayString;
 use foldhash::HashMap;
 
 use super::{
-    Cluster, Forward, L4Table, RouteTable, Service, ServicePort, VirtualHosts, Workload,
+    Cluster, Forward, Guard, L4Table, RouteTable, Service, ServicePort, VirtualHosts, Workload,
     virtual_host,
 };
 use crate::policy::hash;
@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub virtual_hosts: VirtualHosts,
     /// Every pod, sorted by namespace and name.
     pub workloads: Vec<Arc<Workload>>,
+    /// Who may connect to the local pods, by namespace and name. Ask [`Self::guard`].
+    pub guards: HashMap<Arc<str>, HashMap<Arc<str>, Arc<Guard>>>,
 }
 
 /// What callers in one namespace have in the place of a cluster. `None` of a cluster: it does not
@@ -71,6 +73,11 @@ impl Snapshot {
     ) -> Option<(&Arc<Service>, &ServicePort)> {
         let service = self.service_named(authority, namespace)?;
         Some((service, service.port(port)?))
+    }
+
+    /// Who may connect to `workload`. `None`: it is no local pod of the mesh, and nobody asks.
+    pub fn guard(&self, workload: &Workload) -> Option<&Arc<Guard>> {
+        self.guards.get(&workload.namespace)?.get(&workload.name)
     }
 
     fn service_named(&self, authority: &str, namespace: &str) -> Option<&Arc<Service>> {

@@ -1,6 +1,7 @@
 //! What is decided, as pure functions and state machines: no I/O, no clock, no randomness of its
 //! own. The caller hands in the time and the random draw.
 
+pub mod authorization;
 pub mod balance;
 pub mod circuit;
 pub mod cors;
@@ -13,6 +14,7 @@ pub mod locality;
 pub mod matcher;
 pub mod outlier;
 mod pattern;
+pub mod peer_authentication;
 mod re2;
 pub mod redirect;
 pub mod retry;

@@ -42,6 +42,16 @@ counters! {
     downstream_cx_no_origin,
     /// Connections that ended by a defect of the proxy (a panic); each is logged.
     downstream_cx_panicked,
+    /// Connections into local pods that their policies allowed.
+    rbac_allowed,
+    /// Connections into local pods that their policies refused.
+    rbac_denied,
+    /// Open connections into local pods that were closed because their policies no longer allow them.
+    rbac_revoked,
+    /// Connections into local pods that policies on trial would have allowed.
+    rbac_shadow_allowed,
+    /// Connections into local pods that policies on trial would have refused.
+    rbac_shadow_denied,
     /// Requests that reached the HTTP engine.
     downstream_rq,
     /// Requests that could not be read as HTTP.

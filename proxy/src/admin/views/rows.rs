@@ -116,3 +116,46 @@ pub struct ListenerRow {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
+
+/// Who may connect to a local pod. `GET /config/policies` gives a list of these, sorted by pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRow {
+    /// The pod, as `namespace/name`.
+    pub pod: String,
+    /// What its ports ask of callers: those that have a setting of their own, then all others.
+    pub mtls: Vec<MtlsRow>,
+    /// The AuthorizationPolicies that apply, in the order in which they are asked. Without any,
+    /// everybody is allowed whom `mtls` takes.
+    pub policies: Vec<AppliedRow>,
+}
+
+/// What a port asks of callers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MtlsRow {
+    /// The pod's own port; absent for all that are not named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// `PERMISSIVE`, `STRICT` or `DISABLE`.
+    pub mode: String,
+    /// The PeerAuthentication that says so, as `Kind namespace/name`; absent for the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+}
+
+/// An AuthorizationPolicy that applies to a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliedRow {
+    /// As `Kind namespace/name`.
+    pub source: String,
+    /// `ALLOW`, `DENY`, `AUDIT` or `CUSTOM`.
+    pub action: String,
+    /// How many rules it has.
+    pub rules: usize,
+    /// Set where it is told of and not enforced.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+    /// Set where it asks for what only a request has, which is not looked at: its ALLOW rules that
+    /// do never match, all others match without it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asks_for_requests: bool,
+}

@@ -254,8 +254,8 @@ fn other_kinds_say_what_is_wrong_too() {
         ),
         (
             "a kind to come",
-            "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: a}}",
-            "warning @1: PeerAuthentication is not implemented yet: it has no effect",
+            "{apiVersion: telemetry.istio.io/v1, kind: Telemetry, metadata: {name: a}}",
+            "warning @1: Telemetry is not implemented yet: it has no effect",
         ),
         (
             "no metadata",
@@ -466,3 +466,4 @@ fn names_are_complete() {
 }
 
 mod fields;
+mod security;

@@ -8,6 +8,7 @@
 mod address;
 mod cluster;
 mod endpoint;
+mod guard;
 mod l4;
 mod locality;
 mod outlook;
@@ -29,12 +30,14 @@ use foldhash::{HashMap, HashMapExt as _};
 
 use self::cluster::KeptClusters;
 use self::endpoint::Index;
+use self::guard::KeptPolicy;
 use self::l4::KeptL4;
 use self::population::KeptWorkload;
 use self::service::{KeptTable, TableKey};
 use self::world::KeptExpansion;
 use super::store::{Key, Objects};
-use crate::mesh::{Cluster, Service, Snapshot, Variants, VirtualHosts};
+use crate::mesh::{Cluster, Service, Snapshot, Variants, VirtualHosts, Workload};
+use crate::policy::authorization::TrustDomains;
 use crate::types::{ClusterName, Finding, Hostname, ObjectRef};
 
 /// Makes snapshots, and remembers the last one's parts.
@@ -47,6 +50,11 @@ pub struct Compiler {
     expansions: HashMap<Key, KeptExpansion>,
     tables: HashMap<TableKey, KeptTable>,
     l4_tables: HashMap<(Hostname, u16), Vec<KeptL4>>,
+    policies: HashMap<Key, KeptPolicy>,
+    /// What policies mean by the mesh's own trust domain.
+    trust_domains: TrustDomains,
+    /// The namespace whose policies are for the whole mesh.
+    root_namespace: Arc<str>,
     /// Of clusters that no DestinationRule speaks of.
     default_policy: Arc<crate::mesh::cluster::Policy>,
     /// The snapshot of the time before, what was found, and the generation of the objects.
@@ -88,6 +96,9 @@ impl Compiler {
             expansions: HashMap::new(),
             tables: HashMap::new(),
             l4_tables: HashMap::new(),
+            policies: HashMap::new(),
+            trust_domains: TrustDomains::default(),
+            root_namespace: guard::ROOT_NAMESPACE.into(),
             default_policy: Arc::default(),
             last: Arc::default(),
             found: Arc::default(),
@@ -104,7 +115,7 @@ impl Compiler {
         let mut findings = Vec::new();
         let mut build = Build::after(self);
         let members = self.workloads(objects, now, &mut build, &mut findings);
-        let workloads = members
+        let workloads: Vec<Arc<Workload>> = members
             .iter()
             .map(|one| Arc::clone(&one.workload))
             .collect();
@@ -123,6 +134,7 @@ impl Compiler {
             virtual_hosts.insert(host, self.virtual_host(host, &world, &mut build));
         }
         let addresses = address::owners(&build, &pods, &mut findings);
+        let guards = self.guards(objects, &workloads, &mut findings);
         world.report(&build, &mut findings);
         world.report_rules(&build, &mut findings);
 
@@ -140,6 +152,7 @@ impl Compiler {
             private_clusters: build.private_clusters,
             virtual_hosts,
             workloads,
+            guards,
         });
         self.found = findings.into();
         self.generation = objects.generation;

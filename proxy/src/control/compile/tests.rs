@@ -969,4 +969,5 @@ fn hosts_are_found_by_every_name() {
 mod delegates;
 mod deprecated;
 mod destinations;
+mod guards;
 mod hosts;

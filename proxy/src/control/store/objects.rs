@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::api::{DestinationRule, EndpointSlice, Namespace, Node, Object, Pod, Service};
+use crate::api::{
+    AuthorizationPolicy, DestinationRule, EndpointSlice, Namespace, Node, Object,
+    PeerAuthentication, Pod, RequestAuthentication, Service,
+};
 use crate::control::compile::rules::Routes;
 use crate::types::ObjectRef;
 
@@ -29,6 +32,12 @@ pub struct Objects {
     pub virtual_services: BTreeMap<Key, Arc<Routes>>,
     /// DestinationRules.
     pub destination_rules: BTreeMap<Key, Arc<DestinationRule>>,
+    /// PeerAuthentications.
+    pub peer_authentications: BTreeMap<Key, Arc<PeerAuthentication>>,
+    /// AuthorizationPolicies.
+    pub authorization_policies: BTreeMap<Key, Arc<AuthorizationPolicy>>,
+    /// RequestAuthentications.
+    pub request_authentications: BTreeMap<Key, Arc<RequestAuthentication>>,
 }
 
 /// An object, checked as far as that can be done without the others.
@@ -66,6 +75,15 @@ impl Objects {
                 Object::DestinationRule(one) => {
                     drop(self.destination_rules.insert(key, Arc::clone(one)));
                 }
+                Object::PeerAuthentication(one) => {
+                    drop(self.peer_authentications.insert(key, Arc::clone(one)));
+                }
+                Object::AuthorizationPolicy(one) => {
+                    drop(self.authorization_policies.insert(key, Arc::clone(one)));
+                }
+                Object::RequestAuthentication(one) => {
+                    drop(self.request_authentications.insert(key, Arc::clone(one)));
+                }
                 // Kept as `Checked::Routes`.
                 Object::VirtualService(_) => {}
             },
@@ -86,6 +104,11 @@ impl Objects {
                 Object::Service(_) => drop(self.services.remove(&key)),
                 Object::EndpointSlice(_) => drop(self.slices.remove(&key)),
                 Object::DestinationRule(_) => drop(self.destination_rules.remove(&key)),
+                Object::PeerAuthentication(_) => drop(self.peer_authentications.remove(&key)),
+                Object::AuthorizationPolicy(_) => drop(self.authorization_policies.remove(&key)),
+                Object::RequestAuthentication(_) => {
+                    drop(self.request_authentications.remove(&key));
+                }
                 Object::VirtualService(_) => {}
             },
         }

@@ -1,0 +1,235 @@
+//! Which policies apply to which local pod.
+
+use super::*;
+use crate::policy::authorization::Caller;
+
+/// A local pod `NAMESPACE/NAME` with a label `app`, at 10.0.0.`host`.
+fn pod(namespace: &str, name: &str, app: &str, host: u8) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+  namespace: {namespace}
+  labels: {{app: {app}, aquifer.io/mesh: enabled}}
+  annotations: {{aquifer.io/netns: /run/netns/{name}}}
+status: {{podIP: 10.0.0.{host}}}
+"
+    )
+}
+
+/// `KIND NAMESPACE/NAME [TIME]: SPEC`.
+fn policy(line: &str) -> String {
+    let (head, spec) = line.split_once(": ").expect("KIND NAMESPACE/NAME: SPEC");
+    let mut words = head.split(' ');
+    let (kind, name) = (words.next().expect("a kind"), words.next().expect("a name"));
+    let (namespace, name) = name.split_once('/').expect("NAMESPACE/NAME");
+    let time = words.next().unwrap_or("''");
+    let kind = match kind {
+        "Peer" => "PeerAuthentication",
+        "Auth" => "AuthorizationPolicy",
+        "Request" => "RequestAuthentication",
+        kind => kind,
+    };
+    format!(
+        "
+apiVersion: security.istio.io/v1
+kind: {kind}
+metadata: {{name: {name}, namespace: {namespace}, creationTimestamp: {time}}}
+spec: {spec}
+"
+    )
+}
+
+fn world(policies: &[&str]) -> Vec<String> {
+    let mut texts = vec![
+        pod("shop", "web", "web", 1),
+        pod("shop", "db", "db", 2),
+        pod("bank", "web", "web", 3),
+    ];
+    texts.extend(policies.iter().map(|one| policy(one)));
+    texts
+}
+
+fn apply(fixture: &mut Fixture, policies: &[&str]) -> Compiled {
+    let texts = world(policies);
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    fixture.apply(&texts)
+}
+
+fn guard<'a>(compiled: &'a Compiled, pod: &str) -> &'a Arc<crate::mesh::Guard> {
+    let (namespace, name) = pod.split_once('/').expect("NAMESPACE/NAME");
+    let mut all = compiled.snapshot.workloads.iter();
+    let workload = all.find(|one| &*one.namespace == namespace && &*one.name == name);
+    let workload = workload.expect("a pod");
+    compiled.snapshot.guard(workload).expect("it is local")
+}
+
+/// What becomes of a stranger's plain text to `port` of a pod.
+fn admitted(compiled: &Compiled, pod: &str, port: u16) -> String {
+    let caller = Caller {
+        peer: None,
+        source: "10.0.0.9:40000".parse().expect("an address"),
+        destination: (std::net::Ipv4Addr::new(10, 0, 0, 1), port).into(),
+        server_name: None,
+    };
+    match guard(compiled, pod).admit(&caller) {
+        Ok(()) => "allowed".to_owned(),
+        Err(denial) => {
+            let details = denial.details();
+            details.replace("rbac_access_denied_matched_policy", "")
+        }
+    }
+}
+
+#[test]
+fn policies_apply_by_namespace_and_selector() {
+    const ALLOWED: &str = "allowed";
+    for (policies, expected) in [
+        (&[][..], [ALLOWED; 3]),
+        (&["Auth shop/none: {}"], ["[none]", "[none]", ALLOWED]),
+        (
+            &["Auth istio-system/none: {}"],
+            ["[none]", "[none]", "[none]"],
+        ),
+        (
+            &["Auth shop/db: {selector: {matchLabels: {app: db}}}"],
+            [ALLOWED, "[none]", ALLOWED],
+        ),
+        (
+            &[
+                "Auth istio-system/web: {action: DENY, selector: {matchLabels: {app: web}}, rules: [{}]}",
+            ],
+            [
+                "[ns[istio-system]-policy[web]-rule[0]]",
+                ALLOWED,
+                "[ns[istio-system]-policy[web]-rule[0]]",
+            ],
+        ),
+        // Attached to a Service, which is not in force yet: never to all pods of the namespace.
+        (
+            &["Auth shop/svc: {targetRefs: [{kind: Service, name: web}]}"],
+            [ALLOWED; 3],
+        ),
+        // The root namespace's and the own one's together.
+        (
+            &[
+                "Auth istio-system/some: {rules: [{to: [{operation: {ports: ['1']}}]}]}",
+                "Auth shop/all: {rules: [{}]}",
+            ],
+            [ALLOWED, ALLOWED, "[none]"],
+        ),
+    ] {
+        let compiled = apply(&mut Fixture::new(), policies);
+        let pods = ["shop/web", "shop/db", "bank/web"];
+        let found = pods.map(|pod| admitted(&compiled, pod, 80));
+        assert_eq!(found, expected, "{policies:?}");
+    }
+}
+
+#[test]
+fn plain_text_is_taken_by_the_narrowest_policy() {
+    let strict = |policy: &str| {
+        let (namespace, name) = policy.split_once('/').expect("NAMESPACE/NAME");
+        format!("[ns[{namespace}]-peer_authentication[{name}]-strict]")
+    };
+    let allowed = || "allowed".to_owned();
+    let mesh = "Peer istio-system/default: {mtls: {mode: STRICT}}";
+    let open = "Peer shop/default: {mtls: {mode: PERMISSIVE}}";
+    let db = "Peer shop/db: {selector: {matchLabels: {app: db}}, mtls: {mode: STRICT}, portLevelMtls: {9000: {mode: DISABLE}, '9001': {}}}";
+    let younger = "Peer shop/later 2026-01-01T00:00:00Z: {mtls: {mode: STRICT}}";
+    let unset = "Peer shop/default: {mtls: {mode: UNSET}}";
+    let rooted =
+        "Peer istio-system/web: {selector: {matchLabels: {app: web}}, mtls: {mode: STRICT}}";
+    for (policies, pod, port, expected) in [
+        (&[][..], "shop/web", 80, allowed()),
+        (&[mesh], "shop/web", 80, strict("istio-system/default")),
+        (&[mesh, open], "shop/web", 80, allowed()),
+        (
+            &[mesh, open],
+            "bank/web",
+            80,
+            strict("istio-system/default"),
+        ),
+        (
+            &[mesh, unset],
+            "shop/web",
+            80,
+            strict("istio-system/default"),
+        ),
+        (&[open, db], "shop/db", 80, strict("shop/db")),
+        (&[open, db], "shop/db", 9000, allowed()),
+        (&[open, db], "shop/db", 9001, strict("shop/db")),
+        (&[open, db], "shop/web", 80, allowed()),
+        (&[open, younger], "shop/web", 80, allowed()),
+        (&[younger], "shop/web", 80, strict("shop/later")),
+        (&[rooted], "shop/web", 80, allowed()),
+    ] {
+        let compiled = apply(&mut Fixture::new(), policies);
+        assert_eq!(
+            admitted(&compiled, pod, port),
+            expected,
+            "{policies:?} {pod}:{port}"
+        );
+    }
+}
+
+#[test]
+fn policies_without_effect_are_told() {
+    let mut fixture = Fixture::new();
+    let compiled = apply(
+        &mut fixture,
+        &[
+            "Auth shop/nobody: {selector: {matchLabels: {app: gone}}}",
+            "Auth empty/all: {}",
+            "Auth shop/http: {rules: [{to: [{operation: {methods: [GET]}}]}]}",
+            "Auth shop/no-http: {action: DENY, rules: [{to: [{operation: {notPaths: [/x]}}]}]}",
+            "Auth shop/audit: {action: AUDIT, rules: [{}]}",
+            "Auth shop/custom: {action: CUSTOM, provider: {name: opa}, rules: [{}]}",
+            "Auth shop/svc: {targetRefs: [{kind: Service, name: web}]}",
+            "Auth shop/fine: {rules: [{}]}",
+            "Peer shop/default: {}",
+            "Peer shop/second 2026-01-01T00:00:00Z: {}",
+            "Peer istio-system/web: {selector: {matchLabels: {app: web}}}",
+            "Peer empty/default: {}",
+            "Request shop/jwt: {jwtRules: [{issuer: a}]}",
+        ],
+    );
+    assert_eq!(
+        findings(&compiled),
+        "AuthorizationPolicy empty/all spec.selector: there is no pod that it is for: it has no effect
+AuthorizationPolicy shop/audit spec.action: nothing here takes what it marks: it has no effect
+AuthorizationPolicy shop/custom spec.provider: no provider can be asked yet: whatever it matches is denied
+AuthorizationPolicy shop/http spec.rules: requests are not looked at where they arrive yet: its rules that ask for more than the connection never match, and allow nothing
+AuthorizationPolicy shop/no-http spec.rules: requests are not looked at where they arrive yet: its rules match without what they ask for beyond the connection, and deny more
+AuthorizationPolicy shop/nobody spec.selector: there is no pod that it is for: it has no effect
+AuthorizationPolicy shop/svc spec.targetRefs: policies attached to objects are not in force yet: use a selector
+PeerAuthentication empty/default spec.selector: there is no pod that it is for: it has no effect
+PeerAuthentication istio-system/web spec.selector: in istio-system a PeerAuthentication is for the whole mesh: one with a selector has no effect
+PeerAuthentication shop/second : PeerAuthentication shop/default is older and for the same workloads: this one has no effect
+RequestAuthentication shop/jwt spec.jwtRules: read, but not in force yet: no token is looked at, and requests have no principal"
+    );
+}
+
+#[test]
+fn a_guard_that_says_the_same_is_the_same() {
+    let mut fixture = Fixture::new();
+    let none = "Auth shop/db: {selector: {matchLabels: {app: db}}}";
+    let first = apply(&mut fixture, &[none]);
+    let more = apply(&mut fixture, &[none, "Auth bank/all: {rules: [{}]}"]);
+    for (pod, same) in [("shop/web", true), ("shop/db", true), ("bank/web", false)] {
+        let is = Arc::ptr_eq(guard(&first, pod), guard(&more, pod));
+        assert_eq!(is, same, "{pod}");
+    }
+    // The same policy, written anew with another rule.
+    let changed = apply(
+        &mut fixture,
+        &["Auth shop/db: {selector: {matchLabels: {app: db}}, rules: [{}]}"],
+    );
+    for (pod, same) in [("shop/web", true), ("shop/db", false)] {
+        let is = Arc::ptr_eq(guard(&more, pod), guard(&changed, pod));
+        assert_eq!(is, same, "{pod}");
+    }
+    assert_eq!(admitted(&changed, "shop/db", 80), "allowed");
+}

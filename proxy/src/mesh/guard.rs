@@ -1,0 +1,68 @@
+//! Who may connect to a local workload: what its PeerAuthentications and AuthorizationPolicies come
+//! to.
+//!
+//! Pure: it is asked about a connection or a request and answers. Whoever carries connections asks
+//! again when the snapshot has another guard for the workload.
+
+use std::sync::Arc;
+
+use crate::policy::authorization::{self, Caller, Denial, Policy, Request, Shadow};
+use crate::policy::peer_authentication::{Mode, Requirement};
+
+/// A workload's rules about its callers. Without any, everybody may call.
+#[derive(Clone, Debug, Default)]
+pub struct Guard {
+    /// Which ports take plain text.
+    pub peers: Requirement,
+    /// The policies that apply, trials included.
+    pub policies: Vec<Arc<Policy>>,
+}
+
+impl Guard {
+    /// Judges a connection whose bytes are not looked at.
+    ///
+    /// # Errors
+    /// Why it is denied.
+    pub fn admit(&self, caller: &Caller<'_>) -> Verdict {
+        self.plain_text(caller)?;
+        authorization::judge(&self.policies, caller, None)
+    }
+
+    /// Judges a request on a connection.
+    ///
+    /// # Errors
+    /// Why it is denied.
+    pub fn admit_request(&self, caller: &Caller<'_>, request: &Request<'_>) -> Verdict {
+        self.plain_text(caller)?;
+        authorization::judge(&self.policies, caller, Some(request))
+    }
+
+    /// What the policies on trial would have done with a connection; `None` where there is none.
+    pub fn shadow(&self, caller: &Caller<'_>) -> Option<Shadow> {
+        authorization::shadow(&self.policies, caller, None)
+    }
+
+    /// Whether a policy asks for what only a request has.
+    pub fn asks_for_requests(&self) -> bool {
+        self.policies.iter().any(|one| one.asks_for_requests())
+    }
+
+    /// Whether it says the same as `other`, out of the same policies.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let mut pairs = self.policies.iter().zip(&other.policies);
+        self.peers == other.peers
+            && self.policies.len() == other.policies.len()
+            && pairs.all(|(one, other)| Arc::ptr_eq(one, other))
+    }
+
+    fn plain_text(&self, caller: &Caller<'_>) -> Verdict {
+        let setting = self.peers.at(caller.destination.port());
+        match (&setting.policy, setting.mode, caller.peer) {
+            (Some(policy), Mode::Strict, None) => Err(Denial::PlainText(policy.clone())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Admitted, or why not.
+pub type Verdict = Result<(), Denial>;
