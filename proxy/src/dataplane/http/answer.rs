@@ -2,7 +2,7 @@
 //! request → the rule → faults → CORS → what the rule does.
 
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, UPGRADE, USER_AGENT};
@@ -141,11 +141,11 @@ async fn serve(
         grpc,
         client: client.zip(upgrade),
     };
-    match route::choose(&snapshot, downstream, &request.canonical)? {
+    let route = route::choose(&snapshot, downstream, &request.canonical)?;
+    let mut forward = match &route {
         Route::AllowAny(cluster) => {
-            drop(snapshot);
             exchange.route = Some(Arc::clone(&route::ALLOW_ANY));
-            request.allow_any(exchange, cluster.as_ref()).await
+            request.allow_any(exchange, cluster.as_ref())?
         }
         Route::Rule(rule, matched) => {
             exchange.route = Some(Arc::clone(&rule.name));
@@ -158,7 +158,7 @@ async fn serve(
                 }
                 Action::Redirect(_) | Action::Respond(_) => 0,
             };
-            exchange.finish = Finish::of(&rule, &request.canonical, exchange.requested.as_deref());
+            exchange.finish = Finish::of(rule, &request.canonical, exchange.requested.as_deref());
             if let Some(fault) = &rule.fault {
                 // On the heap: few requests need it.
                 if let Some(reply) = Box::pin(admission::inject(fault, exchange, grpc)).await {
@@ -172,25 +172,28 @@ async fn serve(
             }
             match &rule.action {
                 Action::Respond(response) => {
-                    let itself = || request.location(&redirect::Redirect::ITSELF, matched);
-                    Ok(Served::Local(reply::Local::direct(response, itself, grpc)))
+                    let itself = || request.location(&redirect::Redirect::ITSELF, *matched);
+                    let reply = reply::Local::direct(response, itself, grpc);
+                    return Ok(Served::Local(reply));
                 }
                 Action::Redirect(redirect) => {
-                    let location = request.location(redirect, matched);
-                    Ok(Served::Local(reply::Local::redirect(
-                        redirect.status,
-                        location,
-                    )))
+                    let location = request.location(redirect, *matched);
+                    let reply = reply::Local::redirect(redirect.status, location);
+                    return Ok(Served::Local(reply));
                 }
                 Action::Forward(forward) => {
-                    request
-                        .forward(exchange, &snapshot, &rule, (forward, chosen), matched)
-                        .await
+                    request.forward(exchange, &snapshot, rule, (forward, chosen), *matched)?
                 }
             }
         }
-    }
+    };
+    // However long the answer takes, it does not keep an old configuration.
+    drop(snapshot);
+    Ok(Served::Upstream(forward.send(exchange).await?))
 }
+
+/// The retries of requests that no rule is about: Envoy's route to the original destination has none.
+static NO_RETRIES: LazyLock<retry::Policy> = LazyLock::new(retry::Policy::never);
 
 /// A request that has a rule and no destination yet.
 struct Incomplete<'a> {
@@ -202,7 +205,7 @@ struct Incomplete<'a> {
     client: Option<(OnUpgrade, HeaderValue)>,
 }
 
-impl Incomplete<'_> {
+impl<'a> Incomplete<'a> {
     fn location(&self, redirect: &redirect::Redirect, matched: Matched) -> HeaderValue {
         let uri = &self.canonical.parts.uri;
         redirect.location(&redirect::Request {
@@ -216,29 +219,28 @@ impl Incomplete<'_> {
     }
 
     /// To where the client was going.
-    async fn allow_any(
+    fn allow_any(
         self,
         exchange: &mut Exchange,
         cluster: Option<&Arc<Cluster>>,
-    ) -> Result<Served, Error> {
+    ) -> Result<Forward<'a>, Error> {
         exchange.cluster = Some(ClusterName::passthrough());
         let original = cluster.is_none().then_some(self.downstream.destination);
         let cluster = cluster.unwrap_or(&self.downstream.worker.passthrough);
         let upstream = self.upstream(cluster, original);
-        // Envoy's route to the original destination has no policies.
-        let (retry, limits) = (retry::Policy::never(), Limits::new(None, None, None));
-        self.send(exchange, upstream, &retry, limits, None).await
+        let limits = Limits::new(None, None, None);
+        self.toward(exchange, upstream, &NO_RETRIES, limits, None)
     }
 
     /// To one of the rule's destinations.
-    async fn forward(
+    fn forward(
         mut self,
         exchange: &mut Exchange,
         snapshot: &crate::mesh::Snapshot,
         rule: &Rule,
-        (forward, chosen): (&Arc<mesh::Forward>, usize),
+        (forward, chosen): (&'a Arc<mesh::Forward>, usize),
         matched: Matched,
-    ) -> Result<Served, Error> {
+    ) -> Result<Forward<'a>, Error> {
         let downstream = self.downstream;
         // One of them: a rule whose weights and destinations differ in number is not made.
         let destination = forward.destinations.get(chosen).ok_or(Error::NoCluster)?;
@@ -262,8 +264,7 @@ impl Incomplete<'_> {
             forward.retry.per_try_timeout,
             announced.flatten().map(HeaderValue::as_bytes),
         );
-        self.send(exchange, upstream, &forward.retry, limits, Some(forward))
-            .await
+        self.toward(exchange, upstream, &forward.retry, limits, Some(forward))
     }
 
     fn upstream(&self, cluster: &Arc<Cluster>, original: Option<std::net::SocketAddr>) -> Upstream {
@@ -280,14 +281,14 @@ impl Incomplete<'_> {
         }
     }
 
-    async fn send(
+    fn toward(
         self,
         exchange: &mut Exchange,
         upstream: Upstream,
-        retry: &retry::Policy,
+        retry: &'a retry::Policy,
         limits: Limits,
         forward: Option<&Arc<mesh::Forward>>,
-    ) -> Result<Served, Error> {
+    ) -> Result<Forward<'a>, Error> {
         let upload = (!self.body.is_end_stream()).then(|| Upload::new(self.body));
         exchange.received.clone_from(&upload);
         let http2 = upstream.http2;
@@ -298,7 +299,7 @@ impl Incomplete<'_> {
         {
             mirror::send(self.downstream, forward, &message, limits, self.grpc);
         }
-        let mut forward = Forward {
+        Ok(Forward {
             downstream: self.downstream,
             upstream,
             message,
@@ -306,8 +307,7 @@ impl Incomplete<'_> {
             limits,
             grpc: self.grpc,
             client: self.client,
-        };
-        Ok(Served::Upstream(forward.send(exchange).await?))
+        })
     }
 }
 

@@ -97,21 +97,19 @@ impl Message {
         } else {
             Version::HTTP_11
         };
-        match (http2, parts.headers.remove(HOST), parts.uri.authority()) {
-            (true, Some(host), _) => parts.uri = absolute(&host, &parts.uri)?,
-            (false, Some(host), _) => {
+        if http2 {
+            if let Some(host) = parts.headers.remove(HOST) {
+                parts.uri = absolute(&host, &parts.uri)?;
+            }
+        } else if let Some(authority) = parts.uri.authority() {
+            let host = HeaderValue::try_from(authority.as_str());
+            let host = host.map_err(|_| Error::BadRequest("invalid_host"))?;
+            let mut origin = http::uri::Parts::default();
+            origin.path_and_query = parts.uri.path_and_query().cloned();
+            parts.uri = Uri::from_parts(origin).map_err(|_| Error::BadRequest("invalid_path"))?;
+            if !parts.headers.contains_key(HOST) {
                 parts.headers.insert(HOST, host);
             }
-            (false, None, Some(authority)) => {
-                let host = HeaderValue::try_from(authority.as_str());
-                let host = host.map_err(|_| Error::BadRequest("invalid_host"))?;
-                let mut origin = http::uri::Parts::default();
-                origin.path_and_query = parts.uri.path_and_query().cloned();
-                parts.uri =
-                    Uri::from_parts(origin).map_err(|_| Error::BadRequest("invalid_path"))?;
-                parts.headers.insert(HOST, host);
-            }
-            (true, None, _) | (false, None, None) => {}
         }
         if http2 && let Some(protocol) = headers::take_upgrade(&mut parts.headers) {
             // RFC 8441.

@@ -42,6 +42,8 @@ impl Canonical {
         if fields.has(Fields::TRANSFER_ENCODING) {
             check_framing(&parts.headers)?;
         }
+        // Otherwise the authority is what stands in `Host`.
+        let absolute = parts.uri.authority().is_some();
         let authority = authority(&parts)?;
         if parts.method == Method::CONNECT {
             // No VirtualService rule matches CONNECT (Envoy asks for a connect matcher).
@@ -54,7 +56,7 @@ impl Canonical {
             parts.uri =
                 Uri::from_parts(uri).map_err(|_| Error::BadRequest("path_normalization_failed"))?;
         }
-        if parts.headers.get(HOST) != Some(&authority) {
+        if absolute && parts.headers.get(HOST) != Some(&authority) {
             parts.headers.insert(HOST, authority.clone());
         }
         Ok(Self { parts, authority })

@@ -45,17 +45,21 @@ fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
 
 /// Takes off every field that ends here, and those that `Connection` names.
 fn strip(headers: &mut HeaderMap, ends_here: impl Fn(&HeaderName) -> bool) {
-    let named = headers
+    let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|option| HeaderName::try_from(option.trim()).ok())
+        .flat_map(|value| value.split(',').map(str::trim))
+        // What most servers say names no field but what goes anyway.
+        .filter(|option| !matches!(*option, "keep-alive" | "close"))
+        .filter_map(|option| HeaderName::try_from(option).ok())
         // What routing and authorization rest on is not a client's to take away.
-        .filter(|name| !is_kept(name));
-    let ending = headers.keys().filter(|name| ends_here(name)).cloned();
-    let all: Vec<HeaderName> = named.chain(ending).collect();
-    for name in all {
+        .filter(|name| !is_kept(name))
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    while let Some(name) = headers.keys().find(|name| ends_here(name)).cloned() {
         headers.remove(name);
     }
 }
@@ -188,7 +192,6 @@ pub(super) fn to_downstream(headers: &mut HeaderMap, service_time: Option<u64>) 
             "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade"
         )
     };
-    // Nearly no message has any.
     if headers.keys().any(own) {
         strip(headers, own);
     }
