@@ -16,6 +16,7 @@ use crate::control::{self, enrol, files};
 use crate::dataplane::{self, Parts, Registry};
 use crate::kernel::preflight::Outcome;
 use crate::kernel::{self, Kernel, Redirects};
+use crate::memory;
 use crate::mesh::Store;
 use crate::net::Namespace;
 use crate::net::descriptors::Descriptors;
@@ -99,6 +100,8 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
     tokio::spawn(server::serve(readiness, node.readiness()));
     tokio::spawn(server::serve(metrics, node.metrics()));
     tokio::spawn(server::serve(admin, node.admin()));
+
+    tokio::spawn(memory::follow(store.subscribe()));
 
     let (loaded, first) = oneshot::channel();
     let mut control = tokio::spawn(control::follow(source, Arc::clone(&store), loaded));

@@ -7,6 +7,7 @@
 
 // Floor 6
 pub mod admin;
+pub mod memory;
 pub mod settings;
 // Floor 5
 pub mod control;

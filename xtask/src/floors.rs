@@ -22,7 +22,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("3", &["mesh"]),
     ("4", &["net", "tls", "kernel", "telemetry"]),
     ("5", &["dataplane", "control"]),
-    ("6", &["settings", "admin"]),
+    ("6", &["settings", "admin", "memory"]),
     ("7", &["app", "cli"]),
 ];
 
