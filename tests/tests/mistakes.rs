@@ -452,7 +452,7 @@ async fn the_largest_and_the_smallest_values_do_no_harm() -> Result<()> {
             "536870912",
             "100",
         ),
-        ("the smallest", "1ms", "5s", "0s", "1", "1000", "1", "0"),
+        ("the smallest", "1ms", "5s", "0s", "1", "1", "1", "0"),
     ] {
         let words = [
             ("VALUE", value),

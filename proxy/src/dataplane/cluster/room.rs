@@ -56,11 +56,13 @@ impl State {
             return;
         }
         let members = self.members.load();
-        if members.breaker.remaining(Resource::Connections) > 0 {
-            self.room.told.notify_one();
-        } else if let Some(host) = host.filter(|host| host.connections() == 0) {
+        let free = members.breaker.remaining(Resource::Connections) > 0;
+        match host.filter(|host| !free && host.connections() == 0) {
             // The one connection that every endpoint gets.
-            host.room().told.notify_one();
+            Some(host) => host.room().told.notify_one(),
+            // Also where there is still no place, since the limit was lowered: whoever is told asks
+            // those who have one once more, and they close one at a time.
+            None => self.room.told.notify_one(),
         }
     }
 
