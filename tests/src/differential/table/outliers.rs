@@ -19,7 +19,7 @@ pub(super) fn table() -> Vec<Scenario> {
         outlier("outlier-default-count", all).up("500").ask("8x40 GET /", "500*5,503*3 UH x5"),
         outlier("outlier-success-resets", &format!("consecutive5xxErrors: 2, {all}")).up("500 200 500 200 500 200").ask("6x40 GET /", "500*3,200*3 x6"),
         outlier("outlier-zero-disables", &format!("consecutive5xxErrors: 0, {all}")).up("500").ask("8x40 GET /", "500 - x8"),
-        outlier("outlier-ten-percent", "consecutive5xxErrors: 1").over(3).up("500").ask("9x40 GET /", "500 - x9").any_endpoint().counts(&["outlier_detection.ejections_overflow", "outlier_detection.ejections_enforced_total"]),
+        outlier("outlier-ten-percent", "consecutive5xxErrors: 1").over(3).up("500").ask("30x20 GET /", "500 - x30").any_endpoint().counts(&["outlier_detection.ejections_overflow", "outlier_detection.ejections_enforced_total"]),
         outlier("outlier-ten-of-ten", "consecutive5xxErrors: 1}, loadBalancer: {simple: ROUND_ROBIN").over(10).up("500").ask("30x20 GET /", "500 - h10").any_endpoint().counts(&["outlier_detection.ejections_enforced_total"]),
         outlier("outlier-half", "consecutive5xxErrors: 1, maxEjectionPercent: 50").over(4).up("500").ask("20x20 GET /", "500 - x20").any_endpoint().counts(&["outlier_detection.ejections_enforced_total"]),
         outlier("outlier-gateway", &format!("consecutive5xxErrors: 0, consecutiveGatewayErrors: 2, {all}")).up("503 500 502 504").ask("6x40 GET /", "").counts(&["outlier_detection.ejections_enforced_consecutive_gateway_failure"]),
