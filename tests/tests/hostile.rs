@@ -500,7 +500,9 @@ async fn a_flood_beyond_the_descriptors_is_reset() -> Result<()> {
         open < LIMIT as usize,
         "{open} served with {LIMIT} descriptors"
     );
-    ensure!(slowest < 1_000, "the slowest reset took {slowest} ms");
+    // Well under a second where the machine has nothing else to do. What waits for a timeout of the
+    // proxy's or of TCP's takes longer than this.
+    ensure!(slowest < 5_000, "the slowest reset took {slowest} ms");
     println!("{reset} reset, {open} served, the slowest reset after {slowest} ms");
     // It still tells about itself while full, and has not ended.
     assert!(proxy.child.ended().is_none());
