@@ -37,3 +37,22 @@ fn give_back() {
         tracing::debug!(%error, "the allocator's thread can't be started anew");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_allocators_thread_starts_anew() {
+        background_thread::write(false).expect("jemalloc has threads here");
+        give_back();
+        assert!(background_thread::read().expect("a switch"));
+    }
+
+    #[tokio::test]
+    async fn it_ends_with_its_sender() {
+        let (changed, changes) = watch::channel(0);
+        drop(changed);
+        follow(changes).await;
+    }
+}
