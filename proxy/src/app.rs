@@ -21,6 +21,7 @@ use crate::mesh::Store;
 use crate::net::Namespace;
 use crate::net::descriptors::Descriptors;
 use crate::net::pod::Change;
+use crate::policy::authorization::TrustDomains;
 use crate::settings;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::counters::Counters;
@@ -85,6 +86,7 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
         files::Settings {
             node: settings.node.clone(),
             cluster_domain: settings.cluster_domain.clone(),
+            trust_domains: TrustDomains::default(),
         },
     );
     let driver = enrol::Driver::new(kernel, host, crew.changes.clone());

@@ -13,7 +13,8 @@ use aquifer_tests::differential::table;
 #[test]
 fn every_field_has_a_test_that_exists() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let document = fs::read_to_string(root.join("deploy/traffic-api.md"))?;
+    let mut document = fs::read_to_string(root.join("deploy/traffic-api.md"))?;
+    document += &fs::read_to_string(root.join("deploy/security-api.md"))?;
     let scenarios: BTreeSet<_> = table::all().into_iter().map(|one| one.name).collect();
     let (mut rows, mut wrong) = (0, Vec::new());
     for row in document.lines().filter(|line| line.starts_with("| `")) {

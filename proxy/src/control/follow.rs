@@ -78,7 +78,8 @@ impl Pipeline {
         let settings = &source.settings;
         Self {
             objects: Store::new(&settings.cluster_domain),
-            compiler: Compiler::new(&settings.node, &settings.cluster_domain),
+            compiler: Compiler::new(&settings.node, &settings.cluster_domain)
+                .with_trust_domains(settings.trust_domains.clone()),
             store,
             told: HashSet::new(),
             loaded: false,

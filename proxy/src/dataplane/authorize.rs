@@ -125,7 +125,7 @@ fn tell_trial(worker: &Worker, guard: &Guard, arrival: &Arrival) {
         Some(Shadow::Allowed) => worker.counters.rbac_shadow_allowed.increment(),
         Some(Shadow::Denied(denial)) => {
             worker.counters.rbac_shadow_denied.increment();
-            tracing::info!(
+            tracing::debug!(
                 source = %arrival.source, destination = %arrival.destination, %denial,
                 "a policy on trial would have denied this connection"
             );

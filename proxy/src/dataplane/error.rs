@@ -7,7 +7,6 @@ use std::io;
 
 use http::StatusCode;
 
-use crate::policy::authorization::Denial;
 use crate::policy::outlier::Outcome;
 use crate::policy::retry::Reset;
 use crate::types::ResponseFlags;
@@ -66,9 +65,6 @@ pub(super) enum Error {
     /// The upstream answered with something that is not HTTP.
     #[error("the upstream broke the protocol")]
     Protocol,
-    /// The pod's policies do not allow the caller.
-    #[error("denied: {0}")]
-    Denied(Denial),
     /// The client's body ended before it was complete, or was malformed.
     #[error("the request's body broke off")]
     RequestBody,
@@ -100,7 +96,6 @@ impl Error {
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::Denied(_) => StatusCode::FORBIDDEN,
             Self::Protocol => StatusCode::BAD_GATEWAY,
             Self::Timeout | Self::TryTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::NoCluster
@@ -125,7 +120,6 @@ impl Error {
             | Self::HeadersTooLarge
             | Self::TransferCoding
             | Self::RequestBody => ResponseFlags::DOWNSTREAM_PROTOCOL,
-            Self::Denied(_) => ResponseFlags::NONE,
             Self::NoRoute => ResponseFlags::NO_ROUTE,
             Self::NoCluster => ResponseFlags::NO_CLUSTER,
             Self::NoHealthyUpstream => ResponseFlags::NO_HEALTHY_UPSTREAM,
@@ -150,7 +144,6 @@ impl Error {
             | Self::NoRoute
             | Self::NoCluster
             | Self::RequestBody => String::new(),
-            Self::Denied(_) => "RBAC: access denied".into(),
             Self::NoHealthyUpstream => "no healthy upstream".into(),
             // The reason is in the log alone (Envoy 1.40, seen).
             Self::Connect(_) => format!("{reset}remote connection failure"),
@@ -173,7 +166,6 @@ impl Error {
             Self::HeadersTooLarge => Cow::Borrowed("http1.headers_too_large"),
             Self::TransferCoding => Cow::Borrowed("http1.invalid_transfer_encoding"),
             Self::RequestBody => Cow::Borrowed("downstream_body_incomplete"),
-            Self::Denied(denial) => denial.details(),
             Self::NoRoute => Cow::Borrowed("route_not_found"),
             Self::NoCluster => Cow::Borrowed("cluster_not_found"),
             Self::NoHealthyUpstream => Cow::Borrowed("no_healthy_upstream"),
@@ -240,7 +232,6 @@ impl Error {
             | Self::NoCluster
             | Self::NoHealthyUpstream
             | Self::Timeout
-            | Self::Denied(_)
             | Self::RequestBody => None,
         }
     }
@@ -261,7 +252,6 @@ impl Error {
             | Self::ConnectionOverflow
             | Self::PendingOverflow
             | Self::RequestOverflow
-            | Self::Denied(_)
             | Self::RequestBody => None,
         }
     }

@@ -9,7 +9,6 @@ use std::rc::Rc;
 use super::accept::Accepted;
 use super::authorize::{self, Admitted, Arrival};
 use super::connect;
-use super::error::Error;
 use super::origin::{self, Captured};
 use super::outcome::Connection;
 use super::pod::LocalPod;
@@ -36,7 +35,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, pod: &Rc<LocalPod>, accepted: Acc
         Ok(admitted) => carry(worker, pod, captured, &admitted, &mut log).await,
         Err(denial) => {
             tracing::debug!(%source, %destination, %denial, "refused");
-            log.fail(&Error::Denied(denial));
+            log.deny(&denial);
             socket::reset(captured.stream);
         }
     }
@@ -56,7 +55,11 @@ async fn carry(
     let (source, destination) = (captured.source, captured.destination);
     let dialled = tokio::select! {
         dialled = connect::application(worker, pod, source, destination) => dialled,
-        denial = admitted.revoked() => Err(Error::Denied(denial)),
+        denial = admitted.revoked() => {
+            log.deny(&denial);
+            socket::reset(captured.stream);
+            return;
+        }
     };
     let stream = match dialled {
         Ok(stream) => stream,
@@ -78,6 +81,6 @@ async fn carry(
         End::Idle | End::Old => log.flags = ResponseFlags::LOCAL_RESET,
     }
     if let Some(denial) = denial {
-        log.fail(&Error::Denied(denial));
+        log.deny(&denial);
     }
 }

@@ -19,6 +19,7 @@ use super::pool::{Returning, Stream};
 use super::relay::Meter;
 use super::worker::Worker;
 use crate::clock;
+use crate::policy::authorization::Denial;
 use crate::policy::circuit::Permit;
 use crate::telemetry::access_log::{Record, Timestamp};
 use crate::types::{ClusterName, ResponseFlags};
@@ -33,6 +34,8 @@ pub(super) struct Connection {
     pub(super) cluster: ClusterName,
     meter: Meter,
     failure: String,
+    /// Why the proxy ended it.
+    termination: Cow<'static, str>,
     discarded: bool,
     pub(super) flags: ResponseFlags,
     pub(super) upstream_host: Option<SocketAddr>,
@@ -57,6 +60,7 @@ impl Connection {
             cluster,
             meter: Meter::default(),
             failure: String::new(),
+            termination: Cow::Borrowed(""),
             discarded: false,
             flags: ResponseFlags::NONE,
             upstream_host: None,
@@ -79,6 +83,12 @@ impl Connection {
         self.failure = error.transport_failure();
     }
 
+    /// The pod's policies do not allow it. No flag says so (Envoy's RBAC filter of TCP).
+    pub(super) fn deny(&mut self, denial: &Denial) {
+        self.flags = ResponseFlags::NONE;
+        self.termination = denial.details();
+    }
+
     /// It is served by the HTTP engine, which logs requests.
     pub(super) fn discard(mut self) {
         self.discarded = true;
@@ -98,6 +108,7 @@ impl Drop for Connection {
             response_code: 0,
             response_flags: &self.flags.to_string(),
             response_code_details: "",
+            connection_termination_details: &self.termination,
             upstream_transport_failure_reason: &self.failure,
             bytes_received: self.meter.received.get(),
             bytes_sent: self.meter.sent.get(),
@@ -369,6 +380,7 @@ impl Exchange {
             response_code: self.status,
             response_flags: &self.flags.to_string(),
             response_code_details: &self.details,
+            connection_termination_details: "",
             upstream_transport_failure_reason: &self.failure,
             bytes_received: self.bytes_received(),
             bytes_sent: self.sent,

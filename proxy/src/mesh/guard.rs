@@ -47,6 +47,13 @@ impl Guard {
         self.policies.iter().any(|one| one.asks_for_requests())
     }
 
+    /// Whether everybody may call, whatever the port.
+    pub fn is_open(&self) -> bool {
+        let others = std::iter::once(self.peers.others());
+        let mut settings = self.peers.ports().iter().map(|one| &one.1).chain(others);
+        self.policies.is_empty() && settings.all(|one| one.mode != Mode::Strict)
+    }
+
     /// Whether it says the same as `other`, out of the same policies.
     pub fn is_same(&self, other: &Self) -> bool {
         let mut pairs = self.policies.iter().zip(&other.policies);

@@ -52,6 +52,8 @@ pub struct Record<'a> {
     pub response_flags: &'a str,
     /// Envoy's name of what answered.
     pub response_code_details: &'a str,
+    /// Why the proxy ended the connection (Envoy's `CONNECTION_TERMINATION_DETAILS`); empty for HTTP.
+    pub connection_termination_details: &'a str,
     /// Why the upstream could not be reached.
     pub upstream_transport_failure_reason: &'a str,
     /// Bytes of the request's body, or received from the client.
@@ -128,7 +130,7 @@ impl Record<'_> {
     fn text(&self, out: &mut Vec<u8>) -> io::Result<()> {
         writeln!(
             out,
-            "[{}] \"{} {} {}\" {} {} {} - \"{}\" {} {} {} {} \"{}\" \"{}\" \"{}\" \"{}\" \"{}\" {} {} {} {} {} {}",
+            "[{}] \"{} {} {}\" {} {} {} {} \"{}\" {} {} {} {} \"{}\" \"{}\" \"{}\" \"{}\" \"{}\" {} {} {} {} {} {}",
             self.start_time,
             Field(self.method),
             Field(self.path),
@@ -136,6 +138,7 @@ impl Record<'_> {
             self.response_code,
             Field(self.response_flags),
             Field(self.response_code_details),
+            Field(self.connection_termination_details),
             Field(self.upstream_transport_failure_reason),
             self.bytes_received,
             self.bytes_sent,
@@ -270,6 +273,7 @@ mod tests {
             response_code: 503,
             response_flags: "UH",
             response_code_details: "no_healthy_upstream",
+            connection_termination_details: "",
             upstream_transport_failure_reason: "",
             bytes_received: 0,
             bytes_sent: 19,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt as _};
 
-use super::{Compiler, reference};
+use super::{Compiler, ROOT_NAMESPACE, reference};
 use crate::api;
 use crate::api::Selector;
 use crate::api::peer_authentication::{MutualTls, MutualTlsMode};
@@ -15,9 +15,6 @@ use crate::mesh::{Guard, Workload};
 use crate::policy::authorization::{Action, Policy};
 use crate::policy::peer_authentication::{Level, Mode, Requirement};
 use crate::types::{Finding, ObjectRef};
-
-/// Istio's default `rootNamespace`: its policies are for the whole mesh.
-pub(super) const ROOT_NAMESPACE: &str = "istio-system";
 
 /// A policy, and out of what it was compiled.
 #[derive(Debug)]
@@ -55,7 +52,7 @@ impl Compiler {
         for ((namespace, _), kept) in in_order(objects, &self.policies) {
             by_namespace.entry(namespace).or_default().push(kept);
         }
-        let root = &*self.root_namespace;
+        let root = ROOT_NAMESPACE;
         let mut guards = Guards::new();
         for workload in workloads.iter().filter(|one| one.local.is_some()) {
             let own = Some(&*workload.namespace).filter(|own| *own != root);
@@ -66,6 +63,7 @@ impl Compiler {
                 peers: requirement(&peers, workload, root),
                 policies: policies.map(|one| Arc::clone(&one.policy)).collect(),
             };
+            findings.extend(unasked(workload, &guard));
             let before = self.last.guard(workload).filter(|one| one.is_same(&guard));
             let guard = before.cloned().unwrap_or_else(|| Arc::new(guard));
             let namespace = guards.entry(Arc::clone(&workload.namespace)).or_default();
@@ -109,7 +107,7 @@ impl Compiler {
             let object = level.policy.clone();
             let of_namespace = peers.entry(namespace).or_default();
             if selects(source.spec.selector.as_ref()) {
-                if namespace == &*self.root_namespace {
+                if namespace == ROOT_NAMESPACE {
                     let message = format!(
                         "in {namespace} a PeerAuthentication is for the whole mesh: one with a selector has no effect"
                     );
@@ -142,7 +140,7 @@ impl Compiler {
             pods.entry(&workload.namespace).or_default().push(workload);
         }
         let reach = |namespace: &str, selector: Option<&Selector>| {
-            let everywhere = namespace == &*self.root_namespace;
+            let everywhere = namespace == ROOT_NAMESPACE;
             let own = pods.get(namespace).map(Vec::as_slice).unwrap_or_default();
             let selected = |one: &&&Workload| selector.is_none_or(|by| by.selects(&one.labels));
             let (mut any, mut enrolled) = (false, false);
@@ -179,7 +177,7 @@ impl Compiler {
                 .selector
                 .as_ref()
                 .filter(|one| selects(Some(one)));
-            if selector.is_some() && *key.0 == *self.root_namespace {
+            if selector.is_some() && *key.0 == *ROOT_NAMESPACE {
                 continue;
             }
             if let Some(message) = reach(&key.0, selector) {
@@ -263,6 +261,21 @@ impl KeptPolicy {
         }
         findings
     }
+}
+
+/// Ports of a pod that has policies, and about which they are never asked.
+fn unasked(workload: &Workload, guard: &Guard) -> Option<(ObjectRef, Finding)> {
+    let ports = &workload.local.as_ref()?.exclude_inbound_ports;
+    if ports.is_empty() || guard.is_open() {
+        return None;
+    }
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    let message = format!(
+        "connections to port {} are not captured: the policies of this pod are not asked about them",
+        ports.join(" and ")
+    );
+    let object = reference("Pod", &workload.namespace, &workload.name);
+    Some((object, Finding::warning("metadata.annotations", message)))
 }
 
 fn selects(selector: Option<&Selector>) -> bool {

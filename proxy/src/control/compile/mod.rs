@@ -40,6 +40,9 @@ use crate::mesh::{Cluster, Service, Snapshot, Variants, VirtualHosts, Workload};
 use crate::policy::authorization::TrustDomains;
 use crate::types::{ClusterName, Finding, Hostname, ObjectRef};
 
+/// Istio's default `rootNamespace`: its rules and policies are for the whole mesh.
+const ROOT_NAMESPACE: &str = "istio-system";
+
 /// Makes snapshots, and remembers the last one's parts.
 #[derive(Debug)]
 pub struct Compiler {
@@ -53,8 +56,6 @@ pub struct Compiler {
     policies: HashMap<Key, KeptPolicy>,
     /// What policies mean by the mesh's own trust domain.
     trust_domains: TrustDomains,
-    /// The namespace whose policies are for the whole mesh.
-    root_namespace: Arc<str>,
     /// Of clusters that no DestinationRule speaks of.
     default_policy: Arc<crate::mesh::cluster::Policy>,
     /// The snapshot of the time before, what was found, and the generation of the objects.
@@ -86,7 +87,7 @@ pub struct Work {
 }
 
 impl Compiler {
-    /// For the proxy of `node`.
+    /// For the proxy of `node`, with Istio's default trust domain.
     pub fn new(node: &str, cluster_domain: &str) -> Self {
         Self {
             node: node.into(),
@@ -98,12 +99,17 @@ impl Compiler {
             l4_tables: HashMap::new(),
             policies: HashMap::new(),
             trust_domains: TrustDomains::default(),
-            root_namespace: guard::ROOT_NAMESPACE.into(),
             default_policy: Arc::default(),
             last: Arc::default(),
             found: Arc::default(),
             generation: 0,
         }
+    }
+
+    /// With other trust domains that policies mean by the mesh's own.
+    pub fn with_trust_domains(mut self, trust_domains: TrustDomains) -> Self {
+        self.trust_domains = trust_domains;
+        self
     }
 
     /// Makes the snapshot of `objects`: the one of the time before where none of them changed;

@@ -3,14 +3,12 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
+use super::ROOT_NAMESPACE;
 use super::visibility::{ByHost, is_public, named, sees};
 use crate::api::DestinationRule;
 use crate::api::destination_rule::{Subset, TrafficPolicy};
 use crate::policy::matcher::Caller;
 use crate::types::Hostname;
-
-/// Where rules for the whole mesh live.
-const ROOT_NAMESPACE: &str = "istio-system";
 
 /// The rules by host, the older first.
 pub(super) type Rules = ByHost<Arc<DestinationRule>>;

@@ -15,6 +15,7 @@ pub(super) use watch::Watch;
 
 use super::store::File;
 use crate::clock;
+use crate::policy::authorization::TrustDomains;
 use crate::types::{Position, Problem, Severity};
 
 /// What the compiler needs to know besides the objects.
@@ -24,6 +25,8 @@ pub struct Settings {
     pub node: String,
     /// What names of Services end with.
     pub cluster_domain: String,
+    /// The mesh's own trust domain and its aliases.
+    pub trust_domains: TrustDomains,
 }
 
 /// Folders of manifests.

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::control::files::Settings;
 use crate::mesh::Snapshot;
+use crate::policy::authorization::TrustDomains;
 
 /// A source that is followed, and what it leads to.
 struct Followed {
@@ -23,6 +24,7 @@ impl Followed {
         let settings = Settings {
             node: "node-1".into(),
             cluster_domain: "cluster.local".into(),
+            trust_domains: TrustDomains::default(),
         };
         let folders = folders.iter().map(|one| one.to_path_buf()).collect();
         let store = Arc::new(mesh::Store::new());

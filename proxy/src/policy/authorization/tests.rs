@@ -132,6 +132,7 @@ fn trials_are_told_of() {
         ("TRY-AUDIT all: [{}]", None),
         ("TRY-DENY all: [{}]", Some("[ns[shop]-policy[all]-rule[0]]")),
         ("TRY-ALLOW none: []", Some("[none]")),
+        ("TRY-CUSTOM c: [{}]\nTRY-DENY none: []", Some("allowed")),
         ("TRY-ALLOW all: [{}]\nDENY all: [{}]", Some("allowed")),
     ] {
         let shadow = shadow(&policies(lines), &caller, None).map(|shadow| match shadow {

@@ -233,3 +233,24 @@ fn a_guard_that_says_the_same_is_the_same() {
     }
     assert_eq!(admitted(&changed, "shop/db", 80), "allowed");
 }
+
+#[test]
+fn ports_that_no_policy_is_asked_about_are_told() {
+    let excluded = pod("shop", "web", "web", 1).replace(
+        "annotations: {",
+        "annotations: {aquifer.io/exclude-inbound-ports: '9090,9091', ",
+    );
+    for (policies, expected) in [
+        (vec![], ""),
+        (vec!["Peer shop/p: {mtls: {mode: PERMISSIVE}}"], ""),
+        (
+            vec!["Peer shop/p: {mtls: {mode: STRICT}}"],
+            "Pod shop/web metadata.annotations: connections to port 9090 and 9091 are not captured: the policies of this pod are not asked about them",
+        ),
+    ] {
+        let mut texts = vec![excluded.clone()];
+        texts.extend(policies.iter().map(|one| policy(one)));
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        assert_eq!(findings(&compile(&texts)), expected, "{policies:?}");
+    }
+}

@@ -1,0 +1,363 @@
+//! Who may connect to a pod: PeerAuthentication and AuthorizationPolicy at plain-text connections,
+//! as they come and while they are open.
+
+use std::{io::ErrorKind, net::SocketAddr, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use aquifer_tests::{
+    Manifests, Pod, World,
+    clock::Deadline,
+    raw::{self, End, Server},
+    world::TCP,
+};
+use serde_json::Value;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+/// Within this a connection that is no longer allowed ends.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Answers what comes, until the client ends it.
+fn echo(pod: &Pod, port: u16) -> Result<Server> {
+    Server::start(pod, port, |mut stream, _| async move {
+        let (mut read, mut write) = stream.split();
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    })
+}
+
+/// `KIND/NAME: SPEC` a line, in the namespace `default`.
+fn policies(lines: &[&str]) -> String {
+    let documents = lines.iter().map(|line| {
+        let (head, spec) = line.split_once(": ").unwrap_or((line, "{}"));
+        let (kind, name) = head.split_once('/').unwrap_or((head, "p"));
+        let (namespace, name) = match name.strip_prefix("root-") {
+            Some(name) => ("istio-system", name),
+            None => ("default", name),
+        };
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n"
+        )
+    });
+    documents.collect::<Vec<_>>().join("---\n")
+}
+
+/// Whether bytes come back from `port` of the server, for `from`.
+async fn reaches(world: &World, from: &Pod, port: u16, six: bool) -> Result<bool> {
+    let to = if six {
+        world.server.at6(port)
+    } else {
+        world.server.at(port)
+    };
+    let mut stream = match from.netns.connect(to).await {
+        // The reset was faster than the client.
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(false),
+        connected => connected?,
+    };
+    let _ = stream.write_all(b"hello").await;
+    let _ = stream.shutdown().await;
+    let (bytes, end) = raw::drain(&mut stream).await?;
+    match (bytes.as_slice(), end) {
+        (b"hello", End::Closed) => Ok(true),
+        (b"", End::Reset) => Ok(false),
+        other => anyhow::bail!("neither an answer nor a reset: {other:?}"),
+    }
+}
+
+/// An open connection that has carried something.
+async fn open(from: &Pod, to: SocketAddr) -> Result<TcpStream> {
+    let mut stream = from.netns.connect(to).await?;
+    say(&mut stream).await?;
+    Ok(stream)
+}
+
+async fn say(stream: &mut TcpStream) -> Result<()> {
+    stream.write_all(b"hello").await?;
+    raw::read_until(stream, b"hello").await?;
+    Ok(())
+}
+
+async fn counter(world: &World, name: &str) -> Result<u64> {
+    let stats = world.proxy.stats().await?;
+    stats
+        .get(&format!("node.{name}"))
+        .copied()
+        .context("no such counter")
+}
+
+/// The usual world with a pod outside the mesh, which is as good as any stranger.
+async fn with_stranger() -> Result<(World, Pod)> {
+    let world = World::new().await?;
+    let stranger = world.lab.pod("stranger")?;
+    Ok((world, stranger))
+}
+
+#[tokio::test]
+async fn policies_decide_who_connects() -> Result<()> {
+    let (world, stranger) = with_stranger().await?;
+    let _server = echo(&world.server, TCP)?;
+    let _other = echo(&world.server, 9001)?;
+    let by_address = format!(
+        "AuthorizationPolicy/p: {{selector: {{matchLabels: {{app: server}}}}, rules: [{{from: [{{source: {{ipBlocks: ['{}', '{}']}}}}]}}]}}",
+        world.client.v4, world.client.v6
+    );
+    let deny_address = by_address.replace("rules:", "action: DENY, rules:");
+    // What the client and the stranger get at one port, and the client at the other.
+    for (lines, client, outsider, other) in [
+        (vec![], true, true, true),
+        (
+            vec!["PeerAuthentication/p: {mtls: {mode: PERMISSIVE}}"],
+            true,
+            true,
+            true,
+        ),
+        (
+            vec!["PeerAuthentication/p: {mtls: {mode: STRICT}}"],
+            false,
+            false,
+            false,
+        ),
+        (
+            vec!["PeerAuthentication/root-p: {mtls: {mode: STRICT}}"],
+            false,
+            false,
+            false,
+        ),
+        (
+            vec![
+                "PeerAuthentication/p: {selector: {matchLabels: {app: server}}, mtls: {mode: STRICT}, portLevelMtls: {9001: {mode: DISABLE}}}",
+            ],
+            false,
+            false,
+            true,
+        ),
+        (vec!["AuthorizationPolicy/p: {}"], false, false, false),
+        (
+            vec!["AuthorizationPolicy/p: {selector: {matchLabels: {app: client}}}"],
+            true,
+            true,
+            true,
+        ),
+        (vec![by_address.as_str()], true, false, true),
+        (vec![deny_address.as_str()], false, true, false),
+        (
+            vec![
+                "AuthorizationPolicy/p: {action: DENY, rules: [{to: [{operation: {ports: ['9001']}}]}]}",
+            ],
+            true,
+            true,
+            false,
+        ),
+        // Plain text is nobody's.
+        (
+            vec!["AuthorizationPolicy/p: {rules: [{from: [{source: {namespaces: [default]}}]}]}"],
+            false,
+            false,
+            false,
+        ),
+        (
+            vec!["AuthorizationPolicy/p: {rules: [{from: [{source: {principals: ['*']}}]}]}"],
+            false,
+            false,
+            false,
+        ),
+        (
+            vec![
+                "AuthorizationPolicy/p: {action: DENY, rules: [{from: [{source: {notPrincipals: ['*']}}], to: [{operation: {ports: ['9001']}}]}]}",
+            ],
+            true,
+            true,
+            false,
+        ),
+    ] {
+        let text = policies(&lines);
+        // The first line is the beginning, when there is no file.
+        if !lines.is_empty() {
+            world
+                .proxy
+                .after(|| world.config.put("policies.yaml", &text))
+                .await?;
+        }
+        for six in [false, true] {
+            let found = (
+                reaches(&world, &world.client, TCP, six).await?,
+                reaches(&world, &stranger, TCP, six).await?,
+                reaches(&world, &world.client, 9001, six).await?,
+            );
+            ensure!(
+                found == (client, outsider, other),
+                "{text}IPv6 {six}: {found:?}\n{}",
+                world.proxy.complaints()
+            );
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_refusal_is_logged_and_counted() -> Result<()> {
+    let (world, stranger) = with_stranger().await?;
+    let _server = echo(&world.server, TCP)?;
+    for (line, details) in [
+        (
+            "AuthorizationPolicy/no: {action: DENY, rules: [{to: [{operation: {ports: ['1']}}]}, {}]}",
+            "rbac_access_denied_matched_policy[ns[default]-policy[no]-rule[1]]",
+        ),
+        (
+            "AuthorizationPolicy/none: {}",
+            "rbac_access_denied_matched_policy[none]",
+        ),
+        (
+            "PeerAuthentication/strict: {mtls: {mode: STRICT}}",
+            "rbac_access_denied_matched_policy[ns[default]-peer_authentication[strict]-strict]",
+        ),
+    ] {
+        let text = policies(&[line]);
+        world
+            .proxy
+            .after(|| world.config.put("policies.yaml", &text))
+            .await?;
+        let mark = world.proxy.child.stdout.mark();
+        let before = counter(&world, "rbac_denied").await?;
+        ensure!(!reaches(&world, &stranger, TCP, false).await?, "{line}");
+        let inbound = format!("inbound|{TCP}||");
+        let logged = world.proxy.logged(mark, |one| one.contains(&inbound))?;
+        let source = stranger.v4.to_string();
+        ensure!(
+            logged.contains(&format!(" 0 - - {details} \"-\" ")) && logged.contains(&source),
+            "{logged}"
+        );
+        ensure!(
+            counter(&world, "rbac_denied").await? == before + 1,
+            "{line}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_open_connection_ends_when_it_is_no_longer_allowed() -> Result<()> {
+    let (world, stranger) = with_stranger().await?;
+    let _server = echo(&world.server, TCP)?;
+    let deny = |pod: &Pod| {
+        policies(&[&format!(
+            "AuthorizationPolicy/late: {{action: DENY, rules: [{{from: [{{source: {{ipBlocks: ['{}']}}}}]}}]}}",
+            pod.v4
+        )])
+    };
+    let mut denied = open(&stranger, world.server.at(TCP)).await?;
+    let mut kept = open(&world.client, world.server.at(TCP)).await?;
+    let mark = world.proxy.child.stdout.mark();
+    world
+        .proxy
+        .after(|| world.config.put("policies.yaml", deny(&stranger)))
+        .await?;
+    let deadline = Deadline::after(SECOND);
+    let (bytes, end) = raw::drain(&mut denied).await?;
+    ensure!(!deadline.passed(), "it took more than a second");
+    ensure!(bytes.is_empty() && end == End::Reset, "{end:?}");
+    world.proxy.logged(mark, |line| {
+        line.contains("rbac_access_denied_matched_policy[ns[default]-policy[late]-rule[0]]")
+    })?;
+    ensure!(counter(&world, "rbac_revoked").await? == 1);
+    say(&mut kept).await.context("the other goes on")?;
+
+    // Another policy of the same effect leaves it alone; STRICT does not.
+    let text = deny(&stranger) + "---\n" + &policies(&["AuthorizationPolicy/all: {rules: [{}]}"]);
+    world
+        .proxy
+        .after(|| world.config.put("policies.yaml", text))
+        .await?;
+    say(&mut kept).await.context("it is allowed by both")?;
+    let text = policies(&["PeerAuthentication/root-p: {mtls: {mode: STRICT}}"]);
+    world
+        .proxy
+        .after(|| world.config.put("policies.yaml", text))
+        .await?;
+    let deadline = Deadline::after(SECOND);
+    let (_, end) = raw::drain(&mut kept).await?;
+    ensure!(!deadline.passed() && end == End::Reset, "{end:?}");
+    // With the policy gone, everything is as before.
+    world
+        .proxy
+        .after(|| world.config.remove("policies.yaml"))
+        .await?;
+    ensure!(reaches(&world, &stranger, TCP, false).await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_policy_on_trial_refuses_nobody_and_is_told() -> Result<()> {
+    let log = ["--log", "info,aquifer::dataplane=debug"];
+    let world = World::with(&log, |manifests| manifests).await?;
+    let stranger = world.lab.pod("stranger")?;
+    let _server = echo(&world.server, TCP)?;
+    let text = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: trial, annotations: {istio.io/dry-run: 'true'}}
+spec: {action: DENY, rules: [{}]}
+";
+    world
+        .proxy
+        .after(|| world.config.put("policies.yaml", text))
+        .await?;
+    ensure!(reaches(&world, &stranger, TCP, false).await?);
+    ensure!(counter(&world, "rbac_shadow_denied").await? == 1);
+    ensure!(counter(&world, "rbac_denied").await? == 0);
+    let complaints = world.proxy.complaints();
+    ensure!(
+        complaints.contains("a policy on trial would have denied"),
+        "{complaints}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_in_force_is_shown() -> Result<()> {
+    let world = World::with(&[], |manifests: Manifests| {
+        manifests.yaml(policies(&[
+            "PeerAuthentication/p: {selector: {matchLabels: {app: server}}, mtls: {mode: STRICT}, portLevelMtls: {9001: {mode: PERMISSIVE}}}",
+            "AuthorizationPolicy/allow: {rules: [{to: [{operation: {methods: [GET]}}]}]}",
+            "AuthorizationPolicy/root-deny: {action: DENY, rules: [{from: [{source: {notNamespaces: [a]}}]}]}",
+            "AuthorizationPolicy/nobody: {selector: {matchLabels: {app: gone}}}",
+        ]))
+    })
+    .await?;
+    let rows = world
+        .proxy
+        .admin("/config/policies?pod=default/server")
+        .await?;
+    let expected: Value = serde_json::json!([{
+        "pod": "default/server",
+        "mtls": [
+            {"port": 9001, "mode": "PERMISSIVE", "source": "PeerAuthentication default/p"},
+            {"mode": "STRICT", "source": "PeerAuthentication default/p"},
+        ],
+        "policies": [
+            {"source": "AuthorizationPolicy istio-system/deny", "action": "DENY", "rules": 1},
+            {"source": "AuthorizationPolicy default/allow", "action": "ALLOW", "rules": 1, "asks_for_requests": true},
+        ],
+    }]);
+    assert_eq!(rows, expected);
+    let (status, table, errors) =
+        world
+            .proxy
+            .command(&["config", "policies", "--pod", "default/server"])?;
+    ensure!(status.success(), "{errors}");
+    for part in [
+        "9001: PERMISSIVE (PeerAuthentication default/p)",
+        "STRICT (PeerAuthentication default/p)",
+        "DENY AuthorizationPolicy istio-system/deny (1 rule)",
+        "ALLOW AuthorizationPolicy default/allow (1 rule, requests not looked at)",
+    ] {
+        ensure!(table.contains(part), "{part} is missing in\n{table}");
+    }
+    let status = world.proxy.admin("/status").await?;
+    let problems = status["problems"].as_array().context("a list")?;
+    let nobody = problems
+        .iter()
+        .find(|one| one["object"] == "AuthorizationPolicy default/nobody");
+    let nobody = nobody.context("the policy without effect is not told")?;
+    assert_eq!(nobody["severity"], "warning");
+    ensure!(nobody["line"].is_u64(), "{nobody}");
+    Ok(())
+}
