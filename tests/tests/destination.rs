@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -324,8 +324,7 @@ async fn passthrough_goes_where_the_client_goes() -> Result<()> {
 
 /// A time so long ago, as Kubernetes writes it.
 fn ago(seconds: u64) -> Result<String> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-    let at = format!("@{}", now.as_secs() - seconds);
+    let at = format!("{seconds} seconds ago");
     let text = process::output("date", &["-u", "-d", &at, "+%Y-%m-%dT%H:%M:%SZ"])?;
     Ok(text.trim().to_owned())
 }

@@ -1,6 +1,8 @@
 //! The one place at the end of every connection and every request: what came of it goes to the
 //! access log and the counters, and what it held is given back.
 
+mod connection;
+
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
@@ -16,118 +18,13 @@ use super::error::Error;
 use super::http::finish::Finish;
 use super::http::upload::Upload;
 use super::pool::{Returning, Stream};
-use super::relay::Meter;
 use super::worker::Worker;
 use crate::clock;
-use crate::policy::authorization::Denial;
 use crate::policy::circuit::Permit;
 use crate::telemetry::access_log::{Record, Timestamp};
 use crate::types::{ClusterName, ResponseFlags};
 
-/// A connection of opaque bytes. It is logged when it is dropped, however it ends.
-pub(super) struct Connection {
-    worker: Rc<Worker>,
-    started: Instant,
-    wall: SystemTime,
-    source: SocketAddr,
-    destination: SocketAddr,
-    pub(super) cluster: ClusterName,
-    meter: Meter,
-    failure: String,
-    /// Why the proxy ended it.
-    termination: Cow<'static, str>,
-    discarded: bool,
-    pub(super) flags: ResponseFlags,
-    pub(super) upstream_host: Option<SocketAddr>,
-    pub(super) upstream_local: Option<SocketAddr>,
-    /// Of the TLS ClientHello that went by, where there was one.
-    pub(super) server_name: Option<String>,
-}
-
-impl Connection {
-    pub(super) fn begin(
-        worker: &Rc<Worker>,
-        source: SocketAddr,
-        destination: SocketAddr,
-        cluster: ClusterName,
-    ) -> Self {
-        Self {
-            worker: Rc::clone(worker),
-            started: clock::now(),
-            wall: clock::wall(),
-            source,
-            destination,
-            cluster,
-            meter: Meter::default(),
-            failure: String::new(),
-            termination: Cow::Borrowed(""),
-            discarded: false,
-            flags: ResponseFlags::NONE,
-            upstream_host: None,
-            upstream_local: None,
-            server_name: None,
-        }
-    }
-
-    pub(super) fn meter(&self) -> &Meter {
-        &self.meter
-    }
-
-    /// It came to nothing, because of `error`. Envoy's TCP proxy names no details, and counts the one
-    /// attempt that it makes as the last that it may.
-    pub(super) fn fail(&mut self, error: &Error) {
-        self.flags = match error {
-            Error::Connect(_) | Error::ConnectTimeout => error.flag() | ResponseFlags::ONLY_ATTEMPT,
-            _ => error.flag(),
-        };
-        self.failure = error.transport_failure();
-    }
-
-    /// The pod's policies do not allow it. No flag says so (Envoy's RBAC filter of TCP).
-    pub(super) fn deny(&mut self, denial: &Denial) {
-        self.flags = ResponseFlags::NONE;
-        self.termination = denial.details();
-    }
-
-    /// It is served by the HTTP engine, which logs requests.
-    pub(super) fn discard(mut self) {
-        self.discarded = true;
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        if self.discarded || !self.worker.logs() {
-            return;
-        }
-        self.worker.log(&Record {
-            start_time: Timestamp(self.wall),
-            method: "",
-            path: "",
-            protocol: "",
-            response_code: 0,
-            response_flags: &self.flags.to_string(),
-            response_code_details: "",
-            connection_termination_details: &self.termination,
-            upstream_transport_failure_reason: &self.failure,
-            bytes_received: self.meter.received.get(),
-            bytes_sent: self.meter.sent.get(),
-            duration: millis(self.started),
-            upstream_service_time: None,
-            x_forwarded_for: "",
-            user_agent: "",
-            request_id: "",
-            authority: "",
-            upstream_host: self.upstream_host,
-            upstream_cluster: self.cluster.as_str(),
-            upstream_local_address: self.upstream_local,
-            downstream_local_address: Some(self.destination),
-            downstream_remote_address: Some(self.source),
-            requested_server_name: self.server_name.as_deref().unwrap_or_default(),
-            route_name: "",
-        });
-    }
-}
+pub(super) use connection::Connection;
 
 fn millis(started: Instant) -> u64 {
     u64::try_from(clock::now().duration_since(started).as_millis()).unwrap_or(u64::MAX)

@@ -32,7 +32,7 @@ impl Credential {
     ) -> Result<Self, Error> {
         let refused = |refusal| Error::Refused {
             identity: identity.clone(),
-            refusal,
+            refusal: Box::new(refusal),
         };
         let certificate = Certificate::of_chain(&chain).map_err(refused)?;
         if certificate.identity != *identity {
@@ -72,7 +72,7 @@ impl Credential {
     pub fn verify(&self, trust: &Trust, at: SystemTime) -> Result<(), Error> {
         let refused = |refusal| Error::Refused {
             identity: self.identity().clone(),
-            refusal,
+            refusal: Box::new(refusal),
         };
         let (leaf, others) = self.chain.split_first().ok_or(refused(Refusal::Absent))?;
         let at = unix(at).ok_or(Error::Config(rustls::Error::FailedToGetCurrentTime))?;

@@ -84,7 +84,7 @@ pub enum Error {
         /// Whose it should be.
         identity: Identity,
         /// What is wrong.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// The certificate is for another key than ours.
     #[error("certificate for {0}: it is not for the key that was sent to be signed")]
