@@ -1,16 +1,15 @@
 //! Documents into objects: which kind it is, its fields, and what is to be said about them.
 
-mod written;
+mod cursor;
+mod mistake;
 
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_ignored::Path;
-use serde_yaml::Value;
 
-use self::written::Written;
+use self::cursor::{Cursor, Unread};
 use super::host::is_label;
-use super::yaml::Document;
+use super::value::{Node, Value};
 use super::{Lines, Metadata, Object, schema};
 use crate::types::{Finding, ObjectRef};
 
@@ -28,64 +27,50 @@ pub struct Decoded {
 }
 
 /// Reads the objects of a document: one, or the items of a `List`.
-pub fn decode(document: Document) -> Vec<Decoded> {
-    let Document { value, lines } = document;
-    if value.is_null() {
+pub fn decode(document: Node) -> Vec<Decoded> {
+    if document.value == Value::Null {
         return Vec::new();
     }
-    let kind = value
-        .get("kind")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let kind = document.get("kind").and_then(Node::as_str);
+    let kind = kind.unwrap_or_default();
     // `kubectl get` writes `List`; a resource whose own kind ends like that has no items.
-    let is_list = kind == "List" || (kind.ends_with("List") && value.get("items").is_some());
-    let Value::Mapping(mut mapping) = value else {
-        return vec![refused(None, lines, Finding::error("", NOT_AN_OBJECT))];
-    };
+    let is_list = kind == "List" || (kind.ends_with("List") && document.get("items").is_some());
     if !is_list {
-        return vec![object(&Value::Mapping(mapping), lines)];
+        return vec![object(&document)];
     }
-    match mapping.remove("items") {
-        Some(Value::Sequence(items)) => items
-            .into_iter()
-            .enumerate()
-            .map(|(index, item)| {
-                let lines = lines.item("items", index).cloned().unwrap_or_default();
-                object(&item, lines)
-            })
-            .collect(),
+    match document.get("items").map(|items| &items.value) {
+        Some(Value::List(items)) => items.iter().map(object).collect(),
         None | Some(Value::Null) => Vec::new(),
-        Some(_) => vec![refused(
-            None,
-            lines,
-            Finding::error("items", "must be a list of objects"),
-        )],
+        Some(_) => {
+            let finding = Finding::error("items", "must be a list of objects");
+            vec![refused(&document, finding)]
+        }
     }
 }
 
 const NOT_AN_OBJECT: &str = "not a Kubernetes object: apiVersion, kind and metadata are required";
 
-fn refused(reference: Option<ObjectRef>, lines: Lines, finding: Finding) -> Decoded {
+fn refused(node: &Node, finding: Finding) -> Decoded {
     Decoded {
-        reference,
+        reference: None,
         object: None,
-        lines,
+        lines: Lines::of(node),
         findings: vec![finding],
     }
 }
 
-fn object(value: &Value, lines: Lines) -> Decoded {
-    let text = |name: &str| value.get(name).and_then(Value::as_str);
+fn object(node: &Node) -> Decoded {
+    let text = |name: &str| node.get(name).and_then(Node::as_str);
     let (Some(version), Some(kind)) = (text("apiVersion"), text("kind")) else {
-        return refused(None, lines, Finding::error("", NOT_AN_OBJECT));
+        return refused(node, Finding::error("", NOT_AN_OBJECT));
     };
     let (group, version) = version.split_once('/').unwrap_or(("", version));
     let kind = schema::kind(kind);
-    let metadata = value.get("metadata");
+    let metadata = node.get("metadata");
     let named = |field: &str| {
         metadata
             .and_then(|one| one.get(field))
-            .and_then(Value::as_str)
+            .and_then(Node::as_str)
     };
     let mut reference = ObjectRef {
         namespace: named("namespace")
@@ -95,28 +80,28 @@ fn object(value: &Value, lines: Lines) -> Decoded {
         name: named("name").unwrap_or_default().into(),
         kind: Arc::clone(&kind),
     };
-    let read: fn(&Value, &ObjectRef, &mut Vec<Finding>) -> Option<Object> = match (group, &*kind) {
-        ("", "Namespace") => |value, at, out| typed(value, at, out).map(Object::Namespace),
-        ("", "Node") => |value, at, out| typed(value, at, out).map(Object::Node),
-        ("", "Pod") => |value, at, out| typed(value, at, out).map(Object::Pod),
-        ("", "Service") => |value, at, out| typed(value, at, out).map(Object::Service),
+    let read: fn(&Node, &ObjectRef, &mut Vec<Finding>) -> Option<Object> = match (group, &*kind) {
+        ("", "Namespace") => |node, at, out| typed(node, at, out).map(Object::Namespace),
+        ("", "Node") => |node, at, out| typed(node, at, out).map(Object::Node),
+        ("", "Pod") => |node, at, out| typed(node, at, out).map(Object::Pod),
+        ("", "Service") => |node, at, out| typed(node, at, out).map(Object::Service),
         ("discovery.k8s.io", "EndpointSlice") => {
-            |value, at, out| typed(value, at, out).map(Object::EndpointSlice)
+            |node, at, out| typed(node, at, out).map(Object::EndpointSlice)
         }
         (schema::ISTIO_NETWORKING, "VirtualService") => {
-            |value, at, out| typed(value, at, out).map(Object::VirtualService)
+            |node, at, out| typed(node, at, out).map(Object::VirtualService)
         }
         (schema::ISTIO_NETWORKING, "DestinationRule") => {
-            |value, at, out| typed(value, at, out).map(Object::DestinationRule)
+            |node, at, out| typed(node, at, out).map(Object::DestinationRule)
         }
         (schema::ISTIO_SECURITY, "PeerAuthentication") => {
-            |value, at, out| typed(value, at, out).map(Object::PeerAuthentication)
+            |node, at, out| typed(node, at, out).map(Object::PeerAuthentication)
         }
         (schema::ISTIO_SECURITY, "AuthorizationPolicy") => {
-            |value, at, out| typed(value, at, out).map(Object::AuthorizationPolicy)
+            |node, at, out| typed(node, at, out).map(Object::AuthorizationPolicy)
         }
         (schema::ISTIO_SECURITY, "RequestAuthentication") => {
-            |value, at, out| typed(value, at, out).map(Object::RequestAuthentication)
+            |node, at, out| typed(node, at, out).map(Object::RequestAuthentication)
         }
         (group, kind) => {
             let findings = if schema::is_mesh_group(group) {
@@ -130,7 +115,7 @@ fn object(value: &Value, lines: Lines) -> Decoded {
             return Decoded {
                 reference: Some(reference),
                 object: None,
-                lines,
+                lines: Lines::of(node),
                 findings,
             };
         }
@@ -147,7 +132,7 @@ fn object(value: &Value, lines: Lines) -> Decoded {
         findings.push(Finding::error("apiVersion", message));
     }
     let object = match check_name(&reference) {
-        Ok(()) => read(value, &reference, &mut findings),
+        Ok(()) => read(node, &reference, &mut findings),
         Err(finding) => {
             findings.push(finding);
             None
@@ -157,6 +142,16 @@ fn object(value: &Value, lines: Lines) -> Decoded {
         .iter()
         .any(|one| one.severity == crate::types::Severity::Error);
     limit(&mut findings);
+    // Core objects come by the ten thousand, and later messages are hardly ever about one of their
+    // fields: for them the object's own line is enough.
+    let lines = match object {
+        Some(Object::Service(_) | Object::EndpointSlice(_) | Object::Node(_))
+            if findings.is_empty() =>
+        {
+            Lines::leaf(node.line)
+        }
+        _ => Lines::of(node),
+    };
     Decoded {
         reference: (!reference.name.is_empty()).then_some(reference),
         object: object.filter(|_| valid),
@@ -210,33 +205,15 @@ pub(super) trait Resource: for<'de> Deserialize<'de> {
 }
 
 fn typed<T: Resource>(
-    value: &Value,
+    node: &Node,
     reference: &ObjectRef,
     findings: &mut Vec<Finding>,
 ) -> Option<Arc<T>> {
+    let unread = Unread::default();
     // Kubernetes has many fields that are no business of a proxy's; Istio's all are.
-    let result = if schema::is_mesh_kind(&reference.kind) {
-        let mut ignored: Vec<String> = Vec::new();
-        let mut note = |path: Path<'_>| {
-            if !is_null(value, &path) {
-                ignored.push(render(&path));
-            }
-        };
-        let result = T::deserialize(serde_ignored::Deserializer::new(Written(value), &mut note));
-        let unread = ignored.iter().filter(|field| !schema::is_kubernetes(field));
-        for (index, field) in unread.enumerate() {
-            // Past the limit nobody reads what is meant.
-            let message = if index < MAX_FINDINGS {
-                unknown(field)
-            } else {
-                UNKNOWN.to_owned()
-            };
-            findings.push(Finding::warning(field.as_str(), message));
-        }
-        result
-    } else {
-        T::deserialize(Written(value))
-    };
+    let all = schema::is_mesh_kind(&reference.kind).then_some(&unread);
+    let result = T::deserialize(Cursor::new(node, all));
+    tell_unread(&unread.into_inner(), findings);
     match result {
         Ok(mut object) => {
             object.metadata().namespace = Arc::clone(&reference.namespace);
@@ -245,35 +222,23 @@ fn typed<T: Resource>(
             Some(Arc::new(object))
         }
         Err(error) => {
-            // Read once more to know where: keeping the path costs as much as all the rest, and
-            // mistakes are rare.
-            let mut track = serde_path_to_error::Track::new();
-            let tracked = serde_path_to_error::Deserializer::new(Written(value), &mut track);
-            let again = T::deserialize(tracked).err();
-            let path = track.path().to_string();
-            let field = if path == "." { String::new() } else { path };
-            let message = again.unwrap_or(error).to_string();
+            let (field, message) = error.into_parts();
             findings.push(Finding::error(field, message));
             None
         }
     }
 }
 
-fn render(path: &Path<'_>) -> String {
-    match path {
-        Path::Root => String::new(),
-        Path::Seq { parent, index } => format!("{}[{index}]", render(parent)),
-        Path::Map { parent, key } => {
-            let parent = render(parent);
-            if parent.is_empty() {
-                key.clone()
-            } else {
-                format!("{parent}.{key}")
-            }
-        }
-        Path::Some { parent }
-        | Path::NewtypeStruct { parent }
-        | Path::NewtypeVariant { parent } => render(parent),
+fn tell_unread(fields: &[String], findings: &mut Vec<Finding>) {
+    let unread = fields.iter().filter(|field| !schema::is_kubernetes(field));
+    for (index, field) in unread.enumerate() {
+        // Past the limit nobody reads what is meant.
+        let message = if index < MAX_FINDINGS {
+            unknown(field)
+        } else {
+            UNKNOWN.to_owned()
+        };
+        findings.push(Finding::warning(field.as_str(), message));
     }
 }
 
@@ -286,21 +251,6 @@ fn unknown(field: &str) -> String {
         Some(meant) => format!("{UNKNOWN}; is {meant} meant?"),
         None => UNKNOWN.to_owned(),
     }
-}
-
-/// Whether what stands at `path` is null, which is as good as absent.
-fn is_null(value: &Value, path: &Path<'_>) -> bool {
-    fn at<'a>(value: &'a Value, path: &Path<'_>) -> Option<&'a Value> {
-        match path {
-            Path::Root => Some(value),
-            Path::Seq { parent, index } => at(value, parent)?.get(*index),
-            Path::Map { parent, key } => at(value, parent)?.get(key.as_str()),
-            Path::Some { parent }
-            | Path::NewtypeStruct { parent }
-            | Path::NewtypeVariant { parent } => at(value, parent),
-        }
-    }
-    at(value, path).is_some_and(Value::is_null)
 }
 
 #[cfg(test)]

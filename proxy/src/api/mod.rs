@@ -19,6 +19,7 @@ pub mod request_authentication;
 mod scalar;
 mod schema;
 pub mod service;
+pub mod value;
 pub mod virtual_service;
 pub mod yaml;
 

@@ -3,16 +3,16 @@
 //! The core schema of YAML 1.2. The words of YAML 1.1 (`yes`, `off`) stay text: a field that wants
 //! a truth value then says so, where guessing would turn a label `on` into `true`.
 
-use serde_yaml::Value;
+use super::value::Value;
 
 /// Resolves a scalar. Quoted and block scalars are text; `tag` (`str`, `int`, ...) overrides.
 pub(super) fn resolve(text: &str, plain: bool, tag: Option<&str>) -> Value {
     match tag {
-        Some("str" | "binary") => Value::String(text.to_owned()),
+        Some("str" | "binary") => Value::from(text),
         Some("null") => Value::Null,
         Some(_) => of_plain(text),
         None if plain => of_plain(text),
-        None => Value::String(text.to_owned()),
+        None => Value::from(text),
     }
 }
 
@@ -21,10 +21,10 @@ fn of_plain(text: &str) -> Value {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
         "true" | "True" | "TRUE" => return Value::Bool(true),
         "false" | "False" | "FALSE" => return Value::Bool(false),
-        ".nan" | ".NaN" | ".NAN" => return f64::NAN.into(),
+        ".nan" | ".NaN" | ".NAN" => return Value::Float(f64::NAN),
         _ => {}
     }
-    number(text).unwrap_or_else(|| Value::String(text.to_owned()))
+    number(text).unwrap_or_else(|| Value::from(text))
 }
 
 fn number(text: &str) -> Option<Value> {
@@ -32,14 +32,14 @@ fn number(text: &str) -> Option<Value> {
     let first = *unsigned.as_bytes().first()?;
     if matches!(unsigned, ".inf" | ".Inf" | ".INF") {
         let sign = if text.starts_with('-') { -1.0 } else { 1.0 };
-        return Some((sign * f64::INFINITY).into());
+        return Some(Value::Float(sign * f64::INFINITY));
     }
     if !(first.is_ascii_digit() || first == b'.') {
         return None;
     }
     for (prefix, radix) in [("0x", 16), ("0o", 8), ("0b", 2)] {
         if let Some(digits) = text.strip_prefix(prefix) {
-            return u64::from_str_radix(digits, radix).ok().map(Value::from);
+            return u64::from_str_radix(digits, radix).ok().map(Value::Unsigned);
         }
     }
     if unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -50,15 +50,15 @@ fn number(text: &str) -> Option<Value> {
         return text
             .parse::<i64>()
             .map(Value::from)
-            .or_else(|_| text.parse::<u64>().map(Value::from))
-            .or_else(|_| text.parse::<f64>().map(Value::from))
+            .or_else(|_| text.parse::<u64>().map(Value::Unsigned))
+            .or_else(|_| text.parse::<f64>().map(Value::Float))
             .ok();
     }
     let float = unsigned
         .bytes()
         .all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-'));
     let has_digit = unsigned.bytes().any(|byte| byte.is_ascii_digit());
-    (float && has_digit).then(|| text.parse::<f64>().ok().map(Value::from))?
+    (float && has_digit).then(|| text.parse::<f64>().ok().map(Value::Float))?
 }
 
 #[cfg(test)]
@@ -71,38 +71,38 @@ mod tests {
             ("", Value::Null),
             ("~", Value::Null),
             ("null", Value::Null),
-            ("true", true.into()),
+            ("true", Value::Bool(true)),
             ("yes", "yes".into()),
             ("on", "on".into()),
-            ("0", 0.into()),
-            ("80", 80.into()),
-            ("-1", (-1).into()),
-            ("+1", 1.into()),
-            ("0x1F", 31.into()),
+            ("0", Value::Unsigned(0)),
+            ("80", Value::Unsigned(80)),
+            ("-1", Value::Negative(-1)),
+            ("+1", Value::Unsigned(1)),
+            ("0x1F", Value::Unsigned(31)),
             ("010", "010".into()),
-            ("1.5", 1.5.into()),
-            ("1e3", 1000.0.into()),
-            (".5", 0.5.into()),
-            ("18446744073709551615", u64::MAX.into()),
-            ("99999999999999999999", 1e20.into()),
+            ("1.5", Value::Float(1.5)),
+            ("1e3", Value::Float(1000.0)),
+            (".5", Value::Float(0.5)),
+            ("18446744073709551615", Value::Unsigned(u64::MAX)),
+            ("99999999999999999999", Value::Float(1e20)),
             ("1.2.3", "1.2.3".into()),
             ("10.0.0.1", "10.0.0.1".into()),
             ("1s", "1s".into()),
             ("-", "-".into()),
             (".", ".".into()),
             ("e", "e".into()),
-            ("-.inf", f64::NEG_INFINITY.into()),
+            ("-.inf", Value::Float(f64::NEG_INFINITY)),
         ] {
             assert_eq!(of_plain(text), expected, "{text:?}");
         }
-        assert!(matches!(of_plain(".nan"), Value::Number(number) if number.is_nan()));
+        assert!(matches!(of_plain(".nan"), Value::Float(number) if number.is_nan()));
     }
 
     #[test]
     fn quotes_and_tags_decide() {
         assert_eq!(resolve("80", false, None), Value::from("80"));
         assert_eq!(resolve("80", true, Some("str")), Value::from("80"));
-        assert_eq!(resolve("80", false, Some("int")), Value::from(80));
+        assert_eq!(resolve("80", false, Some("int")), Value::Unsigned(80));
         assert_eq!(resolve("80", true, Some("null")), Value::Null);
     }
 }

@@ -1,15 +1,14 @@
-//! Text into documents: values, and the line of each.
+//! Text into documents.
 //!
 //! Bounded: a document that is nested too deep, or that grows too large once its aliases are
 //! expanded, is refused before it is built. Knows no kind of object, and no file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use saphyr_parser::{Event, Input, Parser, ScalarStyle, Span, StrInput, Tag};
-use serde_yaml::{Mapping, Value};
 
-use super::lines::Lines;
 use super::scalar;
+use super::value::{Node, Value};
 
 /// The deepest nesting that is read. A Pod's deepest field is at about 15.
 pub const MAX_DEPTH: usize = 64;
@@ -20,15 +19,6 @@ pub const MAX_VALUES: usize = 1_500_000;
 /// The most values in a text that stand in the place of aliases. People use them to repeat a few
 /// lines.
 pub const MAX_COPIES: usize = 100_000;
-
-/// One document of a file.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Document {
-    /// What it says.
-    pub value: Value,
-    /// Where it says so.
-    pub lines: Lines,
-}
 
 /// Why a text is refused, and where (line from 1).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,14 +71,14 @@ impl Refused {
 ///
 /// # Errors
 /// The first thing that makes the text unreadable.
-pub fn read(text: &str) -> Result<Vec<Document>, Refused> {
+pub fn read(text: &str) -> Result<Vec<Node>, Refused> {
     documents(text).collect()
 }
 
 /// The documents of `text`, one after the other, so that the caller need not hold all at once. After
 /// an error there are no more: what follows a mistake may mean anything, and what came before it is
 /// better not used either.
-pub fn documents(text: &str) -> impl Iterator<Item = Result<Document, Refused>> {
+pub fn documents(text: &str) -> impl Iterator<Item = Result<Node, Refused>> {
     // Windows editors begin a file with it; the parser takes it for content.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader::new(StrInput::new(text));
@@ -123,20 +113,12 @@ fn find_control(text: &str) -> Option<Refused> {
 
 struct Reader<'input, I: Input> {
     parser: Parser<'input, I>,
-    /// Complete anchored values of this document.
-    anchors: HashMap<usize, Node>,
+    /// Complete anchored values of this document, and how many values each is, itself included.
+    anchors: HashMap<usize, (Node, usize)>,
     /// Values in the text so far.
     values: usize,
     /// How many of them are copies that aliases made.
     copied: usize,
-}
-
-#[derive(Clone)]
-struct Node {
-    value: Value,
-    lines: Lines,
-    /// How many values it is, itself included.
-    weight: usize,
 }
 
 impl<'input, I: Input> Reader<'input, I> {
@@ -149,14 +131,13 @@ impl<'input, I: Input> Reader<'input, I> {
         }
     }
 
-    fn document(&mut self) -> Result<Option<Document>, Refused> {
+    fn document(&mut self) -> Result<Option<Node>, Refused> {
         while let Some((event, _)) = self.next()? {
             match event {
                 Event::DocumentStart(_) => {
                     self.anchors.clear();
                     let (event, span) = self.expect()?;
-                    let Node { value, lines, .. } = self.node(event, span, 0)?;
-                    return Ok(Some(Document { value, lines }));
+                    return self.node(event, span, 0).map(Some);
                 }
                 Event::StreamEnd => return Ok(None),
                 _ => {}
@@ -203,34 +184,30 @@ impl<'input, I: Input> Reader<'input, I> {
             return Err(Refused::Depth(line));
         }
         let before = self.values;
-        let (anchor, value, lines) = match event {
+        let (anchor, value) = match event {
             Event::Alias(id) => {
                 // Counted before it is copied: a bomb is refused by its arithmetic.
-                let weight = self.anchors.get(&id).ok_or(Refused::Alias(line))?.weight;
+                let (_, weight) = *self.anchors.get(&id).ok_or(Refused::Alias(line))?;
                 self.copy(weight, line)?;
-                let mut node = self.anchors.get(&id).ok_or(Refused::Alias(line))?.clone();
-                node.lines.line = line;
-                return Ok(node);
+                let (node, _) = self.anchors.get(&id).ok_or(Refused::Alias(line))?;
+                return Ok(Node {
+                    line,
+                    value: node.value.clone(),
+                });
             }
             Event::Scalar(text, style, anchor, tag) => {
                 self.count(1, line)?;
                 let plain = style == ScalarStyle::Plain;
                 let tag = tag.as_deref().and_then(schema_tag);
-                (
-                    anchor,
-                    scalar::resolve(&text, plain, tag),
-                    Lines::leaf(line),
-                )
+                (anchor, scalar::resolve(&text, plain, tag))
             }
             Event::SequenceStart(anchor, _) => {
                 self.count(1, line)?;
-                let (value, lines) = self.sequence(line, depth)?;
-                (anchor, value, lines)
+                (anchor, self.sequence(depth)?)
             }
             Event::MappingStart(anchor, _) => {
                 self.count(1, line)?;
-                let (value, lines) = self.mapping(line, depth)?;
-                (anchor, value, lines)
+                (anchor, self.mapping(depth)?)
             }
             _ => {
                 return Err(Refused::Syntax(
@@ -239,34 +216,28 @@ impl<'input, I: Input> Reader<'input, I> {
                 ));
             }
         };
-        let node = Node {
-            value,
-            lines,
-            weight: self.values - before,
-        };
+        let node = Node { line, value };
         if anchor > 0 {
             // The copy that is kept for aliases counts as well.
-            self.copy(node.weight, line)?;
-            self.anchors.insert(anchor, node.clone());
+            let weight = self.values - before;
+            self.copy(weight, line)?;
+            self.anchors.insert(anchor, (node.clone(), weight));
         }
         Ok(node)
     }
 
-    fn sequence(&mut self, line: u32, depth: usize) -> Result<(Value, Lines), Refused> {
-        let mut values = Vec::new();
-        let mut lines = Vec::new();
+    fn sequence(&mut self, depth: usize) -> Result<Value, Refused> {
+        let mut items = Vec::new();
         loop {
             let (event, span) = self.expect()?;
             if event == Event::SequenceEnd {
-                return Ok((Value::Sequence(values), Lines::items(line, lines)));
+                return Ok(Value::List(items));
             }
-            let node = self.node(event, span, depth + 1)?;
-            values.push(node.value);
-            lines.push(node.lines);
+            items.push(self.node(event, span, depth + 1)?);
         }
     }
 
-    fn mapping(&mut self, line: u32, depth: usize) -> Result<(Value, Lines), Refused> {
+    fn mapping(&mut self, depth: usize) -> Result<Value, Refused> {
         let mut fields = Fields::default();
         let mut merges = Vec::new();
         loop {
@@ -277,32 +248,29 @@ impl<'input, I: Input> Reader<'input, I> {
             let (key, key_line) = self.key(event, span, depth)?;
             let (event, span) = self.expect()?;
             let mut node = self.node(event, span, depth + 1)?;
-            node.lines.line = key_line;
-            if key == "<<" {
+            node.line = key_line;
+            if &*key == "<<" {
                 merges.push(node);
-            } else if !fields.insert(&key, node) {
-                return Err(Refused::Repeated(key_line, key));
+            } else if let Err(key) = fields.insert(key, node) {
+                return Err(Refused::Repeated(key_line, key.into()));
             }
         }
         for merge in merges {
-            let at = merge.lines.line;
+            let at = merge.line;
             match merge.value {
-                Value::Mapping(mapping) => fields.merge(mapping, at),
-                Value::Sequence(items) => {
+                Value::Fields(merged) => fields.merge(merged, at),
+                Value::List(items) => {
                     for item in items {
-                        let Value::Mapping(mapping) = item else {
+                        let Value::Fields(merged) = item.value else {
                             return Err(Refused::Merge(at));
                         };
-                        fields.merge(mapping, at);
+                        fields.merge(merged, at);
                     }
                 }
                 _ => return Err(Refused::Merge(at)),
             }
         }
-        Ok((
-            Value::Mapping(fields.values),
-            Lines::fields(line, fields.lines),
-        ))
+        Ok(Value::Fields(fields.all))
     }
 
     /// A key, as text: `80: web` has the key `80`, as Kubernetes reads it.
@@ -311,48 +279,56 @@ impl<'input, I: Input> Reader<'input, I> {
         event: Event<'input>,
         span: Span,
         depth: usize,
-    ) -> Result<(String, u32), Refused> {
+    ) -> Result<(Box<str>, u32), Refused> {
         let line = line(span);
         match event {
             Event::Scalar(text, _, 0, _) => {
                 self.count(1, line)?;
-                Ok((text.into_owned(), line))
+                Ok((text.into(), line))
             }
             event => match self.node(event, span, depth + 1)?.value {
-                Value::String(text) => Ok((text, line)),
+                Value::Text(text) => Ok((text, line)),
                 _ => Err(Refused::Key(line)),
             },
         }
     }
 }
 
+/// The fields of a mapping so far.
 #[derive(Default)]
 struct Fields {
-    values: Mapping,
-    lines: Vec<(Box<str>, Lines)>,
+    all: Vec<(Box<str>, Node)>,
+    /// Their names, once there are many.
+    names: HashSet<Box<str>>,
 }
 
+/// Up to so many names are compared one by one, which is quicker than a set.
+const FEW: usize = 24;
+
 impl Fields {
-    /// Whether the key was new.
-    fn insert(&mut self, key: &str, node: Node) -> bool {
-        if self.values.contains_key(key) {
-            return false;
+    /// Gives the name back where there is such a field already.
+    fn insert(&mut self, name: Box<str>, node: Node) -> Result<(), Box<str>> {
+        let known = if self.all.len() < FEW {
+            self.all.iter().any(|(one, _)| *one == name)
+        } else {
+            if self.names.is_empty() {
+                self.names = self.all.iter().map(|(one, _)| one.clone()).collect();
+            }
+            !self.names.insert(name.clone())
+        };
+        if known {
+            return Err(name);
         }
-        self.values
-            .insert(Value::String(key.to_owned()), node.value);
-        self.lines.push((key.into(), node.lines));
-        true
+        self.all.push((name, node));
+        Ok(())
     }
 
     /// What is given directly wins over what is merged.
-    fn merge(&mut self, mapping: Mapping, line: u32) {
-        for (key, value) in mapping {
-            if let Value::String(name) = &key
-                && !self.values.contains_key(name.as_str())
-            {
-                self.lines.push((name.as_str().into(), Lines::leaf(line)));
-                self.values.insert(key, value);
-            }
+    fn merge(&mut self, fields: Vec<(Box<str>, Node)>, line: u32) {
+        for (name, mut node) in fields {
+            node.line = line;
+            // One that is there already stays.
+            let _ = self.insert(name, node);
         }
     }
 }

@@ -130,7 +130,7 @@ impl Store {
         let Decoded {
             reference,
             object,
-            mut lines,
+            lines,
             mut findings,
         } = decoded;
         let known = reference.as_ref().and_then(|name| self.known.get(name));
@@ -161,17 +161,6 @@ impl Store {
             Some(Checked::Plain(Object::DestinationRule(one))) => advice::destination_rule(one),
             _ => Vec::new(),
         });
-        // Core objects come by the ten thousand, and later messages are hardly ever about one of
-        // their fields: for them the object's own line is enough.
-        if matches!(
-            object,
-            Some(Checked::Plain(
-                Object::Service(_) | Object::EndpointSlice(_) | Object::Node(_)
-            ))
-        ) && findings.is_empty()
-        {
-            lines = Lines::leaf(lines.line);
-        }
         Entry {
             reference,
             object,
@@ -222,10 +211,10 @@ impl Store {
                 };
                 if known.round == self.round {
                     let first = &self.files[known.at.0];
-                    let first = position(first, first.entries[known.at.1].lines.line);
+                    let first = position(first, first.entries[known.at.1].lines.line());
                     let message =
                         format!("given twice: the one in {first} counts, this one has no effect");
-                    let at = position(file, entry.lines.line);
+                    let at = position(file, entry.lines.line());
                     self.problems
                         .push(Finding::error("", message).of(reference, Some(at)));
                     continue;

@@ -232,6 +232,16 @@ fn one_clear_finding_for_each_mistake() {
 fn other_kinds_say_what_is_wrong_too() {
     for (name, text, expected) in [
         (
+            "a list where a word belongs",
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a}\nspec:\n  host: a\n  subsets:\n  - name: b\n    trafficPolicy:\n      tls: {mode: [SIMPLE]}",
+            "error spec.subsets[0].trafficPolicy.tls.mode@9: invalid type: sequence, expected one of DISABLE, SIMPLE, MUTUAL, ISTIO_MUTUAL",
+        ),
+        (
+            "a field that nobody knows, inside of lists, beside a mistake",
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a}\nspec:\n  host: a\n  nothing:\n  subsets:\n  - name: b\n    extra: [{x: 1}]\n  - {name: []}",
+            "error spec.subsets[1].name@10: invalid type: sequence, expected a string\nwarning spec.subsets[0].extra@9: unknown field: it has no effect",
+        ),
+        (
             "a list",
             "- a",
             "error @1: not a Kubernetes object: apiVersion, kind and metadata are required",

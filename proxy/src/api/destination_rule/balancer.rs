@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_yaml::Value;
 
+use crate::api::value::Anything;
 use crate::api::{duration, or_default};
 
 /// `loadBalancer`.
@@ -23,7 +23,7 @@ pub struct LoadBalancer {
     pub locality_lb_setting: Option<LocalityLb>,
     /// `zoneAwareLbSetting`, unread: it is not for meshes without sidecars (Istio).
     #[serde(default, alias = "zone_aware_lb_setting")]
-    pub zone_aware_lb_setting: Option<Value>,
+    pub zone_aware_lb_setting: Option<Anything>,
     /// `warmupDurationSecs`, deprecated.
     #[serde(
         default,

@@ -6,15 +6,33 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::api::Lines;
 
 fn json(text: &str) -> Result<String, Refused> {
-    read(text).map(|documents| {
-        documents
-            .iter()
-            .map(|document| serde_json::to_string(&document.value).expect("representable"))
-            .collect::<Vec<_>>()
-            .join(" ")
-    })
+    read(text).map(|documents| documents.iter().map(as_json).collect::<Vec<_>>().join(" "))
+}
+
+fn as_json(node: &Node) -> String {
+    let text = |text: &str| serde_json::to_string(text).expect("representable");
+    match &node.value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(value) => value.to_string(),
+        Value::Unsigned(number) => number.to_string(),
+        Value::Negative(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Text(value) => text(value),
+        Value::List(items) => {
+            let items: Vec<String> = items.iter().map(as_json).collect();
+            format!("[{}]", items.join(","))
+        }
+        Value::Fields(fields) => {
+            let fields = fields.iter();
+            let fields: Vec<String> = fields
+                .map(|(name, field)| format!("{}:{}", text(name), as_json(field)))
+                .collect();
+            format!("{{{}}}", fields.join(","))
+        }
+    }
 }
 
 #[test]
@@ -36,6 +54,7 @@ fn documents_are_read() {
         ),
         ("a: |\n  x\n  y\n", r#"{"a":"x\ny\n"}"#),
         ("a: &x {b: 1}\nc: *x", r#"{"a":{"b":1},"c":{"b":1}}"#),
+        ("a: [&x {b: 1}, {<<: *x}]", r#"{"a":[{"b":1},{"b":1}]}"#),
         (
             "a: &x {b: 1, c: 2}\nd:\n  <<: *x\n  c: 3",
             r#"{"a":{"b":1,"c":2},"d":{"c":3,"b":1}}"#,
@@ -70,6 +89,25 @@ fn what_is_no_document_is_refused_with_its_line() {
     }
 }
 
+/// However many fields there are, each is there once.
+#[test]
+fn large_mappings_are_checked_too() {
+    let mut text: String = (0..100).map(|n| format!("k{n}: {n}\n")).collect();
+    text.push_str("l: &x {k7: a, new: b}\n<<: *x\n");
+    let documents = read(&text).expect("valid");
+    let Value::Fields(fields) = &documents[0].value else {
+        panic!("a mapping");
+    };
+    assert_eq!(fields.len(), 102);
+    let of = |name: &str| documents[0].get(name).map(|one| one.value.clone());
+    assert_eq!(of("k7"), Some(Value::Unsigned(7)));
+    assert_eq!(of("new"), Some(Value::from("b")));
+    for repeated in [0, 23, 24, 25, 99] {
+        let refused = read(&format!("{text}k{repeated}: 1\n"));
+        assert_eq!(refused, Err(Refused::Repeated(103, format!("k{repeated}"))));
+    }
+}
+
 #[test]
 fn fields_know_their_lines() {
     let text =
@@ -85,7 +123,7 @@ fn fields_know_their_lines() {
         ("spec.http[0].route", 8),
         ("spec.http[0].missing", 5),
     ] {
-        assert_eq!(documents[0].lines.find(path), line, "{path}");
+        assert_eq!(Lines::of(&documents[0]).find(path), line, "{path}");
     }
 }
 

@@ -218,7 +218,7 @@ fn errors(kind: &str, spec: &str) -> Vec<String> {
     errors_of(yaml::read(&text).expect(&text).remove(0))
 }
 
-fn errors_of(document: yaml::Document) -> Vec<String> {
+fn errors_of(document: Node) -> Vec<String> {
     let decoded = decode(document);
     let findings = decoded.iter().flat_map(|one| &one.findings);
     let errors: Vec<String> = findings
@@ -1326,23 +1326,37 @@ fn check_absent(kind: &str, spec: &str, field: &str, wrong: &mut Vec<String>) {
     if key.ends_with(']') {
         return;
     }
-    let holder = at(&mut document.value, parent);
-    let removed = holder.as_mapping_mut().and_then(|all| all.remove(key));
+    let Value::Fields(all) = &mut at(&mut document, parent).value else {
+        panic!("{parent} is a mapping");
+    };
+    let before = all.len();
+    all.retain(|(name, _)| **name != *key);
+    let removed = all.len() < before;
     let absent = errors_of(document);
-    if removed.is_none() || absent != null {
+    if !removed || absent != null {
         wrong.push(format!("{field}: absent gives {absent:?}, null {null:?}"));
     }
 }
 
 /// The value at a field.
-fn at<'a>(value: &'a mut serde_yaml::Value, field: &str) -> &'a mut serde_yaml::Value {
+fn at<'a>(node: &'a mut Node, field: &str) -> &'a mut Node {
+    fn inner<'a>(node: &'a mut Node, name: &str) -> &'a mut Node {
+        let Value::Fields(all) = &mut node.value else {
+            panic!("a mapping with {name}");
+        };
+        let found = all.iter_mut().find(|(one, _)| **one == *name);
+        &mut found.expect("a field").1
+    }
     let parts = field.split('.');
-    parts.fold(value, |value, part| match part.split_once('[') {
+    parts.fold(node, |node, part| match part.split_once('[') {
         Some((key, index)) => {
             let index: usize = index.trim_end_matches(']').parse().expect("an index");
-            &mut value[key][index]
+            let Value::List(items) = &mut inner(node, key).value else {
+                panic!("{key} is a list");
+            };
+            &mut items[index]
         }
-        None => &mut value[part],
+        None => inner(node, part),
     })
 }
 
