@@ -11,7 +11,9 @@ use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::admin::{node::Node, server};
+use crate::admin::node::{self, Node};
+use crate::admin::server;
+use crate::control::certificates::{self, Anchors, Authority};
 use crate::control::{self, enrol, files};
 use crate::dataplane::{self, Parts, Registry};
 use crate::kernel::preflight::Outcome;
@@ -25,6 +27,7 @@ use crate::policy::authorization::TrustDomains;
 use crate::settings;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::counters::Counters;
+use crate::tls::{self, Secrets};
 
 /// The node proxy, until SIGTERM or SIGINT.
 pub fn run(settings: settings::Run) -> anyhow::Result<()> {
@@ -62,6 +65,10 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
         .await
         .context("--admin")?;
 
+    let anchors = anchors(&settings.certificates)?;
+    let secrets = Secrets::new(anchors.trust(&[])?);
+    let authority = authority(&settings.certificates)?;
+
     let host = Namespace::current().context("open the host's network namespace")?;
     let mut kernel = Kernel::load(&kernel::Options {
         bpffs: settings.bpffs.bpffs.clone(),
@@ -86,10 +93,14 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
         files::Settings {
             node: settings.node.clone(),
             cluster_domain: settings.cluster_domain.clone(),
-            trust_domains: TrustDomains::default(),
+            trust_domains: TrustDomains {
+                own: Arc::clone(&settings.certificates.trust_domain),
+                aliases: settings.certificates.aliases.clone(),
+            },
         },
     );
     let driver = enrol::Driver::new(kernel, host, crew.changes.clone());
+    let signing = certificates::Driver::new(authority, anchors, secrets.clone());
     let node = Arc::new(Node::new(
         settings.node.clone(),
         Arc::clone(&store),
@@ -98,6 +109,10 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
         crew.counters.clone(),
         Arc::clone(&crew.clusters),
         descriptors,
+        node::Certificates {
+            secrets,
+            status: signing.status(),
+        },
     ));
     tokio::spawn(server::serve(readiness, node.readiness()));
     tokio::spawn(server::serve(metrics, node.metrics()));
@@ -108,6 +123,7 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
     let (loaded, first) = oneshot::channel();
     let mut control = tokio::spawn(control::follow(source, Arc::clone(&store), loaded));
     let mut enrolment = tokio::spawn(driver.run(store.subscribe()));
+    let mut signing = tokio::spawn(signing.run(store.subscribe()));
     tokio::spawn(async move {
         if first.await.is_ok() {
             tracing::info!("the configuration is in force");
@@ -119,6 +135,7 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
         _ = interrupt.recv() => Ok(()),
         ended = &mut control => Err(("configuration", ended)),
         ended = &mut enrolment => Err(("enrolment", ended)),
+        ended = &mut signing => Err(("certificates", ended)),
     };
     node.stopping();
     tracing::info!(drain = ?settings.drain, "stopping: enrolled pods keep their failure mode");
@@ -128,6 +145,38 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
         // Neither ends by itself: this is a defect, and a restart is better than half a proxy.
         Err((part, Ok(()))) => bail!("the {part} ended"),
         Err((part, Err(error))) => bail!("the {part} failed: {error}"),
+    }
+}
+
+/// Who is trusted whatever the authority says.
+fn anchors(settings: &settings::Certificates) -> anyhow::Result<Anchors> {
+    let roots = settings.roots.iter().map(|one| {
+        let file = || format!("--trust-roots: {}", one.file.display());
+        let text = std::fs::read_to_string(&one.file).with_context(file)?;
+        let roots = tls::certificates(&text).with_context(file)?;
+        if roots.is_empty() {
+            bail!("{}: there is no certificate in it", file());
+        }
+        Ok((Arc::clone(&one.domain), roots))
+    });
+    Ok(Anchors {
+        domain: Arc::clone(&settings.trust_domain),
+        aliases: settings.aliases.clone(),
+        roots: roots.collect::<anyhow::Result<_>>()?,
+    })
+}
+
+/// Who signs.
+fn authority(settings: &settings::Certificates) -> anyhow::Result<Arc<dyn Authority>> {
+    match settings.ca {
+        settings::Ca::Own => {
+            let own = certificates::Own::open(
+                &settings.ca_dir,
+                &settings.trust_domain,
+                settings.certificate_life,
+            );
+            Ok(Arc::new(own.context("--ca-dir")?))
+        }
     }
 }
 

@@ -127,6 +127,9 @@ impl Start<'_> {
         command.args(["--admin", &format!("127.0.0.1:{ADMIN}")]);
         command.args(["--metrics", &format!("127.0.0.1:{METRICS}")]);
         command.args(["--readiness", &format!("127.0.0.1:{READINESS}")]);
+        // By the environment, so that arguments may say otherwise. Who shares a configuration shares
+        // an authority.
+        command.env("AQUIFER_CA_DIR", self.config.path().join(".ca"));
         command.args(&self.arguments);
         let child = Child::start(Some(&self.lab.node), command)?;
         let node = Netns::open(self.lab.node.name())?;

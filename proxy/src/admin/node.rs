@@ -8,13 +8,14 @@ use http::StatusCode;
 use serde::Serialize;
 
 use super::server::{Answer, Answers};
-use super::{Filter, Status, status, views};
+use super::{Filter, Status, certificates, status, views};
 use crate::clock;
-use crate::control::{enrol, files};
+use crate::control::{self, enrol, files};
 use crate::dataplane::Registry;
 use crate::mesh::Store;
 use crate::net::descriptors::Descriptors;
 use crate::telemetry::counters::{Counters, prometheus};
+use crate::tls::Secrets;
 
 /// Everything there is to tell.
 #[derive(Debug)]
@@ -26,7 +27,17 @@ pub struct Node {
     counters: Vec<Arc<Counters>>,
     clusters: Arc<Registry>,
     descriptors: Descriptors,
+    certificates: Certificates,
     stopping: AtomicBool,
+}
+
+/// What there is to tell of certificates.
+#[derive(Debug)]
+pub struct Certificates {
+    /// What is in force.
+    pub secrets: Secrets,
+    /// How it came, and what did not.
+    pub status: control::certificates::Status,
 }
 
 /// Answers `/healthz/ready`.
@@ -51,6 +62,7 @@ impl Node {
         counters: Vec<Arc<Counters>>,
         clusters: Arc<Registry>,
         descriptors: Descriptors,
+        certificates: Certificates,
     ) -> Self {
         let stopping = AtomicBool::new(false);
         Self {
@@ -61,6 +73,7 @@ impl Node {
             counters,
             clusters,
             descriptors,
+            certificates,
             stopping,
         }
     }
@@ -105,6 +118,8 @@ impl Node {
             problems: &self.store.problems(),
             sources: &self.sources.folders(),
             enrolment: &self.enrolment.report(),
+            certificates: &self.certificates.status.report(),
+            trust: &self.certificates.secrets.trust(),
             now: clock::wall(),
         }))
     }
@@ -121,6 +136,11 @@ impl Node {
             "clusters" => json(&views::clusters(&snapshot, &filter)),
             "endpoints" => json(&views::endpoints(&snapshot, &filter)),
             "policies" => json(&views::policies(&snapshot, &filter)),
+            "secrets" => {
+                let report = self.certificates.status.report();
+                let secrets = &self.certificates.secrets;
+                json(&certificates::secrets(&report, secrets, &filter))
+            }
             "listeners" => json(&views::listeners(&self.enrolment.report(), &filter)),
             _ => return None,
         })
@@ -152,6 +172,10 @@ impl Node {
              # HELP aquifer_descriptors_limit Descriptors that connections may hold.\n\
              # TYPE aquifer_descriptors_limit gauge\n\
              aquifer_descriptors_limit {limit}\n"
+        ));
+        text.push_str(&certificates::metrics(
+            &self.certificates.status.report(),
+            &self.certificates.secrets,
         ));
         Answer::Metrics(text)
     }

@@ -5,10 +5,13 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::certificates::Summary;
 use super::views::state;
+use crate::control::certificates;
 use crate::control::enrol::Report;
 use crate::control::files::FolderStatus;
 use crate::mesh::Snapshot;
+use crate::tls::Trust;
 use crate::types::{Problem, Severity};
 
 /// `GET /status`. The field names are a promise to scripts.
@@ -32,6 +35,9 @@ pub struct Status {
     pub sources: Vec<SourceRow>,
     /// Local pods.
     pub enrolment: Vec<PodRow>,
+    /// Identities of local pods, and their certificates.
+    #[serde(default)]
+    pub certificates: Summary,
     /// What is wrong with the configuration, errors first.
     pub problems: Vec<ProblemRow>,
 }
@@ -114,6 +120,10 @@ pub struct Parts<'a> {
     pub sources: &'a [FolderStatus],
     /// Local pods.
     pub enrolment: &'a Report,
+    /// Certificates of local identities.
+    pub certificates: &'a certificates::Report,
+    /// Who is trusted.
+    pub trust: &'a Trust,
     /// What time it is.
     pub now: SystemTime,
 }
@@ -128,6 +138,8 @@ impl Status {
             problems,
             sources,
             enrolment,
+            certificates,
+            trust,
             now,
         } = parts;
         Self {
@@ -140,6 +152,7 @@ impl Status {
             pods: snapshot.workloads.len(),
             sources: sources.iter().map(|one| source(one, now)).collect(),
             enrolment: pods(enrolment),
+            certificates: Summary::new(certificates, trust),
             problems: problems.iter().map(problem).collect(),
         }
     }

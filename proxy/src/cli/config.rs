@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use super::ask::ask;
 use super::output::{Output, print, table};
 use crate::admin::Filter;
+use crate::admin::certificates::SecretRow;
 use crate::admin::views::{ClusterRow, EndpointRow, ListenerRow, PolicyRow, RouteRow};
 use crate::settings::Admin;
 
@@ -31,6 +32,8 @@ enum What {
     /// Who may connect to each local pod: PeerAuthentication by port, and the AuthorizationPolicies
     /// that apply.
     Policies(Question),
+    /// Certificates of local pods' identities, and the roots that are trusted.
+    Secrets(Question),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -77,6 +80,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         What::Endpoints(question) => answer("endpoints", &question, endpoints),
         What::Listeners(question) => answer("listeners", &question, listeners),
         What::Policies(question) => answer("policies", &question, policies),
+        What::Secrets(question) => answer("secrets", &question, secrets),
     }
 }
 
@@ -248,6 +252,34 @@ fn policies(rows: Vec<PolicyRow>) -> String {
         [row.pod, mtls.join("\n"), or_dash(Some(policies.join("\n")))]
     });
     table(["POD", "MTLS", "POLICIES"], rows)
+}
+
+fn secrets(rows: Vec<SecretRow>) -> String {
+    let rows = rows.into_iter().map(|row| {
+        [
+            row.name,
+            row.kind,
+            row.state,
+            or_dash(row.not_before),
+            or_dash(row.not_after),
+            or_dash(row.renew),
+            or_dash(row.serial),
+            or_dash(row.error),
+        ]
+    });
+    table(
+        [
+            "NAME",
+            "KIND",
+            "STATE",
+            "NOT BEFORE",
+            "NOT AFTER",
+            "RENEWED",
+            "SERIAL",
+            "ERROR",
+        ],
+        rows,
+    )
 }
 
 #[cfg(test)]

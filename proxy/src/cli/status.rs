@@ -5,6 +5,7 @@ use anyhow::Context;
 use super::ask::ask;
 use super::output::{Output, print, table};
 use crate::admin::Status;
+use crate::admin::certificates::Summary;
 use crate::admin::views::by_kind;
 use crate::settings::Admin;
 
@@ -85,6 +86,8 @@ fn draw(status: &Status) -> String {
         ));
     }
     text.push('\n');
+    text.push_str(&certificates(&status.certificates));
+    text.push('\n');
     if status.problems.is_empty() {
         text.push_str("nothing is wrong with the configuration\n");
     }
@@ -102,6 +105,25 @@ fn draw(status: &Status) -> String {
         ];
         let parts: Vec<&str> = parts.into_iter().flatten().collect();
         text.push_str(&format!("{}: {}\n", problem.severity, parts.join(": ")));
+    }
+    text
+}
+
+fn certificates(summary: &Summary) -> String {
+    let Summary {
+        trust_domain,
+        authority,
+        active,
+        missing,
+        roots,
+        errors,
+    } = summary;
+    let mut text = format!(
+        "certificates: {active} in force, {missing} missing, {roots} roots; trust domain \
+         {trust_domain}, signed by: {authority}\n"
+    );
+    for error in errors {
+        text.push_str(&format!("error: {error}\n"));
     }
     text
 }
@@ -132,6 +154,14 @@ mod tests {
                 error: None,
             }],
             enrolment: Vec::new(),
+            certificates: Summary {
+                trust_domain: "cluster.local".into(),
+                authority: "embedded (/ca)".into(),
+                active: 1,
+                missing: 1,
+                roots: 1,
+                errors: vec!["spiffe://cluster.local/ns/a/sa/b (failed): it refuses".into()],
+            },
             problems: vec![ProblemRow {
                 severity: "warning".into(),
                 object: Some("VirtualService shop/web".into()),
@@ -149,6 +179,9 @@ SOURCE     FILES  OBJECTS           READ     ERROR
 /etc/mesh  1      2 Pod, 1 Service  4 s ago  -
 
 no pod of this node is in the mesh
+
+certificates: 1 in force, 1 missing, 1 roots; trust domain cluster.local, signed by: embedded (/ca)
+error: spiffe://cluster.local/ns/a/sa/b (failed): it refuses
 
 warning: /etc/mesh/a.yaml:3: VirtualService shop/web: spec.tcp: not implemented yet: it has no effect
 "

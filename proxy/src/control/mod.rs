@@ -2,6 +2,7 @@
 //! [`crate::mesh::Store`].
 
 pub mod advice;
+pub mod certificates;
 pub mod compile;
 pub mod enrol;
 pub mod files;

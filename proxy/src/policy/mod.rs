@@ -17,6 +17,7 @@ mod pattern;
 pub mod peer_authentication;
 mod re2;
 pub mod redirect;
+pub mod renewal;
 pub mod retry;
 pub mod rewrite;
 pub mod slow_start;

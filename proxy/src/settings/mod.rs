@@ -1,5 +1,7 @@
 //! Flags and environment, parsed once at the very top.
 
+mod certificates;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -7,6 +9,8 @@ use std::time::Duration;
 
 use crate::kernel::log::Level;
 use crate::telemetry::access_log::Format;
+
+pub use certificates::{Ca, Certificates};
 
 /// Where the maps and links of a proxy are pinned.
 #[derive(Clone, Debug, clap::Args)]
@@ -58,6 +62,9 @@ pub struct Run {
         default_value = "cluster.local"
     )]
     pub cluster_domain: String,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "flattened into this command's help")]
+    pub certificates: Certificates,
     #[command(flatten)]
     #[allow(missing_docs, reason = "flattened into this command's help")]
     pub admin: Admin,

@@ -84,9 +84,39 @@ impl Certificate {
                 .ok_or_else(|| malformed(&"its beginning is no time"))?,
             not_after: system_time(validity.not_after)
                 .ok_or_else(|| malformed(&"its end is no time"))?,
-            serial: certificate.raw_serial_as_string().replace(':', ""),
+            serial: serial(&certificate),
         })
     }
+}
+
+/// What any certificate says, a root's too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Whom it is for, as `O=cluster.local`.
+    pub subject: String,
+    /// From when on it holds.
+    pub not_before: SystemTime,
+    /// Until when.
+    pub not_after: SystemTime,
+    /// Its number, in hexadecimal.
+    pub serial: String,
+}
+
+impl Facts {
+    /// Reads one; `None` where it can't be read.
+    pub fn of(certificate: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        Some(Self {
+            subject: certificate.subject().to_string(),
+            not_before: system_time(certificate.validity().not_before)?,
+            not_after: system_time(certificate.validity().not_after)?,
+            serial: serial(&certificate),
+        })
+    }
+}
+
+fn serial(certificate: &X509Certificate<'_>) -> String {
+    certificate.raw_serial_as_string().replace(':', "")
 }
 
 /// Refuses a chain that is longer or larger than any real one, before anything of it is read.
@@ -103,7 +133,7 @@ pub(super) fn check_bounds(
     large.map_or(Ok(()), |one| Err(Refusal::Large(one.len())))
 }
 
-fn system_time(time: ASN1Time) -> Option<SystemTime> {
+pub(super) fn system_time(time: ASN1Time) -> Option<SystemTime> {
     let seconds = time.timestamp();
     let distance = Duration::from_secs(seconds.unsigned_abs());
     if seconds < 0 {

@@ -69,6 +69,16 @@ impl From<Refusal> for rustls::Error {
     }
 }
 
+/// Why a handshake failed, in one line: rustls writes what a verifier has said as a programmer wants
+/// to see it.
+pub fn reason(error: &rustls::Error) -> String {
+    use rustls::{CertificateError, OtherError};
+    if let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) = error {
+        return inner.to_string();
+    }
+    error.to_string()
+}
+
 /// Why a key, a certificate of ours or a root can't be used.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -100,6 +110,12 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// An authority can't sign.
+    #[error("certificate authority: {0}")]
+    Issuer(String),
+    /// A text is not what PEM files have.
+    #[error("PEM: {0}")]
+    Pem(String),
     /// rustls does not take it.
     #[error("TLS configuration: {0}")]
     Config(rustls::Error),

@@ -9,17 +9,22 @@ mod certificate;
 mod config;
 mod credential;
 mod error;
+mod issuer;
 mod key;
 mod provider;
 mod secrets;
 mod trust;
 mod verify;
 
-pub use certificate::{Certificate, MAX_CERTIFICATE, MAX_CHAIN};
+pub use certificate::{Certificate, Facts, MAX_CERTIFICATE, MAX_CHAIN};
 pub use credential::Credential;
-pub use error::{Error, Refusal};
+pub use error::{Error, Refusal, reason};
+pub use issuer::{Issuer, certificates, pem};
 pub use key::{Key, Request};
 pub use provider::provider;
 pub use secrets::Secrets;
 pub use trust::{MAX_ROOTS, Trust};
 pub use verify::{Peer, peer};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,18 @@
+//! Certificates of the service accounts whose pods run here: fetched when the first of them comes,
+//! renewed, kept through an outage of the authority until they expire, dropped with the last pod.
+//!
+//! Knows the mesh's snapshots and who signs ([`Authority`]); tells [`Secrets`] what is in force.
+//! Nothing here is asked by traffic.
+
+pub mod authority;
+mod driver;
+mod own;
+pub mod status;
+
+pub use authority::{Authority, Failure, Signed};
+pub use driver::{Anchors, Driver};
+pub use own::Own;
+pub use status::{Report, Status};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! Where certificates come from, and who is trusted.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::types::identity::is_trust_domain;
+
+/// Settings of identities and certificates.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Certificates {
+    /// Who signs certificates: `self` for the embedded authority, whose root lies in --ca-dir.
+    #[arg(long, value_name = "self", env = "AQUIFER_CA", default_value = "self")]
+    pub ca: Ca,
+    /// Folder of the embedded authority: ca-cert.pem and ca-key.pem, made where it has neither;
+    /// cert-chain.pem and root-cert.pem where that is not a root. Proxies of one mesh have the same.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "AQUIFER_CA_DIR",
+        default_value = "/var/lib/aquifer/ca"
+    )]
+    pub ca_dir: PathBuf,
+    /// How long certificates of the embedded authority hold, in seconds. Each is renewed at about
+    /// half of that.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "AQUIFER_CERTIFICATE_LIFE",
+        default_value = "86400",
+        value_parser = life
+    )]
+    pub certificate_life: Duration,
+    /// Trust domain of this mesh's identities, `spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT`.
+    #[arg(
+        long,
+        value_name = "DOMAIN",
+        env = "AQUIFER_TRUST_DOMAIN",
+        default_value = "cluster.local",
+        value_parser = trust_domain
+    )]
+    pub trust_domain: Arc<str>,
+    /// Another trust domain whose workloads are of this mesh. May be given more than once.
+    #[arg(
+        long = "trust-domain-alias",
+        value_name = "DOMAIN",
+        env = "AQUIFER_TRUST_DOMAIN_ALIASES",
+        value_delimiter = ',',
+        value_parser = trust_domain
+    )]
+    pub aliases: Vec<Arc<str>>,
+    /// Further roots that vouch for a trust domain, as DOMAIN=FILE (PEM). May be given more than
+    /// once. An alias without roots has those of the mesh's own trust domain.
+    #[arg(
+        long = "trust-roots",
+        value_name = "DOMAIN=FILE",
+        env = "AQUIFER_TRUST_ROOTS",
+        value_delimiter = ','
+    )]
+    pub roots: Vec<Roots>,
+}
+
+/// Who signs certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ca {
+    /// The embedded authority.
+    Own,
+}
+
+impl FromStr for Ca {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "self" => Ok(Self::Own),
+            _ => Err("`self`, the embedded authority, is the only one so far".to_owned()),
+        }
+    }
+}
+
+/// Roots of one trust domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roots {
+    /// The trust domain.
+    pub domain: Arc<str>,
+    /// Where they are.
+    pub file: PathBuf,
+}
+
+impl FromStr for Roots {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (domain, file) = text.split_once('=').ok_or("DOMAIN=FILE is wanted")?;
+        Ok(Self {
+            domain: trust_domain(domain)?,
+            file: file.into(),
+        })
+    }
+}
+
+/// Istio writes `.` for `@`, which no identity may have.
+fn trust_domain(text: &str) -> Result<Arc<str>, String> {
+    let domain = text.replace('@', ".");
+    if !is_trust_domain(&domain) {
+        return Err("a name such as `cluster.local` is wanted".to_owned());
+    }
+    Ok(domain.into())
+}
+
+fn life(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds @ 1..) => Ok(Duration::from_secs(u32::into(seconds))),
+        _ => Err("a whole number of seconds from 1 on is wanted".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_checked() {
+        assert_eq!(trust_domain("a@b.example").as_deref(), Ok("a.b.example"));
+        for wrong in ["", "a/b", "a b", "spiffe://a"] {
+            assert!(trust_domain(wrong).is_err(), "{wrong}");
+        }
+        let roots: Roots = "old.example=/etc/old=1.pem".parse().unwrap();
+        assert_eq!(roots.file, PathBuf::from("/etc/old=1.pem"));
+        assert!("old.example".parse::<Roots>().is_err());
+        assert!("https://istiod:15012".parse::<Ca>().is_err());
+        assert_eq!(life("90"), Ok(Duration::from_secs(90)));
+        for wrong in ["0", "-1", "1.5", "", "99999999999"] {
+            assert!(life(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Certificates of the embedded authority, as people see them: `config secrets`, `status`, metrics,
+//! the log; across a restart, and when the authority ends.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use aquifer::tls::Issuer;
+use aquifer_tests::{Config, Lab, Manifests, Proxy};
+use serde_json::Value;
+
+/// The rows of one kind.
+fn rows<'a>(answer: &'a Value, kind: &str) -> Vec<&'a Value> {
+    let all = answer.as_array().map_or(&[][..], Vec::as_slice);
+    all.iter().filter(|row| row["kind"] == kind).collect()
+}
+
+fn active(answer: &Value, count: usize) -> bool {
+    let certificates = rows(answer, "certificate");
+    certificates.len() == count && certificates.iter().all(|row| row["state"] == "active")
+}
+
+#[tokio::test]
+async fn a_pod_gets_a_certificate_which_a_restart_renews_under_the_same_root() -> Result<()> {
+    let lab = Lab::new()?;
+    let (a, b) = (lab.pod("a")?, lab.pod("b")?);
+    let stranger = lab.pod("stranger")?;
+    let manifests = Manifests::new()
+        .pod(&a, &[])
+        .pod(&b, &[])
+        .stranger(&stranger, &[]);
+    let config = Config::new(&manifests)?;
+    let proxy = Proxy::on(&lab, &config).ready().await?;
+    let first = proxy
+        .until("/config/secrets", |answer| active(answer, 1))
+        .await?;
+    let row = rows(&first, "certificate")[0];
+    let name = row["name"].as_str().context("a name")?;
+    ensure!(
+        name.starts_with("spiffe://cluster.local/ns/") && name.ends_with("/sa/default"),
+        "{name}"
+    );
+    ensure!(row["pods"] == 2, "strangers have none: {row}");
+    ensure!(rows(&first, "root").len() == 1, "{first}");
+
+    let (status, table, errors) = proxy.command(&["config", "secrets"])?;
+    ensure!(status.success(), "{errors}");
+    for word in ["NAME", "NOT AFTER", name, "certificate", "root", "active"] {
+        ensure!(table.contains(word), "{word}: {table}");
+    }
+    let (_, text, _) = proxy.command(&["status"])?;
+    ensure!(text.contains("certificates: 1 in force, 0 missing, 1 roots"), "{text}");
+    let metrics = proxy.metrics().await?;
+    for line in [
+        "aquifer_certificates{state=\"active\"} 1",
+        "aquifer_certificates{state=\"missing\"} 0",
+        "aquifer_certificate_requests_total{result=\"success\"} 1",
+        "aquifer_certificate_expiry_timestamp_seconds 1",
+    ] {
+        ensure!(metrics.contains(line), "{line}: {metrics}");
+    }
+    let folder = config.path().join(".ca");
+    let mode = |name: &str| -> Result<u32> {
+        Ok(std::fs::metadata(folder.join(name))?.permissions().mode() & 0o777)
+    };
+    ensure!(mode("")? == 0o700 && mode("ca-key.pem")? == 0o600);
+    let mut files: Vec<_> = std::fs::read_dir(&folder)?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<_>>()?;
+    files.sort();
+    ensure!(
+        files == [".lock", "ca-cert.pem", "ca-key.pem"],
+        "a workload's key is never written: {files:?}"
+    );
+    drop(proxy);
+
+    let proxy = Proxy::on(&lab, &config).ready().await?;
+    let second = proxy
+        .until("/config/secrets", |answer| active(answer, 1))
+        .await?;
+    ensure!(rows(&second, "root") == rows(&first, "root"), "{second}");
+    let again = rows(&second, "certificate")[0];
+    ensure!(again["serial"] != row["serial"], "a key lives as long as its process");
+
+    config.put("mesh.yaml", Manifests::new().text())?;
+    let none = proxy
+        .until("/config/secrets", |answer| active(answer, 0))
+        .await?;
+    ensure!(rows(&none, "root").len() == 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_certificate_that_can_not_be_renewed_is_told_until_and_after_it_expires() -> Result<()> {
+    let lab = Lab::new()?;
+    let a = lab.pod("a")?;
+    let config = Config::new(&Manifests::new().pod(&a, &[]))?;
+    // An authority whose own certificate ends in a few seconds.
+    let folder = tempfile::tempdir()?;
+    let now = SystemTime::now();
+    let root = Issuer::root(
+        "mesh.test",
+        now - Duration::from_secs(60),
+        now + Duration::from_secs(8),
+    )?;
+    std::fs::write(folder.path().join("ca-cert.pem"), root.certificate_pem())?;
+    std::fs::write(folder.path().join("ca-key.pem"), &*root.key_pem())?;
+    let path = folder.path().to_string_lossy();
+    let proxy = Proxy::on(&lab, &config)
+        .arguments(&["--ca-dir", &path, "--trust-domain", "mesh.test"])
+        .ready()
+        .await?;
+    let first = proxy
+        .until("/config/secrets", |answer| active(answer, 1))
+        .await?;
+    let name = rows(&first, "certificate")[0]["name"].to_string();
+    ensure!(name.contains("spiffe://mesh.test/ns/"), "{name}");
+
+    let ended = proxy
+        .until("/config/secrets", |answer| {
+            let all = rows(answer, "certificate");
+            all.iter().any(|row| row["state"] == "expired")
+        })
+        .await?;
+    let row = rows(&ended, "certificate")[0];
+    ensure!(row.get("not_after").is_none(), "none is shown: {row}");
+    proxy
+        .until("/status", |answer| {
+            let errors = answer["certificates"]["errors"].to_string();
+            errors.contains("expired") && errors.contains("its own certificate has expired")
+        })
+        .await?;
+    let complaints = proxy.complaints();
+    ensure!(complaints.contains("its certificate has expired"), "{complaints}");
+    let metrics = proxy.metrics().await?;
+    ensure!(metrics.contains("aquifer_certificates{state=\"missing\"} 1"), "{metrics}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_authority_that_can_not_be_used_is_refused_before_anything_is_captured() -> Result<()> {
+    let lab = Lab::new()?;
+    let config = Config::new(&Manifests::new())?;
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("ca-cert.pem"), "nonsense")?;
+    let path = folder.path().to_string_lossy();
+    let roots = format!("old.test={path}/none.pem");
+    for (arguments, expected) in [
+        (["--ca-dir", &*path], "ca-key.pem: No such file"),
+        (["--ca", "https://ca:1"], "`self`, the embedded authority"),
+        (["--trust-domain", "a/b"], "a name such as `cluster.local`"),
+        (["--trust-roots", &roots], "none.pem: No such file"),
+    ] {
+        let proxy = Proxy::on(&lab, &config).arguments(&arguments).spawn()?;
+        let status = proxy.child.wait(aquifer_tests::PATIENCE)?;
+        let said = proxy.complaints();
+        ensure!(!status.success(), "{arguments:?}: {said}");
+        ensure!(said.contains(expected), "{arguments:?}: {said}");
+    }
+    Ok(())
+}
