@@ -2,7 +2,7 @@
 //! the log; across a restart, and when the authority ends.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use aquifer::tls::Issuer;
@@ -49,7 +49,10 @@ async fn a_pod_gets_a_certificate_which_a_restart_renews_under_the_same_root() -
         ensure!(table.contains(word), "{word}: {table}");
     }
     let (_, text, _) = proxy.command(&["status"])?;
-    ensure!(text.contains("certificates: 1 in force, 0 missing, 1 roots"), "{text}");
+    ensure!(
+        text.contains("certificates: 1 in force, 0 missing, 1 roots"),
+        "{text}"
+    );
     let metrics = proxy.metrics().await?;
     for line in [
         "aquifer_certificates{state=\"active\"} 1",
@@ -80,9 +83,13 @@ async fn a_pod_gets_a_certificate_which_a_restart_renews_under_the_same_root() -
         .await?;
     ensure!(rows(&second, "root") == rows(&first, "root"), "{second}");
     let again = rows(&second, "certificate")[0];
-    ensure!(again["serial"] != row["serial"], "a key lives as long as its process");
+    ensure!(
+        again["serial"] != row["serial"],
+        "a key lives as long as its process"
+    );
 
-    config.put("mesh.yaml", Manifests::new().text())?;
+    let empty = Manifests::new().namespace("default", &[]);
+    config.put("mesh.yaml", empty.text())?;
     let none = proxy
         .until("/config/secrets", |answer| active(answer, 0))
         .await?;
@@ -97,7 +104,7 @@ async fn a_certificate_that_can_not_be_renewed_is_told_until_and_after_it_expire
     let config = Config::new(&Manifests::new().pod(&a, &[]))?;
     // An authority whose own certificate ends in a few seconds.
     let folder = tempfile::tempdir()?;
-    let now = SystemTime::now();
+    let now = aquifer::clock::wall();
     let root = Issuer::root(
         "mesh.test",
         now - Duration::from_secs(60),
@@ -131,9 +138,15 @@ async fn a_certificate_that_can_not_be_renewed_is_told_until_and_after_it_expire
         })
         .await?;
     let complaints = proxy.complaints();
-    ensure!(complaints.contains("its certificate has expired"), "{complaints}");
+    ensure!(
+        complaints.contains("its certificate has expired"),
+        "{complaints}"
+    );
     let metrics = proxy.metrics().await?;
-    ensure!(metrics.contains("aquifer_certificates{state=\"missing\"} 1"), "{metrics}");
+    ensure!(
+        metrics.contains("aquifer_certificates{state=\"missing\"} 1"),
+        "{metrics}"
+    );
     Ok(())
 }
 

@@ -73,7 +73,7 @@ impl Own {
         if !certificate.exists() && !key.exists() {
             // Two proxies that start at once agree on one root: the second finds the first's.
             let lock = folder.join(LOCK);
-            let file = private(&lock).open(&lock).map_err(Unusable::of(&lock))?;
+            let file = private().open(&lock).map_err(Unusable::of(&lock))?;
             let held = Flock::lock(file, FlockArg::LockExclusive)
                 .map_err(|(_, errno)| Unusable::of(&lock)(errno.into()))?;
             if !certificate.exists() && !key.exists() {
@@ -145,8 +145,7 @@ impl Authority for Own {
 }
 
 /// For nobody but us.
-fn private(path: &Path) -> OpenOptions {
-    let _ = path;
+fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     options
@@ -156,7 +155,7 @@ fn private(path: &Path) -> OpenOptions {
 fn put(path: &Path, content: &[u8]) -> Result<(), Unusable> {
     let new = path.with_extension("new");
     let write = || -> io::Result<()> {
-        let mut file = private(&new).open(&new)?;
+        let mut file = private().open(&new)?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&new, path)

@@ -22,7 +22,6 @@ struct Followed {
 impl Followed {
     async fn start(folders: &[&Path]) -> Self {
         let settings = Settings {
-            trust_domains: Default::default(),
             node: "node-1".into(),
             cluster_domain: "cluster.local".into(),
             trust_domains: TrustDomains::default(),
