@@ -26,6 +26,7 @@ async fn a_pod_gets_a_certificate_which_a_restart_renews_under_the_same_root() -
     let (a, b) = (lab.pod("a")?, lab.pod("b")?);
     let stranger = lab.pod("stranger")?;
     let manifests = Manifests::new()
+        .namespace("default", &[])
         .pod(&a, &[])
         .pod(&b, &[])
         .stranger(&stranger, &[]);
@@ -101,7 +102,7 @@ async fn a_pod_gets_a_certificate_which_a_restart_renews_under_the_same_root() -
 async fn a_certificate_that_can_not_be_renewed_is_told_until_and_after_it_expires() -> Result<()> {
     let lab = Lab::new()?;
     let a = lab.pod("a")?;
-    let config = Config::new(&Manifests::new().pod(&a, &[]))?;
+    let config = Config::new(&Manifests::new().namespace("default", &[]).pod(&a, &[]))?;
     // An authority whose own certificate ends in a few seconds.
     let folder = tempfile::tempdir()?;
     let now = aquifer::clock::wall();
