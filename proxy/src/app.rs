@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::node::{self, Node};
 use crate::admin::server;
-use crate::control::certificates::{self, Anchors, Authority};
+use crate::control::certificates;
 use crate::control::{self, enrol, files};
 use crate::dataplane::{self, Parts, Registry};
 use crate::kernel::preflight::Outcome;
@@ -27,7 +27,9 @@ use crate::policy::authorization::TrustDomains;
 use crate::settings;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::counters::Counters;
-use crate::tls::{self, Secrets};
+
+mod signing;
+use signing::Signing;
 
 /// The node proxy, until SIGTERM or SIGINT.
 pub fn run(settings: settings::Run) -> anyhow::Result<()> {
@@ -65,9 +67,7 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
         .await
         .context("--admin")?;
 
-    let anchors = anchors(&settings.certificates)?;
-    let secrets = Secrets::new(anchors.trust(&[])?);
-    let authority = authority(&settings.certificates)?;
+    let Signing { secrets, driver } = Signing::new(&settings.certificates)?;
 
     let host = Namespace::current().context("open the host's network namespace")?;
     let mut kernel = Kernel::load(&kernel::Options {
@@ -99,19 +99,18 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
             },
         },
     );
-    let driver = enrol::Driver::new(kernel, host, crew.changes.clone());
-    let signing = certificates::Driver::new(authority, anchors, secrets.clone());
+    let enrol = enrol::Driver::new(kernel, host, crew.changes.clone());
     let node = Arc::new(Node::new(
         settings.node.clone(),
         Arc::clone(&store),
         source.status(),
-        driver.status(),
+        enrol.status(),
         crew.counters.clone(),
         Arc::clone(&crew.clusters),
         descriptors,
         node::Certificates {
             secrets,
-            status: signing.status(),
+            status: driver.as_ref().map(certificates::Driver::status),
         },
     ));
     tokio::spawn(server::serve(readiness, node.readiness()));
@@ -122,8 +121,14 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
 
     let (loaded, first) = oneshot::channel();
     let mut control = tokio::spawn(control::follow(source, Arc::clone(&store), loaded));
-    let mut enrolment = tokio::spawn(driver.run(store.subscribe()));
-    let mut signing = tokio::spawn(signing.run(store.subscribe()));
+    let mut enrolment = tokio::spawn(enrol.run(store.subscribe()));
+    let snapshots = store.subscribe();
+    let mut signing = tokio::spawn(async move {
+        match driver {
+            Some(driver) => driver.run(snapshots).await,
+            None => std::future::pending().await,
+        }
+    });
     tokio::spawn(async move {
         if first.await.is_ok() {
             tracing::info!("the configuration is in force");
@@ -145,38 +150,6 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
         // Neither ends by itself: this is a defect, and a restart is better than half a proxy.
         Err((part, Ok(()))) => bail!("the {part} ended"),
         Err((part, Err(error))) => bail!("the {part} failed: {error}"),
-    }
-}
-
-/// Who is trusted whatever the authority says.
-fn anchors(settings: &settings::Certificates) -> anyhow::Result<Anchors> {
-    let roots = settings.roots.iter().map(|one| {
-        let file = || format!("--trust-roots: {}", one.file.display());
-        let text = std::fs::read_to_string(&one.file).with_context(file)?;
-        let roots = tls::certificates(&text).with_context(file)?;
-        if roots.is_empty() {
-            bail!("{}: there is no certificate in it", file());
-        }
-        Ok((Arc::clone(&one.domain), roots))
-    });
-    Ok(Anchors {
-        domain: Arc::clone(&settings.trust_domain),
-        aliases: settings.aliases.clone(),
-        roots: roots.collect::<anyhow::Result<_>>()?,
-    })
-}
-
-/// Who signs.
-fn authority(settings: &settings::Certificates) -> anyhow::Result<Arc<dyn Authority>> {
-    match settings.ca {
-        settings::Ca::Own => {
-            let own = certificates::Own::open(
-                &settings.ca_dir,
-                &settings.trust_domain,
-                settings.certificate_life,
-            );
-            Ok(Arc::new(own.context("--ca-dir")?))
-        }
     }
 }
 

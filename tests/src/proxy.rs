@@ -89,6 +89,13 @@ impl Start<'_> {
         self
     }
 
+    /// Gives it the embedded authority. Proxies that share a configuration share its root.
+    pub fn authority(self) -> Self {
+        let folder = self.config.path().join(".ca");
+        let folder = folder.to_string_lossy().into_owned();
+        self.arguments(&["--ca", "self", "--ca-dir", &folder])
+    }
+
     /// Limits how many descriptors the proxy may have open.
     pub fn descriptors(mut self, limit: u32) -> Self {
         self.descriptors = Some(limit);
@@ -127,9 +134,6 @@ impl Start<'_> {
         command.args(["--admin", &format!("127.0.0.1:{ADMIN}")]);
         command.args(["--metrics", &format!("127.0.0.1:{METRICS}")]);
         command.args(["--readiness", &format!("127.0.0.1:{READINESS}")]);
-        // By the environment, so that arguments may say otherwise. Who shares a configuration shares
-        // an authority.
-        command.env("AQUIFER_CA_DIR", self.config.path().join(".ca"));
         command.args(&self.arguments);
         let child = Child::start(Some(&self.lab.node), command)?;
         let node = Netns::open(self.lab.node.name())?;

@@ -31,7 +31,7 @@ async fn a_pod_gets_a_certificate_which_a_restart_renews_under_the_same_root() -
         .pod(&b, &[])
         .stranger(&stranger, &[]);
     let config = Config::new(&manifests)?;
-    let proxy = Proxy::on(&lab, &config).ready().await?;
+    let proxy = Proxy::on(&lab, &config).authority().ready().await?;
     let first = proxy
         .until("/config/secrets", |answer| active(answer, 1))
         .await?;
@@ -78,7 +78,7 @@ async fn a_pod_gets_a_certificate_which_a_restart_renews_under_the_same_root() -
     );
     drop(proxy);
 
-    let proxy = Proxy::on(&lab, &config).ready().await?;
+    let proxy = Proxy::on(&lab, &config).authority().ready().await?;
     let second = proxy
         .until("/config/secrets", |answer| active(answer, 1))
         .await?;
@@ -115,7 +115,8 @@ async fn a_certificate_that_can_not_be_renewed_is_told_until_and_after_it_expire
     std::fs::write(folder.path().join("ca-key.pem"), &*root.key_pem())?;
     let path = folder.path().to_string_lossy();
     let proxy = Proxy::on(&lab, &config)
-        .arguments(&["--ca-dir", &path, "--trust-domain", "mesh.test"])
+        .arguments(&["--ca", "self", "--ca-dir", &path])
+        .arguments(&["--trust-domain", "mesh.test"])
         .ready()
         .await?;
     let first = proxy
@@ -159,17 +160,37 @@ async fn an_authority_that_can_not_be_used_is_refused_before_anything_is_capture
     std::fs::write(folder.path().join("ca-cert.pem"), "nonsense")?;
     let path = folder.path().to_string_lossy();
     let roots = format!("old.test={path}/none.pem");
+    let own = ["--ca", "self", "--ca-dir", &*path];
     for (arguments, expected) in [
-        (["--ca-dir", &*path], "ca-key.pem: No such file"),
-        (["--ca", "https://ca:1"], "`self`, the embedded authority"),
-        (["--trust-domain", "a/b"], "a name such as `cluster.local`"),
-        (["--trust-roots", &roots], "none.pem: No such file"),
+        (&own[..], "ca-key.pem: No such file"),
+        (&["--ca", "https://ca:1"], "`self`, the embedded authority"),
+        (&["--trust-domain", "a/b"], "a name such as `cluster.local`"),
+        (
+            &["--ca", "self", "--trust-roots", &roots],
+            "none.pem: No such file",
+        ),
+        (&own[2..], "--ca <self>"),
     ] {
-        let proxy = Proxy::on(&lab, &config).arguments(&arguments).spawn()?;
+        let proxy = Proxy::on(&lab, &config).arguments(arguments).spawn()?;
         let status = proxy.child.wait(aquifer_tests::PATIENCE)?;
         let said = proxy.complaints();
         ensure!(!status.success(), "{arguments:?}: {said}");
         ensure!(said.contains(expected), "{arguments:?}: {said}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_an_authority_there_is_no_certificate_and_no_key() -> Result<()> {
+    let lab = Lab::new()?;
+    let a = lab.pod("a")?;
+    let config = Config::new(&Manifests::new().namespace("default", &[]).pod(&a, &[]))?;
+    let proxy = Proxy::on(&lab, &config).ready().await?;
+    ensure!(proxy.admin("/config/secrets").await? == serde_json::json!([]));
+    let status = proxy.admin("/status").await?;
+    ensure!(status["certificates"]["authority"].is_null(), "{status}");
+    let (_, text, _) = proxy.command(&["status"])?;
+    ensure!(text.contains("certificates: none"), "{text}");
+    ensure!(!proxy.metrics().await?.contains("aquifer_certificate"));
     Ok(())
 }

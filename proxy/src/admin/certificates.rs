@@ -44,8 +44,8 @@ pub struct SecretRow {
 pub struct Summary {
     /// The mesh's own trust domain.
     pub trust_domain: String,
-    /// Who signs.
-    pub authority: String,
+    /// Who signs; `null` where nobody does.
+    pub authority: Option<String>,
     /// How many local identities have a certificate in force.
     pub active: usize,
     /// How many have none.
@@ -57,9 +57,10 @@ pub struct Summary {
 }
 
 /// All rows; with `pod` those of its namespace alone.
-pub fn secrets(report: &Report, secrets: &Secrets, filter: &Filter) -> Vec<SecretRow> {
+pub fn secrets(report: Option<&Report>, secrets: &Secrets, filter: &Filter) -> Vec<SecretRow> {
     let mut rows = Vec::new();
-    let wanted = report.rows.iter().filter(|row| {
+    let all = report.map_or(&[][..], |report| &report.rows);
+    let wanted = all.iter().filter(|row| {
         let namespace = filter.namespace();
         namespace.is_none_or(|namespace| namespace == &*row.identity.namespace)
     });
@@ -99,18 +100,18 @@ pub fn secrets(report: &Report, secrets: &Secrets, filter: &Filter) -> Vec<Secre
 
 impl Summary {
     /// Puts it together.
-    pub fn new(report: &Report, trust: &Trust) -> Self {
-        let rows = report.rows.iter();
-        let active = rows.filter(|row| row.renew.is_some()).count();
-        let wrong = report.rows.iter().filter_map(|row| {
+    pub fn new(report: Option<&Report>, trust: &Trust) -> Self {
+        let rows = report.map_or(&[][..], |report| &report.rows);
+        let active = rows.iter().filter(|row| row.renew.is_some()).count();
+        let wrong = rows.iter().filter_map(|row| {
             let error = row.error.as_ref()?;
             Some(format!("{} ({}): {error}", row.identity, word(row.state)))
         });
         Self {
             trust_domain: trust.domain().to_string(),
-            authority: report.authority.clone(),
+            authority: report.map(|report| report.authority.clone()),
             active,
-            missing: report.rows.len() - active,
+            missing: rows.len() - active,
             roots: trust.roots().map(|(_, roots)| roots.len()).sum(),
             errors: wrong.collect(),
         }
@@ -121,7 +122,7 @@ impl Summary {
 pub fn metrics(report: &Report, secrets: &Secrets) -> String {
     let Summary {
         active, missing, ..
-    } = Summary::new(report, &secrets.trust());
+    } = Summary::new(Some(report), &secrets.trust());
     let (fetched, failed) = (report.fetched, report.failed);
     let mut text = format!(
         "# HELP aquifer_certificates Identities of local pods, by whether a certificate is in force.\n\

@@ -36,8 +36,14 @@ pub struct Node {
 pub struct Certificates {
     /// What is in force.
     pub secrets: Secrets,
-    /// How it came, and what did not.
-    pub status: control::certificates::Status,
+    /// How it came, and what did not. `None` without an authority.
+    pub status: Option<control::certificates::Status>,
+}
+
+impl Certificates {
+    fn report(&self) -> Option<Arc<control::certificates::Report>> {
+        Some(self.status.as_ref()?.report())
+    }
 }
 
 /// Answers `/healthz/ready`.
@@ -118,7 +124,7 @@ impl Node {
             problems: &self.store.problems(),
             sources: &self.sources.folders(),
             enrolment: &self.enrolment.report(),
-            certificates: &self.certificates.status.report(),
+            certificates: self.certificates.report().as_deref(),
             trust: &self.certificates.secrets.trust(),
             now: clock::wall(),
         }))
@@ -137,9 +143,9 @@ impl Node {
             "endpoints" => json(&views::endpoints(&snapshot, &filter)),
             "policies" => json(&views::policies(&snapshot, &filter)),
             "secrets" => {
-                let report = self.certificates.status.report();
+                let report = self.certificates.report();
                 let secrets = &self.certificates.secrets;
-                json(&certificates::secrets(&report, secrets, &filter))
+                json(&certificates::secrets(report.as_deref(), secrets, &filter))
             }
             "listeners" => json(&views::listeners(&self.enrolment.report(), &filter)),
             _ => return None,
@@ -173,10 +179,10 @@ impl Node {
              # TYPE aquifer_descriptors_limit gauge\n\
              aquifer_descriptors_limit {limit}\n"
         ));
-        text.push_str(&certificates::metrics(
-            &self.certificates.status.report(),
-            &self.certificates.secrets,
-        ));
+        if let Some(report) = self.certificates.report() {
+            let secrets = &self.certificates.secrets;
+            text.push_str(&certificates::metrics(&report, secrets));
+        }
         Answer::Metrics(text)
     }
 }

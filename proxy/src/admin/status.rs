@@ -120,8 +120,8 @@ pub struct Parts<'a> {
     pub sources: &'a [FolderStatus],
     /// Local pods.
     pub enrolment: &'a Report,
-    /// Certificates of local identities.
-    pub certificates: &'a certificates::Report,
+    /// Certificates of local identities, where there is an authority.
+    pub certificates: Option<&'a certificates::Report>,
     /// Who is trusted.
     pub trust: &'a Trust,
     /// What time it is.

@@ -118,6 +118,9 @@ fn certificates(summary: &Summary) -> String {
         roots,
         errors,
     } = summary;
+    let Some(authority) = authority else {
+        return "certificates: none, since no authority is given (--ca)\n".to_owned();
+    };
     let mut text = format!(
         "certificates: {active} in force, {missing} missing, {roots} roots; trust domain \
          {trust_domain}, signed by: {authority}\n"
@@ -156,7 +159,7 @@ mod tests {
             enrolment: Vec::new(),
             certificates: Summary {
                 trust_domain: "cluster.local".into(),
-                authority: "embedded (/ca)".into(),
+                authority: Some("embedded (/ca)".into()),
                 active: 1,
                 missing: 1,
                 roots: 1,

@@ -11,15 +11,17 @@ use crate::types::identity::is_trust_domain;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Certificates {
     /// Who signs certificates: `self` for the embedded authority, whose root lies in --ca-dir.
-    #[arg(long, value_name = "self", env = "AQUIFER_CA", default_value = "self")]
-    pub ca: Ca,
+    /// Without it there are none.
+    #[arg(long, value_name = "self", env = "AQUIFER_CA")]
+    pub ca: Option<Ca>,
     /// Folder of the embedded authority: ca-cert.pem and ca-key.pem, made where it has neither;
     /// cert-chain.pem and root-cert.pem where that is not a root. Proxies of one mesh have the same.
     #[arg(
         long,
         value_name = "DIR",
         env = "AQUIFER_CA_DIR",
-        default_value = "/var/lib/aquifer/ca"
+        default_value = "/var/lib/aquifer/ca",
+        requires = "ca"
     )]
     pub ca_dir: PathBuf,
     /// How long certificates of the embedded authority hold, in seconds. Each is renewed at about
@@ -29,7 +31,8 @@ pub struct Certificates {
         value_name = "SECONDS",
         env = "AQUIFER_CERTIFICATE_LIFE",
         default_value = "86400",
-        value_parser = life
+        value_parser = life,
+        requires = "ca"
     )]
     pub certificate_life: Duration,
     /// Trust domain of this mesh's identities, `spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT`.
@@ -56,7 +59,8 @@ pub struct Certificates {
         long = "trust-roots",
         value_name = "DOMAIN=FILE",
         env = "AQUIFER_TRUST_ROOTS",
-        value_delimiter = ','
+        value_delimiter = ',',
+        requires = "ca"
     )]
     pub roots: Vec<Roots>,
 }
