@@ -100,19 +100,19 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
         },
     );
     let enrol = enrol::Driver::new(kernel, host, crew.changes.clone());
-    let node = Arc::new(Node::new(
-        settings.node.clone(),
-        Arc::clone(&store),
-        source.status(),
-        enrol.status(),
-        crew.counters.clone(),
-        Arc::clone(&crew.clusters),
+    let node = Arc::new(Node::new(node::Parts {
+        name: settings.node.clone(),
+        store: Arc::clone(&store),
+        sources: source.status(),
+        enrolment: enrol.status(),
+        counters: crew.counters.clone(),
+        clusters: Arc::clone(&crew.clusters),
         descriptors,
-        node::Certificates {
+        certificates: node::Certificates {
             secrets,
             status: driver.as_ref().map(certificates::Driver::status),
         },
-    ));
+    }));
     tokio::spawn(server::serve(readiness, node.readiness()));
     tokio::spawn(server::serve(metrics, node.metrics()));
     tokio::spawn(server::serve(admin, node.admin()));

@@ -20,15 +20,29 @@ use crate::tls::Secrets;
 /// Everything there is to tell.
 #[derive(Debug)]
 pub struct Node {
-    name: String,
-    store: Arc<Store>,
-    sources: Arc<files::Status>,
-    enrolment: enrol::Status,
-    counters: Vec<Arc<Counters>>,
-    clusters: Arc<Registry>,
-    descriptors: Descriptors,
-    certificates: Certificates,
+    parts: Parts,
     stopping: AtomicBool,
+}
+
+/// What the parts of the proxy tell.
+#[derive(Debug)]
+pub struct Parts {
+    /// Name of this node.
+    pub name: String,
+    /// The mesh.
+    pub store: Arc<Store>,
+    /// Where it was read.
+    pub sources: Arc<files::Status>,
+    /// Local pods.
+    pub enrolment: enrol::Status,
+    /// Of each worker.
+    pub counters: Vec<Arc<Counters>>,
+    /// Of each pod.
+    pub clusters: Arc<Registry>,
+    /// Of the process.
+    pub descriptors: Descriptors,
+    /// Of local identities.
+    pub certificates: Certificates,
 }
 
 /// What there is to tell of certificates.
@@ -60,27 +74,10 @@ pub struct Admin(Arc<Node>);
 
 impl Node {
     /// Puts together what the parts of the proxy tell.
-    pub fn new(
-        name: String,
-        store: Arc<Store>,
-        sources: Arc<files::Status>,
-        enrolment: enrol::Status,
-        counters: Vec<Arc<Counters>>,
-        clusters: Arc<Registry>,
-        descriptors: Descriptors,
-        certificates: Certificates,
-    ) -> Self {
-        let stopping = AtomicBool::new(false);
+    pub fn new(parts: Parts) -> Self {
         Self {
-            name,
-            store,
-            sources,
-            enrolment,
-            counters,
-            clusters,
-            descriptors,
-            certificates,
-            stopping,
+            parts,
+            stopping: AtomicBool::new(false),
         }
     }
 
@@ -110,7 +107,7 @@ impl Node {
         if self.stopping.load(Ordering::Relaxed) {
             return Answer::Text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n".into());
         }
-        match self.enrolment.report().version {
+        match self.parts.enrolment.report().version {
             0 => Answer::Text(StatusCode::SERVICE_UNAVAILABLE, "starting\n".into()),
             _ => Answer::Text(StatusCode::OK, "ready\n".into()),
         }
@@ -118,14 +115,14 @@ impl Node {
 
     fn status(&self) -> Answer {
         json(&Status::new(status::Parts {
-            node: &self.name,
+            node: &self.parts.name,
             ready: matches!(self.ready(), Answer::Text(StatusCode::OK, _)),
-            snapshot: &self.store.load(),
-            problems: &self.store.problems(),
-            sources: &self.sources.folders(),
-            enrolment: &self.enrolment.report(),
-            certificates: self.certificates.report().as_deref(),
-            trust: &self.certificates.secrets.trust(),
+            snapshot: &self.parts.store.load(),
+            problems: &self.parts.store.problems(),
+            sources: &self.parts.sources.folders(),
+            enrolment: &self.parts.enrolment.report(),
+            certificates: self.parts.certificates.report().as_deref(),
+            trust: &self.parts.certificates.secrets.trust(),
             now: clock::wall(),
         }))
     }
@@ -136,18 +133,18 @@ impl Node {
             Ok(filter) => filter,
             Err(error) => return Some(Answer::Text(StatusCode::BAD_REQUEST, format!("{error}\n"))),
         };
-        let snapshot = self.store.load_full();
+        let snapshot = self.parts.store.load_full();
         Some(match view {
             "routes" => json(&views::routes(&snapshot, &filter)),
             "clusters" => json(&views::clusters(&snapshot, &filter)),
             "endpoints" => json(&views::endpoints(&snapshot, &filter)),
             "policies" => json(&views::policies(&snapshot, &filter)),
             "secrets" => {
-                let report = self.certificates.report();
-                let secrets = &self.certificates.secrets;
+                let report = self.parts.certificates.report();
+                let secrets = &self.parts.certificates.secrets;
                 json(&certificates::secrets(report.as_deref(), secrets, &filter))
             }
-            "listeners" => json(&views::listeners(&self.enrolment.report(), &filter)),
+            "listeners" => json(&views::listeners(&self.parts.enrolment.report(), &filter)),
             _ => return None,
         })
     }
@@ -155,11 +152,11 @@ impl Node {
     /// Counters and gauges in Envoy's text form, `NAME: VALUE` a line, sorted.
     fn stats(&self) -> Answer {
         let mut text = String::new();
-        for (name, value) in self.clusters.statistics() {
+        for (name, value) in self.parts.clusters.statistics() {
             text.push_str(&format!("{name}: {value}\n"));
         }
         let mut node: BTreeMap<&str, u64> = BTreeMap::new();
-        for (name, _, value) in self.counters.iter().flat_map(|counters| counters.iter()) {
+        for (name, _, value) in self.parts.counters.iter().flat_map(|counters| counters.iter()) {
             *node.entry(name).or_default() += value;
         }
         for (name, value) in node {
@@ -169,8 +166,8 @@ impl Node {
     }
 
     fn prometheus(&self) -> Answer {
-        let mut text = prometheus(self.counters.iter().map(|counters| &**counters));
-        let (limit, used) = self.descriptors.usage();
+        let mut text = prometheus(self.parts.counters.iter().map(|counters| &**counters));
+        let (limit, used) = self.parts.descriptors.usage();
         text.push_str(&format!(
             "# HELP aquifer_descriptors Descriptors that connections hold.\n\
              # TYPE aquifer_descriptors gauge\n\
@@ -179,8 +176,8 @@ impl Node {
              # TYPE aquifer_descriptors_limit gauge\n\
              aquifer_descriptors_limit {limit}\n"
         ));
-        if let Some(report) = self.certificates.report() {
-            let secrets = &self.certificates.secrets;
+        if let Some(report) = self.parts.certificates.report() {
+            let secrets = &self.parts.certificates.secrets;
             text.push_str(&certificates::metrics(&report, secrets));
         }
         Answer::Metrics(text)

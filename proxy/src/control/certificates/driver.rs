@@ -25,6 +25,9 @@ const AT_ONCE: usize = 8;
 /// The longest sleep. A wall clock that was set is noticed after so long.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 
+/// A key and what was signed for it.
+type Answer = Result<(Key, Signed), Failure>;
+
 /// Who is trusted beside those whom the authority names.
 #[derive(Clone, Debug)]
 pub struct Anchors {
@@ -63,7 +66,7 @@ pub struct Driver {
     anchors: Anchors,
     secrets: Secrets,
     accounts: BTreeMap<Identity, Account>,
-    asked: JoinSet<(Identity, Result<(Key, Signed), Failure>)>,
+    asked: JoinSet<(Identity, Answer)>,
     room: Arc<Semaphore>,
     report: watch::Sender<Arc<Report>>,
     fetched: u64,
@@ -204,7 +207,7 @@ impl Driver {
     }
 
     /// Takes an answer.
-    fn take(&mut self, identity: &Identity, answer: Result<(Key, Signed), Failure>) {
+    fn take(&mut self, identity: &Identity, answer: Answer) {
         let Some(account) = self.accounts.get_mut(identity) else {
             // Its last pod went meanwhile.
             return;
@@ -287,7 +290,7 @@ async fn fetch(
     authority: Arc<dyn Authority>,
     room: Arc<Semaphore>,
     identity: Identity,
-) -> (Identity, Result<(Key, Signed), Failure>) {
+) -> (Identity, Answer) {
     let work = async {
         // Closed by nobody.
         let _permit = room.acquire().await;
