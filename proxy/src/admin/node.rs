@@ -156,7 +156,12 @@ impl Node {
             text.push_str(&format!("{name}: {value}\n"));
         }
         let mut node: BTreeMap<&str, u64> = BTreeMap::new();
-        for (name, _, value) in self.parts.counters.iter().flat_map(|counters| counters.iter()) {
+        for (name, _, value) in self
+            .parts
+            .counters
+            .iter()
+            .flat_map(|counters| counters.iter())
+        {
             *node.entry(name).or_default() += value;
         }
         for (name, value) in node {
