@@ -9,6 +9,8 @@ use super::{contender::Contender, load::Load};
 pub(super) struct Measured {
     runs: BTreeMap<(Contender, Load), Vec<Run>>,
     idle: BTreeMap<Contender, Vec<f64>>,
+    /// The 99th percentile of each run, in microseconds.
+    tails: BTreeMap<Contender, Vec<f64>>,
 }
 
 /// One round of one load.
@@ -18,8 +20,6 @@ pub(super) struct Run {
     pub(super) cpu: f64,
     /// Requests a second.
     pub(super) rate: f64,
-    /// Microseconds.
-    pub(super) p99: Option<f64>,
 }
 
 impl Measured {
@@ -31,6 +31,11 @@ impl Measured {
     /// Adds a reading of idle memory, in MiB.
     pub(super) fn add_idle(&mut self, contender: Contender, mib: f64) {
         self.idle.entry(contender).or_default().push(mib);
+    }
+
+    /// Adds the 99th percentiles of one round's runs, in microseconds.
+    pub(super) fn add_tail(&mut self, contender: Contender, runs: &[f64]) {
+        self.tails.entry(contender).or_default().extend(runs);
     }
 
     fn cpu(&self, contender: Contender, load: Load) -> Option<f64> {
@@ -46,13 +51,9 @@ impl Measured {
         )
     }
 
+    /// The lower quartile over the runs: what the machine underneath does only ever adds.
     fn p99(&self, contender: Contender) -> Option<f64> {
-        median(
-            self.runs
-                .get(&(contender, Load::Keepalive))?
-                .iter()
-                .filter_map(|run| run.p99),
-        )
+        quantile(self.tails.get(&contender)?.iter().copied(), 0.25)
     }
 
     /// The tables: CPU with its ratio to Envoy, then rates, then one line a goal.
@@ -90,6 +91,7 @@ impl Measured {
                 text += &row(cells.iter().map(String::as_str));
             }
         }
+        text += &self.spreads();
         text += "\nRequests a second (one core for the proxy):\n\n";
         text += &row(["proxy"].into_iter().chain(loads.iter().copied()));
         text += &row(std::iter::repeat_n("---", loads.len() + 1));
@@ -107,6 +109,31 @@ impl Measured {
         }
         text += &self.goals();
         text
+    }
+
+    /// How much they differ.
+    fn spreads(&self) -> String {
+        let mut text = String::new();
+        for (contender, runs) in &self.tails {
+            let at = |share| quantile(runs.iter().copied(), share).unwrap_or_default();
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                text,
+                "- {}: p99 of {} runs: {:.0} µs at the least, {:.0} at the lower quartile (the table's), \
+                 {:.0} at the median, {:.0} at the upper quartile",
+                contender.name(),
+                runs.len(),
+                at(0.0),
+                at(0.25),
+                at(0.5),
+                at(0.75),
+            );
+        }
+        if text.is_empty() {
+            text
+        } else {
+            format!("\n{text}")
+        }
     }
 
     fn idle(&self, contender: Contender) -> Option<f64> {
@@ -175,15 +202,21 @@ fn row<'a>(cells: impl Iterator<Item = &'a str>) -> String {
 }
 
 fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    quantile(values, 0.5)
+}
+
+/// The value below which `share` of them lie, between two of them by distance.
+fn quantile(values: impl Iterator<Item = f64>, share: f64) -> Option<f64> {
     let mut values: Vec<_> = values.collect();
     values.sort_by(f64::total_cmp);
-    let (low, high) = (values.len().checked_sub(1)? / 2, values.len() / 2);
-    Some((values[low] + values[high]) / 2.0)
+    let place = values.len().checked_sub(1)? as f64 * share;
+    let (low, high) = (place.floor() as usize, place.ceil() as usize);
+    Some(values[low] + (values[high] - values[low]) * place.fract())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Contender, Load, Measured, Run, median};
+    use super::{Contender, Load, Measured, Run, median, quantile};
 
     #[test]
     fn medians() {
@@ -198,18 +231,29 @@ mod tests {
     }
 
     #[test]
+    fn quantiles() {
+        for (share, expected) in [(0.0, 1.0), (0.25, 1.75), (0.5, 2.5), (1.0, 9.0)] {
+            let values = [3.0, 1.0, 9.0, 2.0];
+            assert_eq!(quantile(values.into_iter(), share), Some(expected));
+        }
+    }
+
+    #[test]
     fn a_table_tells_ratios_and_goals() {
         let mut measured = Measured::default();
-        let run = |cpu| Run {
-            cpu,
-            rate: 1000.0,
-            p99: Some(cpu * 100.0),
-        };
+        let run = |cpu| Run { cpu, rate: 1000.0 };
         measured.add(Contender::Envoy, Load::Keepalive, run(4.0));
         measured.add(Contender::Aquifer, Load::Keepalive, run(1.0));
+        measured.add_tail(Contender::Envoy, &[400.0]);
+        measured.add_tail(Contender::Aquifer, &[100.0, 9000.0]);
+        measured.add_tail(Contender::Aquifer, &[100.0, 100.0]);
         let text = measured.markdown();
         assert!(
             text.contains("| aquifer | 1.00 (0.25) | – | – | – | 100 (0.25) | – |"),
+            "{text}"
+        );
+        assert!(
+            text.contains("- aquifer: p99 of 4 runs: 100 µs at the least"),
             "{text}"
         );
         assert!(text.contains("at most 0.36: 0.25, reached"), "{text}");

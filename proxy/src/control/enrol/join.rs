@@ -192,11 +192,9 @@ fn shares(workers: usize, outbound: Vec<Group>, inbound: Vec<Group>) -> Vec<List
 
 /// Connections of callers from outside that are open.
 fn older(netns: &Namespace, own: &[IpAddr]) -> io::Result<HashSet<(SocketAddr, SocketAddr)>> {
-    let mut found = connections::established(netns)?;
-    found.retain(|(caller, local)| {
+    connections::open(netns, |caller, local| {
         own.contains(&local.ip()) && !own.contains(&caller.ip()) && !caller.ip().is_loopback()
-    });
-    Ok(found)
+    })
 }
 
 /// The pod's addresses: those that Kubernetes knows first, then what else its devices have.
