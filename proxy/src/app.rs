@@ -28,6 +28,7 @@ use crate::settings;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::counters::Counters;
 
+pub mod authority;
 mod signing;
 use signing::Signing;
 

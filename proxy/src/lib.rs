@@ -10,6 +10,7 @@ pub mod admin;
 pub mod memory;
 pub mod settings;
 // Floor 5
+pub mod ca;
 pub mod control;
 pub mod dataplane;
 // Floor 4
@@ -25,6 +26,7 @@ pub mod wire;
 // Floor 1
 pub mod api;
 pub mod clock;
+pub mod proto;
 pub mod types;
 // Floor 7: the parts meet here.
 pub mod app;

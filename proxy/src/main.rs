@@ -11,5 +11,5 @@ use tikv_jemallocator::Jemalloc;
 static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
-    aquifer::cli::main(aquifer::app::run)
+    aquifer::cli::main(aquifer::app::run, aquifer::app::authority::run)
 }

@@ -13,12 +13,14 @@
 //! | [`manifest`] | the Kubernetes objects that tell the proxy about the lab |
 //! | [`process`] | a child process, its end and its lines as events |
 //! | [`proxy`] | the `aquifer` binary: start, readiness, admin, end |
+//! | [`authority`] | `aquifer ca`: start, readiness, end |
 //! | [`world`] | the lab that most tests start from |
 //! | [`shop`] | the lab of `deploy/examples` |
 //! | [`differential`] | the same requests through aquifer and Envoy |
 //! | [`client`], [`echo`], [`raw`] | HTTP from a pod, an HTTP server that tells what it saw, bytes by script |
 //! | [`gate`] | answers that wait until they are let go |
 
+pub mod authority;
 pub mod client;
 pub mod clock;
 pub mod differential;

@@ -163,13 +163,17 @@ async fn an_authority_that_can_not_be_used_is_refused_before_anything_is_capture
     let own = ["--ca", "self", "--ca-dir", &*path];
     for (arguments, expected) in [
         (&own[..], "ca-key.pem: No such file"),
-        (&["--ca", "https://ca:1"], "`self`, the embedded authority"),
+        (
+            &["--ca", "http://ca:1"],
+            "`self` or a URL: https://HOST:PORT",
+        ),
+        (&["--ca", "https://ca:1"], "--ca: "),
         (&["--trust-domain", "a/b"], "a name such as `cluster.local`"),
         (
             &["--ca", "self", "--trust-roots", &roots],
             "none.pem: No such file",
         ),
-        (&own[2..], "--ca <self>"),
+        (&own[2..], "--ca <self|URL>"),
     ] {
         let proxy = Proxy::on(&lab, &config).arguments(arguments).spawn()?;
         let status = proxy.child.wait(aquifer_tests::PATIENCE)?;

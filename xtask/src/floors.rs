@@ -21,7 +21,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("2", &["policy", "wire"]),
     ("3", &["mesh"]),
     ("4", &["net", "tls", "kernel", "telemetry"]),
-    ("5", &["dataplane", "control"]),
+    ("5", &["dataplane", "control", "ca"]),
     ("6", &["settings", "admin", "memory"]),
     ("7", &["app", "cli"]),
 ];

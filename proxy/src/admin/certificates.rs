@@ -123,17 +123,21 @@ pub fn metrics(report: &Report, secrets: &Secrets) -> String {
     let Summary {
         active, missing, ..
     } = Summary::new(Some(report), &secrets.trust());
-    let (fetched, failed) = (report.fetched, report.failed);
+    let fetched = report.fetched;
     let mut text = format!(
         "# HELP aquifer_certificates Identities of local pods, by whether a certificate is in force.\n\
          # TYPE aquifer_certificates gauge\n\
          aquifer_certificates{{state=\"active\"}} {active}\n\
          aquifer_certificates{{state=\"missing\"}} {missing}\n\
-         # HELP aquifer_certificate_requests_total Certificates asked for.\n\
+         # HELP aquifer_certificate_requests_total Certificates asked for, by outcome.\n\
          # TYPE aquifer_certificate_requests_total counter\n\
-         aquifer_certificate_requests_total{{result=\"success\"}} {fetched}\n\
-         aquifer_certificate_requests_total{{result=\"failure\"}} {failed}\n"
+         aquifer_certificate_requests_total{{result=\"success\"}} {fetched}\n"
     );
+    for (result, count) in &report.failed {
+        text.push_str(&format!(
+            "aquifer_certificate_requests_total{{result=\"{result}\"}} {count}\n"
+        ));
+    }
     let ends = secrets.credentials().into_iter();
     let ends = ends.map(|one| one.certificate.not_after).min();
     if let Some(end) = ends.and_then(|end| end.duration_since(SystemTime::UNIX_EPOCH).ok()) {

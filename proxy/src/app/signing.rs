@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 
-use crate::control::certificates::{Anchors, Authority, Driver, Own};
+use crate::control::certificates::{Anchors, Authority, Driver, Istio, Own, istio};
 use crate::settings;
 use crate::tls::{self, Secrets, Trust};
 
@@ -65,6 +65,17 @@ fn authority(
                 settings.certificate_life,
             );
             Ok(Arc::new(own.context("--ca-dir")?))
+        }
+        settings::Ca::Istio(address) => {
+            let istio = Istio::new(istio::Settings {
+                address: address.clone(),
+                name: settings.ca_name.clone(),
+                token: settings.ca_token.clone(),
+                roots: settings.ca_roots.clone(),
+                cluster: settings.cluster_id.clone(),
+                life: settings.certificate_life,
+            });
+            Ok(Arc::new(istio.context("--ca")?))
         }
     }
 }

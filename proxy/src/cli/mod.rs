@@ -2,6 +2,7 @@
 //! status 2 is for usage, 1 for failure.
 
 mod ask;
+pub mod ca;
 pub mod cleanup;
 pub mod config;
 pub mod maps;
@@ -19,8 +20,8 @@ use crate::settings;
 
 /// A kernel-assisted transparent proxy for Kubernetes, one per node.
 ///
-/// `aquifer run` is the node proxy; every other command asks a running proxy, or the kernel, about
-/// its work.
+/// `aquifer run` is the node proxy and `aquifer ca` a certificate authority for node proxies; every
+/// other command asks a running proxy, or the kernel, about its work.
 #[derive(Debug, Parser)]
 #[command(name = "aquifer", version, max_term_width = 100)]
 struct Arguments {
@@ -32,6 +33,7 @@ struct Arguments {
 enum Command {
     /// Run the node proxy: capture this node's enrolled pods and carry their traffic.
     Run(Box<run::Args>),
+    Ca(Box<ca::Args>),
     Preflight(preflight::Args),
     Maps(maps::Args),
     Status(status::Args),
@@ -40,10 +42,15 @@ enum Command {
     Cleanup(cleanup::Args),
 }
 
-/// Runs the subcommand that the arguments name. `node` is the node proxy, which `aquifer run` starts.
-pub fn main(node: impl FnOnce(settings::Run) -> anyhow::Result<()>) -> ExitCode {
+/// Runs the subcommand that the arguments name. `node` is the node proxy, which `aquifer run` starts,
+/// `authority` what `aquifer ca` starts.
+pub fn main(
+    node: impl FnOnce(settings::Run) -> anyhow::Result<()>,
+    authority: impl FnOnce(settings::Authority) -> anyhow::Result<()>,
+) -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Run(args) => run::run(*args, node),
+        Command::Ca(args) => ca::run(*args, authority),
         Command::Config(args) => config::run(args),
         Command::Status(args) => status::run(args),
         Command::Maps(args) => maps::run(args),

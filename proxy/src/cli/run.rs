@@ -21,19 +21,24 @@ pub fn run(
     args: Args,
     node: impl FnOnce(settings::Run) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&args.settings.log).with_context(|| {
-        format!(
-            "--log {}: not a level such as `info` or `info,aquifer::control=debug`",
-            args.settings.log
-        )
-    })?;
-    // Who asks for the kernel programs' lines wants to see them, whatever else is shown.
     let kernel = args.settings.kernel_log;
-    let filter = match kernel.to_possible_value() {
-        Some(level) if kernel != Level::Off => {
-            filter.add_directive(format!("{TARGET}={}", level.get_name()).parse()?)
-        }
-        _ => filter,
+    // Who asks for the kernel programs' lines wants to see them, whatever else is shown.
+    let kernel = kernel
+        .to_possible_value()
+        .filter(|_| kernel != Level::Off)
+        .map(|level| format!("{TARGET}={}", level.get_name()));
+    log(&args.settings.log, kernel)?;
+    node(args.settings)
+}
+
+/// Starts the log on standard error, at `level`, with a directive more where there is one.
+pub(super) fn log(level: &str, more: Option<String>) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(level).with_context(|| {
+        format!("--log {level}: not a level such as `info` or `info,aquifer::control=debug`")
+    })?;
+    let filter = match more {
+        Some(more) => filter.add_directive(more.parse()?),
+        None => filter,
     };
     // Standard output belongs to the access log.
     tracing_subscriber::fmt()
@@ -41,5 +46,5 @@ pub fn run(
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    node(args.settings)
+    Ok(())
 }

@@ -5,15 +5,48 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::control::certificates::istio::Address;
 use crate::types::identity::is_trust_domain;
 
 /// Settings of identities and certificates.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Certificates {
-    /// Who signs certificates: `self` for the embedded authority, whose root lies in --ca-dir.
-    /// Without it there are none.
-    #[arg(long, value_name = "self", env = "AQUIFER_CA")]
+    /// Who signs certificates: `self` for the embedded authority, whose root lies in --ca-dir, or
+    /// https://HOST:PORT for one that speaks Istio's protocol: istiod, `aquifer ca`. Without it there
+    /// are none.
+    #[arg(long, value_name = "self|URL", env = "AQUIFER_CA")]
     pub ca: Option<Ca>,
+    /// File of the token that shows this node to an authority with a URL. Read anew each time.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "AQUIFER_CA_TOKEN",
+        default_value = "/var/run/secrets/tokens/istio-token",
+        requires = "ca"
+    )]
+    pub ca_token: PathBuf,
+    /// File of the roots (PEM) by which the certificate of an authority with a URL is checked. Read
+    /// anew for each connection.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "AQUIFER_CA_ROOTS",
+        default_value = "/var/run/secrets/istio/root-cert.pem",
+        requires = "ca"
+    )]
+    pub ca_roots: PathBuf,
+    /// Name in the certificate of an authority with a URL, where that is not the URL's host.
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "AQUIFER_CA_NAME",
+        requires = "ca",
+        value_parser = host_name
+    )]
+    pub ca_name: Option<String>,
+    /// Name of this cluster, which an istiod with several clusters is told.
+    #[arg(long, value_name = "NAME", env = "AQUIFER_CLUSTER_ID", requires = "ca")]
+    pub cluster_id: Option<String>,
     /// Folder of the embedded authority: ca-cert.pem and ca-key.pem, made where it has neither;
     /// cert-chain.pem and root-cert.pem where that is not a root. Proxies of one mesh have the same.
     #[arg(
@@ -24,8 +57,8 @@ pub struct Certificates {
         requires = "ca"
     )]
     pub ca_dir: PathBuf,
-    /// How long certificates of the embedded authority hold, in seconds. Each is renewed at about
-    /// half of that.
+    /// How long certificates are to hold, in seconds; an authority with a URL may say otherwise. Each
+    /// is renewed at about half of its life.
     #[arg(
         long,
         value_name = "SECONDS",
@@ -70,6 +103,8 @@ pub struct Certificates {
 pub enum Ca {
     /// The embedded authority.
     Own,
+    /// One that speaks Istio's protocol.
+    Istio(Address),
 }
 
 impl FromStr for Ca {
@@ -78,7 +113,10 @@ impl FromStr for Ca {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "self" => Ok(Self::Own),
-            _ => Err("`self`, the embedded authority, is the only one so far".to_owned()),
+            _ => match text.parse() {
+                Ok(address) => Ok(Self::Istio(address)),
+                Err(problem) => Err(format!("`self` or a URL: {problem}")),
+            },
         }
     }
 }
@@ -105,7 +143,7 @@ impl FromStr for Roots {
 }
 
 /// Istio writes `.` for `@`, which no identity may have.
-fn trust_domain(text: &str) -> Result<Arc<str>, String> {
+pub(super) fn trust_domain(text: &str) -> Result<Arc<str>, String> {
     let domain = text.replace('@', ".");
     if !is_trust_domain(&domain) {
         return Err("a name such as `cluster.local` is wanted".to_owned());
@@ -113,7 +151,14 @@ fn trust_domain(text: &str) -> Result<Arc<str>, String> {
     Ok(domain.into())
 }
 
-fn life(text: &str) -> Result<Duration, String> {
+pub(super) fn host_name(text: &str) -> Result<String, String> {
+    match rustls::pki_types::ServerName::try_from(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("a host name or an IP address is wanted".to_owned()),
+    }
+}
+
+pub(super) fn life(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds @ 1..) => Ok(Duration::from_secs(u32::into(seconds))),
         _ => Err("a whole number of seconds from 1 on is wanted".to_owned()),
@@ -133,7 +178,43 @@ mod tests {
         let roots: Roots = "old.example=/etc/old=1.pem".parse().unwrap();
         assert_eq!(roots.file, PathBuf::from("/etc/old=1.pem"));
         assert!("old.example".parse::<Roots>().is_err());
-        assert!("https://istiod:15012".parse::<Ca>().is_err());
+        for (text, host, port) in [
+            (
+                "https://istiod.istio-system.svc:15012",
+                "istiod.istio-system.svc",
+                15012,
+            ),
+            (
+                "https://istiod.istio-system.svc",
+                "istiod.istio-system.svc",
+                15012,
+            ),
+            ("https://10.0.0.1:1/", "10.0.0.1", 1),
+            ("https://[fd00::1]:15012", "fd00::1", 15012),
+        ] {
+            let address = Address {
+                host: host.to_owned(),
+                port,
+            };
+            assert_eq!(text.parse(), Ok(Ca::Istio(address)), "{text}");
+        }
+        assert_eq!("self".parse(), Ok(Ca::Own));
+        for wrong in [
+            "",
+            "Self",
+            "istiod:15012",
+            "http://istiod:15012",
+            "https://",
+            "https://:15012",
+            "https://istiod:",
+            "https://istiod:99999",
+            "https://istiod:15012/path",
+            "https://istiod:15012?x",
+            "https://user@istiod:15012",
+            "https://is_ti/od",
+        ] {
+            assert!(wrong.parse::<Ca>().is_err(), "{wrong}");
+        }
         assert_eq!(life("90"), Ok(Duration::from_secs(90)));
         for wrong in ["0", "-1", "1.5", "", "99999999999"] {
             assert!(life(wrong).is_err(), "{wrong}");

@@ -1,5 +1,6 @@
 //! Flags and environment, parsed once at the very top.
 
+mod authority;
 mod certificates;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,6 +11,7 @@ use std::time::Duration;
 use crate::kernel::log::Level;
 use crate::telemetry::access_log::Format;
 
+pub use authority::Authority;
 pub use certificates::{Ca, Certificates};
 
 /// Where the maps and links of a proxy are pinned.

@@ -100,6 +100,8 @@ pub struct Facts {
     pub not_after: SystemTime,
     /// Its number, in hexadecimal.
     pub serial: String,
+    /// Whether it names itself as the one who signed it, as roots do.
+    pub self_signed: bool,
 }
 
 impl Facts {
@@ -111,6 +113,7 @@ impl Facts {
             not_before: system_time(certificate.validity().not_before)?,
             not_after: system_time(certificate.validity().not_after)?,
             serial: serial(&certificate),
+            self_signed: certificate.subject() == certificate.issuer(),
         })
     }
 }

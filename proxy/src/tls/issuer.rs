@@ -18,7 +18,7 @@ use x509_parser::certification_request::X509CertificationRequest;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::certificate::system_time;
-use super::{Error, MAX_CERTIFICATE, MAX_CHAIN};
+use super::{Error, Key, MAX_CERTIFICATE, MAX_CHAIN};
 use crate::types::{Identity, Timestamp};
 
 /// Who signs certificates: a root, or an intermediate below one.
@@ -175,6 +175,39 @@ impl Issuer {
         let signed = params.signed_by(&key, &self.inner).map_err(issuing)?;
         let leaf = std::iter::once(signed.der().clone());
         Ok(leaf.chain(self.below_root.iter().cloned()).collect())
+    }
+
+    /// Signs a certificate for a server that is no workload, known by these host names and IP
+    /// addresses. The chain is as [`Self::sign`] makes it.
+    ///
+    /// # Errors
+    /// Where a name is none.
+    pub fn host(
+        &self,
+        key: &Key,
+        names: &[String],
+        from: SystemTime,
+        until: SystemTime,
+    ) -> Result<Vec<CertificateDer<'static>>, Error> {
+        let mut params = lasting(from, until.min(self.not_after))?;
+        params.distinguished_name = DistinguishedName::new();
+        for name in names {
+            params.subject_alt_names.push(match name.parse() {
+                Ok(address) => SanType::IpAddress(address),
+                Err(_) => SanType::DnsName(name.as_str().try_into().map_err(issuing)?),
+            });
+        }
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let signed = params.signed_by(key.pair(), &self.inner).map_err(issuing)?;
+        let leaf = std::iter::once(signed.der().clone());
+        Ok(leaf.chain(self.below_root.iter().cloned()).collect())
+    }
+
+    /// Whether nobody stands above it.
+    pub fn is_root(&self) -> bool {
+        self.below_root.is_empty()
     }
 
     /// Its own certificate.

@@ -51,6 +51,10 @@ impl Key {
         })
     }
 
+    pub(super) fn pair(&self) -> &KeyPair {
+        &self.0
+    }
+
     /// What rustls signs by.
     pub(super) fn signing(&self) -> Result<std::sync::Arc<dyn SigningKey>, Error> {
         let pkcs8 = PrivatePkcs8KeyDer::from(self.0.serialized_der().to_vec());

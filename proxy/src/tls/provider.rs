@@ -33,6 +33,14 @@ pub fn provider() -> &'static Arc<CryptoProvider> {
     &PROVIDER
 }
 
+/// SHA-256.
+pub fn digest(bytes: &[u8]) -> [u8; 32] {
+    let digest = ::aws_lc_rs::digest::digest(&::aws_lc_rs::digest::SHA256, bytes);
+    let mut out = [0; 32];
+    out.copy_from_slice(digest.as_ref());
+    out
+}
+
 /// The proxy's own clock.
 #[derive(Debug)]
 pub(super) struct Clock;

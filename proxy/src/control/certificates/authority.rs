@@ -21,7 +21,10 @@ pub struct Signed {
 /// Why there is no certificate.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Failure {
-    /// It could not be asked.
+    /// What it is asked with is not here.
+    #[error("the authority can't be asked: {0}")]
+    Unasked(String),
+    /// It does not answer.
     #[error("the authority can't be reached: {0}")]
     Unreachable(String),
     /// It did not answer in time.
@@ -36,6 +39,20 @@ pub enum Failure {
     /// What it signed, or what it was sent, can't be used.
     #[error(transparent)]
     Unusable(#[from] tls::Error),
+}
+
+impl Failure {
+    /// A word for metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Unasked(_) => "unasked",
+            Self::Unreachable(_) => "unreachable",
+            Self::Silent(_) => "silent",
+            Self::Refused(_) => "refused",
+            Self::Nonsense(_) => "nonsense",
+            Self::Unusable(_) => "unusable",
+        }
+    }
 }
 
 /// Who signs certificates. An implementation need not bound its time: the driver gives up by itself,

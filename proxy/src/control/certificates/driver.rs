@@ -70,7 +70,7 @@ pub struct Driver {
     room: Arc<Semaphore>,
     report: watch::Sender<Arc<Report>>,
     fetched: u64,
-    failed: u64,
+    failed: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Default)]
@@ -98,7 +98,7 @@ impl Driver {
             room: Arc::new(Semaphore::new(AT_ONCE)),
             report: watch::Sender::new(Arc::new(report)),
             fetched: 0,
-            failed: 0,
+            failed: BTreeMap::new(),
         }
     }
 
@@ -230,7 +230,8 @@ impl Driver {
                 );
             }
             Err(failure) => {
-                self.failed = self.failed.saturating_add(1);
+                let count = self.failed.entry(failure.reason()).or_default();
+                *count = count.saturating_add(1);
                 let again = account.renewal.failed(now, rand::random());
                 let error = failure.to_string();
                 let held = self.secrets.credential(identity);
@@ -273,7 +274,7 @@ impl Driver {
             authority: self.authority.name(),
             rows: rows.collect(),
             fetched: self.fetched,
-            failed: self.failed,
+            failed: self.failed.clone(),
         };
         self.report.send_if_modified(|current| {
             let changed = **current != report;

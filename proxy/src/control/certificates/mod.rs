@@ -6,11 +6,13 @@
 
 pub mod authority;
 mod driver;
+pub mod istio;
 mod own;
 pub mod status;
 
 pub use authority::{Authority, Failure, Signed};
 pub use driver::{Anchors, Driver};
+pub use istio::Istio;
 pub use own::Own;
 pub use status::{Report, Status};
 

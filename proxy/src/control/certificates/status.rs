@@ -1,5 +1,6 @@
 //! What there is of certificates, for `aquifer status`, `config secrets` and metrics.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -48,8 +49,8 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// Certificates put in force since the start.
     pub fetched: u64,
-    /// Tries that failed since the start.
-    pub failed: u64,
+    /// Tries that failed since the start, by [`super::Failure::reason`].
+    pub failed: BTreeMap<&'static str, u64>,
 }
 
 /// Reads the newest report, and follows it. Cheap to clone.

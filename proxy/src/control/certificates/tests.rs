@@ -291,7 +291,9 @@ fn the_folder_of_the_embedded_authority_is_made_once_and_private() {
     let roots: Vec<String> = std::thread::scope(|scope| {
         let all: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
         let roots = all.into_iter().map(|one| one.join().unwrap().unwrap());
-        roots.map(|own| own.issuer.certificate_pem()).collect()
+        roots
+            .map(|own| own.files.issuer.certificate_pem())
+            .collect()
     });
     assert!(roots.iter().all(|one| *one == roots[0]), "one root");
     let mode = |name: &str| {
@@ -300,7 +302,7 @@ fn the_folder_of_the_embedded_authority_is_made_once_and_private() {
     };
     assert_eq!(mode(""), 0o700);
     assert_eq!(mode("ca-key.pem"), 0o600);
-    assert_eq!(open().unwrap().issuer.certificate_pem(), roots[0]);
+    assert_eq!(open().unwrap().files.issuer.certificate_pem(), roots[0]);
 
     std::fs::remove_file(path.join("ca-key.pem")).unwrap();
     let error = open().unwrap_err().to_string();

@@ -1,0 +1,180 @@
+//! One call: who asks, for whom, may it be so; then it is signed.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Request, Response};
+use http_body::Body;
+use tokio::sync::Semaphore;
+
+use super::reviewer::{Caller, Reviewer};
+use super::{Counters, Keeper, Places, Refusal};
+use crate::clock;
+use crate::proto::ca::{
+    CREATE_CERTIFICATE, CertificateRequest, CertificateResponse, IMPERSONATED_IDENTITY,
+};
+use crate::proto::grpc::server::{self, Limits, Reply, response, unary};
+use crate::proto::grpc::{Code, Status};
+use crate::tls::Asked;
+use crate::types::Identity;
+
+/// The largest request, in bytes: one has about 700.
+const LARGEST: usize = 64 * 1024;
+/// How long a call may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How many calls are read and answered at once, which bounds what their bodies take.
+const AT_ONCE: usize = 1024;
+/// How much of a wrong identity is told, in characters.
+const SHOWN: usize = 128;
+
+/// Answers calls.
+pub struct Service {
+    keeper: Arc<Keeper>,
+    reviewer: Box<dyn Reviewer>,
+    places: Places,
+    domain: Arc<str>,
+    counters: Arc<Counters>,
+    room: Semaphore,
+}
+
+impl Service {
+    /// Signs by `keeper` for whom `reviewer` and `places` allow it, in the trust domain `domain`.
+    pub fn new(
+        keeper: Arc<Keeper>,
+        reviewer: Box<dyn Reviewer>,
+        places: Places,
+        domain: Arc<str>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self {
+            keeper,
+            reviewer,
+            places,
+            domain,
+            counters,
+            room: Semaphore::new(AT_ONCE),
+        }
+    }
+
+    /// Answers one HTTP request, whatever it is.
+    pub(super) async fn answer<B>(&self, request: Request<B>) -> Response<Reply>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: std::fmt::Display,
+    {
+        // Closed by nobody.
+        let _permit = self.room.acquire().await;
+        let limits = Limits {
+            size: LARGEST,
+            time: PATIENCE,
+        };
+        let outcome = if request.uri().path() == CREATE_CERTIFICATE {
+            unary(request, limits, |headers, message| {
+                self.create(headers, message)
+            })
+            .await
+        } else {
+            let status = Status::new(Code::Unimplemented, "there is no such method here");
+            Err(server::Refusal::Status(status))
+        };
+        match outcome {
+            Ok(Ok(answer)) => {
+                self.counters.call(Code::Ok, "");
+                response(Ok(&answer))
+            }
+            Ok(Err(refusal)) => {
+                self.counters.call(refusal.code(), refusal.reason());
+                tracing::warn!(reason = refusal.reason(), "refused: {refusal}");
+                let status = Status::from(&refusal);
+                response::<CertificateResponse>(Err(&server::Refusal::Status(status)))
+            }
+            Err(refusal) => {
+                let code = match &refusal {
+                    server::Refusal::Status(status) => status.code,
+                    server::Refusal::Http(_) => Code::Unknown,
+                };
+                self.counters.call(code, "protocol");
+                tracing::debug!(?refusal, "what came is no call");
+                response::<CertificateResponse>(Err(&refusal))
+            }
+        }
+    }
+
+    async fn create(
+        &self,
+        headers: HeaderMap,
+        request: CertificateRequest,
+    ) -> Result<CertificateResponse, Refusal> {
+        let token = bearer(&headers).ok_or(Refusal::NoToken)?;
+        let caller = self.reviewer.review(token).await?;
+        self.sign(&caller, &request, clock::wall())
+    }
+
+    /// What is decided once the caller is known.
+    pub(super) fn sign(
+        &self,
+        caller: &Caller,
+        request: &CertificateRequest,
+        now: SystemTime,
+    ) -> Result<CertificateResponse, Refusal> {
+        let metadata = request.metadata.as_ref();
+        let wanted = metadata.and_then(|metadata| metadata.text(IMPERSONATED_IDENTITY));
+        let wanted = wanted
+            .filter(|text| !text.is_empty())
+            .ok_or(Refusal::Nobody)?;
+        let identity: Identity = wanted.parse().map_err(|source| Refusal::NotAnIdentity {
+            text: wanted.chars().take(SHOWN).collect(),
+            source,
+        })?;
+        let node = || Arc::clone(&caller.node);
+        let whose = || identity.clone();
+        if identity.trust_domain != self.domain {
+            return Err(Refusal::TrustDomain {
+                identity,
+                domain: Arc::clone(&self.domain),
+            });
+        }
+        if let Some(namespaces) = &caller.namespaces
+            && !namespaces.iter().any(|one| **one == *identity.namespace)
+        {
+            let (node, identity) = (node(), whose());
+            return Err(Refusal::Namespace { node, identity });
+        }
+        let (namespace, account) = (&identity.namespace, &identity.service_account);
+        if !self.places.runs(&caller.node, namespace, account) {
+            let (node, identity) = (node(), whose());
+            return Err(Refusal::Elsewhere { node, identity });
+        }
+        let asked = Asked::from_pem(&request.csr).map_err(Refusal::Request)?;
+        if let Some(name) = asked.beside(&identity).next() {
+            return Err(Refusal::Names {
+                name: name.chars().take(SHOWN).collect(),
+                identity: whose(),
+            });
+        }
+        let cert_chain = self
+            .keeper
+            .sign(&asked, &identity, request.validity_duration, now)?;
+        tracing::info!(node = %caller.node, %identity, "signed");
+        Ok(CertificateResponse { cert_chain })
+    }
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").finish_non_exhaustive()
+    }
+}
+
+/// The token of `authorization: Bearer TOKEN`. Two of them are none.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut all = headers.get_all(AUTHORIZATION).iter();
+    let (one, None) = (all.next()?, all.next()) else {
+        return None;
+    };
+    let (scheme, token) = one.to_str().ok()?.split_once(' ')?;
+    let is_token = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty();
+    is_token.then_some(token)
+}
