@@ -307,36 +307,79 @@ async fn who_may_not_ask_is_told_why() -> Result<()> {
 }
 
 #[tokio::test]
+async fn an_authority_that_says_nothing_or_is_another_is_told() -> Result<()> {
+    let two = Two::new()?;
+    let files = two.files()?;
+    let authority = Authority::start(&two.labs[0].node, &files, &[]).await?;
+    let config = Config::new(&two.manifests)?;
+    // Its backlog takes connections, and nobody ever reads from them.
+    let silent = SocketAddr::from(([198, 51, 100, 1], 15013));
+    let _silent = two.labs[0].node.listen(silent)?;
+    let now = aquifer::clock::wall();
+    let hour = Duration::from_secs(3600);
+    let another = Issuer::root("cluster.local", now - hour, now + hour)?.certificate_pem();
+    let right = std::fs::read_to_string(files.path("ca/ca-cert.pem"))?;
+    for (port, roots, said) in [
+        (15013, &right, "198.51.100.1:15013: not within 5s"),
+        (15012, &another, "TLS: invalid peer certificate"),
+        (15014, &right, "Connection refused"),
+    ] {
+        files.put("roots.pem", roots)?;
+        let mut asked = two.addresses;
+        asked[1].set_port(port);
+        let lab = &two.labs[1];
+        let arguments = files.arguments(lab.node.name(), asked[1])?;
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let proxy = Proxy::on(lab, &config)
+            .arguments(&arguments)
+            .ready()
+            .await?;
+        proxy
+            .until("/status", |answer| {
+                let errors = answer["certificates"]["errors"].to_string();
+                errors.contains("the authority can't be reached: ") && errors.contains(said)
+            })
+            .await?;
+        let metrics = proxy.metrics().await?;
+        ensure!(
+            metrics.contains("requests_total{result=\"unreachable\"}"),
+            "{metrics}"
+        );
+        proxy
+            .child
+            .stderr
+            .wait_for(0, PATIENCE, |line| line.contains(said))?;
+    }
+    let metrics = authority.metrics().await?;
+    ensure!(
+        !metrics.contains("aquifer_ca_requests_total{"),
+        "no token was sent: {metrics}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_can_not_serve_does_not_start() -> Result<()> {
     let lab = Lab::new()?;
     let files = Files::new("", &["node"])?;
-    let authority = |arguments: &[&str]| -> Result<String> {
+    let refused = |arguments: &[&str], expected: &str| -> Result<()> {
         let authority = Authority::spawn(&lab.node, &files, arguments)?;
-        let status = authority.child.wait(PATIENCE)?;
-        ensure!(!status.success(), "{arguments:?}");
-        Ok(authority.complaints())
+        let said = |line: &str| line.contains(expected);
+        let line = authority.child.stderr.wait_for(0, PATIENCE, said);
+        line.with_context(|| format!("{arguments:?}"))?;
+        ensure!(!authority.child.wait(PATIENCE)?.success(), "{arguments:?}");
+        Ok(())
     };
-    for (arguments, expected) in [
-        (
-            ["--listen", "192.0.2.1:1"],
-            "--listen: listen on 192.0.2.1:1",
-        ),
-        (["--trust-domain", "a/b"], "a name such as `cluster.local`"),
-        (["--name", "a b"], "a host name or an IP address"),
-    ] {
-        let said = authority(&arguments)?;
-        ensure!(said.contains(expected), "{arguments:?}: {said}");
-    }
+    refused(
+        &["--listen", "192.0.2.1:1"],
+        "--listen: listen on 192.0.2.1:1",
+    )?;
+    refused(&["--trust-domain", "a/b"], "a name such as `cluster.local`")?;
+    refused(&["--name", "a b"], "a host name or an IP address")?;
     files.put("nodes.yaml", "nodes: 1")?;
-    let said = authority(&[])?;
-    ensure!(
-        said.contains("--nodes: ") && said.contains("nodes.yaml: "),
-        "{said}"
-    );
+    refused(&[], "nodes.yaml: `nodes` with a list is wanted")?;
     files.nodes(&files.row("node", "x", "")?)?;
     std::fs::create_dir_all(files.path("ca"))?;
     files.put("ca/ca-cert.pem", "nonsense")?;
-    let said = authority(&[])?;
-    ensure!(said.contains("ca-key.pem: No such file"), "{said}");
-    Ok(())
+    refused(&[], "ca-key.pem: No such file")
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use aquifer::tls::Issuer;
-use aquifer_tests::{Config, Lab, Manifests, Proxy};
+use aquifer_tests::{Config, Lab, Manifests, PATIENCE, Proxy};
 use serde_json::Value;
 
 /// The rows of one kind.
@@ -176,10 +176,10 @@ async fn an_authority_that_can_not_be_used_is_refused_before_anything_is_capture
         (&own[2..], "--ca <self|URL>"),
     ] {
         let proxy = Proxy::on(&lab, &config).arguments(arguments).spawn()?;
-        let status = proxy.child.wait(aquifer_tests::PATIENCE)?;
-        let said = proxy.complaints();
-        ensure!(!status.success(), "{arguments:?}: {said}");
-        ensure!(said.contains(expected), "{arguments:?}: {said}");
+        let said = |line: &str| line.contains(expected);
+        let line = proxy.child.stderr.wait_for(0, PATIENCE, said);
+        line.with_context(|| format!("{arguments:?}"))?;
+        ensure!(!proxy.child.wait(PATIENCE)?.success(), "{arguments:?}");
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! One call: who asks, for whom, may it be so; then it is signed.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const AT_ONCE: usize = 1024;
 /// How much of a wrong identity is told, in characters.
 const SHOWN: usize = 128;
+/// How many refusals of a second the log tells. Anyone can be refused; the metrics count them all.
+const TOLD: u32 = 20;
 
 /// Answers calls.
 pub struct Service {
@@ -37,6 +39,15 @@ pub struct Service {
     domain: Arc<str>,
     counters: Arc<Counters>,
     room: Semaphore,
+    told: Mutex<Told>,
+}
+
+/// How many refusals the log has told since when, and how many it has not.
+#[derive(Debug)]
+struct Told {
+    since: Instant,
+    lines: u32,
+    untold: u64,
 }
 
 impl Service {
@@ -55,6 +66,7 @@ impl Service {
             domain,
             counters,
             room: Semaphore::new(AT_ONCE),
+            told: Mutex::new(Told::new(clock::now())),
         }
     }
 
@@ -86,7 +98,7 @@ impl Service {
             }
             Ok(Err(refusal)) => {
                 self.counters.call(refusal.code(), refusal.reason());
-                tracing::warn!(reason = refusal.reason(), "refused: {refusal}");
+                self.tell(&refusal);
                 let status = Status::from(&refusal);
                 response::<CertificateResponse>(Err(&server::Refusal::Status(status)))
             }
@@ -99,6 +111,18 @@ impl Service {
                 tracing::debug!(?refusal, "what came is no call");
                 response::<CertificateResponse>(Err(&refusal))
             }
+        }
+    }
+
+    fn tell(&self, refusal: &Refusal) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(untold) = told.next(clock::now()) {
+            drop(told);
+            let reason = refusal.reason();
+            if untold > 0 {
+                tracing::warn!(untold, "more refusals than are told");
+            }
+            tracing::warn!(reason, "refused: {refusal}");
         }
     }
 
@@ -162,6 +186,29 @@ impl Service {
     }
 }
 
+impl Told {
+    fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            lines: 0,
+            untold: 0,
+        }
+    }
+
+    /// Whether there is room for a line, and then how many there was none for before it.
+    fn next(&mut self, now: Instant) -> Option<u64> {
+        if now.saturating_duration_since(self.since) >= Duration::from_secs(1) {
+            (self.since, self.lines) = (now, 0);
+        }
+        if self.lines >= TOLD {
+            self.untold = self.untold.saturating_add(1);
+            return None;
+        }
+        self.lines += 1;
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
 impl std::fmt::Debug for Service {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Service").finish_non_exhaustive()
@@ -177,4 +224,20 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = one.to_str().ok()?.split_once(' ')?;
     let is_token = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty();
     is_token.then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_refusals_is_told_in_part() {
+        let start = clock::now();
+        let mut told = Told::new(start);
+        let lines = (0..100).filter_map(|_| told.next(start)).count();
+        assert_eq!(lines, 20);
+        let later = start + Duration::from_secs(1);
+        assert_eq!(told.next(later), Some(80));
+        assert_eq!(told.next(later), Some(0));
+    }
 }
