@@ -89,7 +89,7 @@ impl Driven {
         self.version += 1;
         let snapshot = Snapshot {
             version: self.version,
-            workloads: workloads.to_vec(),
+            workloads: workloads.to_vec().into(),
             ..Snapshot::default()
         };
         self.store.publish(Arc::new(snapshot), Vec::new());

@@ -50,7 +50,7 @@ fn pod(name: &str, account: &str, node: Option<&str>) -> Arc<Workload> {
 fn store(workloads: Vec<Arc<Workload>>) -> Arc<Store> {
     let store = Arc::new(Store::new());
     let snapshot = Snapshot {
-        workloads,
+        workloads: workloads.into(),
         ..Snapshot::default()
     };
     store.publish(Arc::new(snapshot), Vec::new());

@@ -12,9 +12,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use foldhash::HashMap;
+use slab::Slab;
 
 use self::objects::Checked;
-pub use self::objects::{Key, Objects};
+pub use self::objects::{Change, Key, Objects};
 use super::advice;
 use super::compile::rules::Routes;
 use crate::api::{Decoded, Lines, Object};
@@ -50,7 +51,9 @@ pub enum Content {
 pub struct Store {
     cluster_domain: Arc<str>,
     files: Vec<Loaded>,
-    known: HashMap<ObjectRef, Known>,
+    /// Every object that a file names, and where each name is there.
+    known: Slab<Known>,
+    names: HashMap<ObjectRef, usize>,
     objects: Objects,
     problems: Vec<Problem>,
     /// Counts the updates.
@@ -58,8 +61,9 @@ pub struct Store {
 }
 
 /// An object that a file names.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
+    reference: ObjectRef,
     /// In which update it was met last.
     round: u64,
     /// Its file and its place there.
@@ -77,7 +81,8 @@ struct Loaded {
 
 #[derive(Debug)]
 struct Entry {
-    reference: Option<ObjectRef>,
+    /// Which of [`Store::known`] it is. `None` where it has no name, or is none of ours.
+    known: Option<usize>,
     object: Option<Checked>,
     lines: Lines,
     findings: Vec<Finding>,
@@ -98,17 +103,15 @@ impl Store {
             .into_iter()
             .map(|file| (Arc::clone(&file.path), file))
             .collect();
-        self.files = files
-            .into_iter()
-            .map(|file| {
-                let before = before.remove(&file.path);
-                self.load(file, before)
-            })
-            .collect();
+        for file in files {
+            let before = before.remove(&file.path);
+            let loaded = self.load(file, before);
+            self.files.push(loaded);
+        }
         self.settle();
     }
 
-    fn load(&self, file: File, before: Option<Loaded>) -> Loaded {
+    fn load(&mut self, file: File, before: Option<Loaded>) -> Loaded {
         let mut loaded = before.unwrap_or_else(|| Loaded {
             path: Arc::clone(&file.path),
             entries: Vec::new(),
@@ -126,15 +129,15 @@ impl Store {
     }
 
     /// Compiles what can be compiled by itself, and keeps the allocation of what did not change.
-    fn check(&self, decoded: Decoded) -> Entry {
+    fn check(&mut self, decoded: Decoded) -> Entry {
         let Decoded {
             reference,
             object,
             lines,
             mut findings,
         } = decoded;
-        let known = reference.as_ref().and_then(|name| self.known.get(name));
-        let good = known.and_then(|known| known.good.as_ref());
+        let known = reference.as_ref().and_then(|name| self.names.get(name));
+        let good = known.and_then(|known| self.known[*known].good.as_ref());
         let object = match (object, good) {
             (Some(Object::VirtualService(new)), Some(Checked::Routes(old)))
                 if *new == *old.source =>
@@ -161,12 +164,28 @@ impl Store {
             Some(Checked::Plain(Object::DestinationRule(one))) => advice::destination_rule(one),
             _ => Vec::new(),
         });
+        // Nothing to say of an object means: of a kind that is none of ours.
+        let ours = object.is_some() || !findings.is_empty();
         Entry {
-            reference,
+            known: reference.filter(|_| ours).map(|one| self.know(one)),
             object,
             lines,
             findings,
         }
+    }
+
+    fn know(&mut self, reference: ObjectRef) -> usize {
+        if let Some(known) = self.names.get(&reference) {
+            return *known;
+        }
+        let known = self.known.insert(Known {
+            reference: reference.clone(),
+            round: 0,
+            at: (0, 0),
+            good: None,
+        });
+        self.names.insert(reference, known);
+        known
     }
 
     /// Decides what is in force.
@@ -188,7 +207,7 @@ impl Store {
                 });
             }
             for (index, entry) in file.entries.iter().enumerate() {
-                let Some(reference) = &entry.reference else {
+                let Some(known) = entry.known else {
                     self.problems
                         .extend(entry.findings.iter().map(|finding| Problem {
                             severity: finding.severity,
@@ -199,16 +218,10 @@ impl Store {
                         }));
                     continue;
                 };
-                if entry.object.is_none() && entry.findings.is_empty() {
-                    // A kind that is none of ours.
-                    continue;
-                }
-                if !self.known.contains_key(reference) {
-                    self.known.insert(reference.clone(), Known::default());
-                }
-                let Some(known) = self.known.get_mut(reference) else {
+                let Some(known) = self.known.get_mut(known) else {
                     continue;
                 };
+                let reference = &known.reference;
                 if known.round == self.round {
                     let first = &self.files[known.at.0];
                     let first = position(first, first.entries[known.at.1].lines.line());
@@ -243,14 +256,16 @@ impl Store {
             }
             limit(file, before, &mut self.problems);
         }
-        let (round, objects) = (self.round, &mut self.objects);
-        self.known.retain(|reference, known| {
-            let named = known.round == round;
-            if let Some(good) = known.good.as_ref().filter(|_| !named) {
-                objects.remove(reference, good);
+        let all = self.known.iter();
+        let gone = all.filter(|(_, known)| known.round != self.round);
+        let gone: Vec<usize> = gone.map(|(at, _)| at).collect();
+        for at in gone {
+            let known = self.known.remove(at);
+            self.names.remove(&known.reference);
+            if let Some(good) = &known.good {
+                self.objects.remove(&known.reference, good);
             }
-            named
-        });
+        }
     }
 
     /// The objects in force.
@@ -265,7 +280,7 @@ impl Store {
 
     /// Where `field` of an object in force was written.
     pub fn locate(&self, object: &ObjectRef, field: &str) -> Option<Position> {
-        let (file, index) = self.known.get(object)?.at;
+        let (file, index) = self.known.get(*self.names.get(object)?)?.at;
         let file = self.files.get(file)?;
         Some(position(file, file.entries.get(index)?.lines.find(field)))
     }
@@ -275,7 +290,8 @@ impl Store {
         let files = self.files.iter();
         let under: Vec<bool> = files.map(|file| file.path.starts_with(folder)).collect();
         let mut counts: BTreeMap<Arc<str>, usize> = BTreeMap::new();
-        for (reference, known) in &self.known {
+        for (_, known) in &self.known {
+            let reference = &known.reference;
             if known.good.is_none() || under.get(known.at.0) != Some(&true) {
                 continue;
             }

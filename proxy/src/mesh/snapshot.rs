@@ -17,7 +17,8 @@ use crate::types::{ClusterName, Hostname};
 /// The longest name there is, in bytes (RFC 1035, section 2.3.4).
 const MAX_NAME: usize = 255;
 
-/// Everything the data plane may ask about the mesh.
+/// Everything the data plane may ask about the mesh. What a change leaves as it was, a snapshot shares
+/// with the one before.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Counts up with each snapshot; 0 is the empty one before the first configuration.
@@ -25,21 +26,24 @@ pub struct Snapshot {
     /// What Service names end with, `cluster.local` as a rule.
     pub cluster_domain: Arc<str>,
     /// Every Service, by its full name.
-    pub services: HashMap<Hostname, Arc<Service>>,
+    pub services: Arc<HashMap<Hostname, Arc<Service>>>,
     /// Who owns an address.
-    pub addresses: HashMap<IpAddr, Owner>,
+    pub addresses: Arc<HashMap<IpAddr, Owner>>,
     /// Every cluster, by its name.
-    pub clusters: HashMap<ClusterName, Arc<Cluster>>,
+    pub clusters: Arc<HashMap<ClusterName, Arc<Cluster>>>,
     /// What callers in a namespace have in the place of [`Self::clusters`] (DestinationRules that
     /// not everyone sees, or that are for some workloads). Empty as a rule.
-    pub private_clusters: HashMap<Arc<str>, HashMap<ClusterName, Variants>>,
+    pub private_clusters: Arc<HashMap<Arc<str>, HashMap<ClusterName, Variants>>>,
     /// Hosts that VirtualServices speak of and no service has.
-    pub virtual_hosts: VirtualHosts,
+    pub virtual_hosts: Arc<VirtualHosts>,
     /// Every pod, sorted by namespace and name.
-    pub workloads: Vec<Arc<Workload>>,
+    pub workloads: Arc<Vec<Arc<Workload>>>,
     /// Who may connect to the local pods, by namespace and name. Ask [`Self::guard`].
-    pub guards: HashMap<Arc<str>, HashMap<Arc<str>, Arc<Guard>>>,
+    pub guards: Arc<Guards>,
 }
+
+/// Who may connect to each local pod, by its namespace and name.
+pub type Guards = HashMap<Arc<str>, HashMap<Arc<str>, Arc<Guard>>>;
 
 /// What callers in one namespace have in the place of a cluster. `None` of a cluster: it does not
 /// exist for them.

@@ -37,6 +37,22 @@ impl VirtualHosts {
         }
     }
 
+    /// Whether there is this host, or this domain that begins with `*`.
+    pub fn contains(&self, host: &Hostname) -> bool {
+        match host.as_str().strip_prefix('*') {
+            Some(suffix) => self.suffixes.contains_key(suffix),
+            None => self.exact.contains_key(host),
+        }
+    }
+
+    /// Drops a host, or a domain that begins with `*`.
+    pub fn remove(&mut self, host: &Hostname) {
+        match host.as_str().strip_prefix('*') {
+            Some(suffix) => drop(self.suffixes.remove(suffix)),
+            None => drop(self.exact.remove(host)),
+        }
+    }
+
     /// The table for `name` (lower case, without a port), asked by a caller in `namespace`: the
     /// exact host, or else the longest domain that it sees.
     pub fn find(&self, name: &str, namespace: &str) -> Option<&Arc<RouteTable>> {

@@ -9,7 +9,7 @@ use crate::policy::peer_authentication::{Mode, Setting};
 /// The policies in force at local pods.
 pub fn policies(snapshot: &Snapshot, filter: &Filter) -> Vec<PolicyRow> {
     let mut rows = Vec::new();
-    for workload in &snapshot.workloads {
+    for workload in snapshot.workloads.iter() {
         let pod = format!("{}/{}", workload.namespace, workload.name);
         if let Some(guard) = snapshot.guard(workload)
             && filter.wants_pod(Some(&pod))

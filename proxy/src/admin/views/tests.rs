@@ -89,12 +89,13 @@ fn snapshot() -> Snapshot {
     };
     let hidden = HashMap::from_iter([(ClusterName::outbound(80, Some("v2"), &host()), none)]);
     Snapshot {
-        services: HashMap::from_iter([(host(), service)]),
+        services: HashMap::from_iter([(host(), service)]).into(),
         clusters: clusters
             .into_iter()
             .map(|one| (one.name.clone(), one))
-            .collect(),
-        private_clusters: HashMap::from_iter([("other".into(), hidden)]),
+            .collect::<HashMap<_, _>>()
+            .into(),
+        private_clusters: HashMap::from_iter([("other".into(), hidden)]).into(),
         ..Snapshot::default()
     }
 }

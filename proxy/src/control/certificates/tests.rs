@@ -144,7 +144,7 @@ impl Running {
 
     fn publish(&self, workloads: Vec<Arc<Workload>>) {
         self.snapshots.send_replace(Arc::new(Snapshot {
-            workloads,
+            workloads: workloads.into(),
             ..Snapshot::default()
         }));
     }

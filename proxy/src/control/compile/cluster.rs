@@ -10,6 +10,7 @@ use super::subset::{self, Client, Merged};
 use super::world::World;
 use super::{Build, Compiler};
 use crate::api::{self, DestinationRule, Namespace};
+use crate::control::store::Objects;
 use crate::mesh::{Cluster, Endpoint, Variants};
 use crate::types::{ClusterName, Hostname, Percent, Protocol};
 
@@ -34,10 +35,43 @@ pub(super) struct KeptClusters {
 }
 
 impl KeptClusters {
-    /// Whether they are in the snapshot of this version, and were made for one before: then the
-    /// service is the same too.
+    /// Whether they were made for a snapshot before this version: then the service is the same too.
     pub(super) fn is_of_before(&self, version: u64) -> bool {
-        self.version == version && self.made < version
+        self.made < version
+    }
+
+    fn enter(&self, build: &mut Build) {
+        let clusters = Arc::make_mut(&mut build.clusters);
+        for cluster in &self.clusters {
+            clusters.insert(cluster.name.clone(), Arc::clone(cluster));
+        }
+        if self.private.is_empty() {
+            return;
+        }
+        let private = Arc::make_mut(&mut build.private_clusters);
+        for (namespace, name, variants) in &self.private {
+            let of_namespace = private.entry(Arc::clone(namespace)).or_default();
+            of_namespace.insert(name.clone(), variants.clone());
+        }
+    }
+
+    fn leave(&self, build: &mut Build) {
+        let clusters = Arc::make_mut(&mut build.clusters);
+        for cluster in &self.clusters {
+            clusters.remove(&cluster.name);
+        }
+        if self.private.is_empty() {
+            return;
+        }
+        let private = Arc::make_mut(&mut build.private_clusters);
+        for (namespace, name, _) in &self.private {
+            if let Some(of_namespace) = private.get_mut(namespace) {
+                of_namespace.remove(name);
+                if of_namespace.is_empty() {
+                    private.remove(namespace);
+                }
+            }
+        }
     }
 
     fn is_of<'a>(
@@ -71,51 +105,52 @@ impl Compiler {
         &mut self,
         hostname: &Hostname,
         service: &Arc<api::Service>,
+        objects: &Objects,
         pods: &Index<'_>,
-        world: &World<'_>,
+        world: &World,
         build: &mut Build,
     ) {
-        let namespace = world.namespaces.get(&service.metadata.namespace);
+        let namespace = objects.namespaces.get(&service.metadata.namespace);
         let rules = || subset::all(&world.destination_rules, hostname);
         let inputs = pods.inputs(service);
         let before = self.clusters.get_mut(hostname);
         let before = before.filter(|kept| kept.is_of(service, namespace, rules(), &inputs));
-        match before {
-            Some(kept) => kept.version = build.version,
-            None => {
-                build.work.clusters += 1;
-                let before = self.clusters.remove(hostname);
-                let before = before.as_ref();
-                let (clusters, private) =
-                    self.make_clusters(hostname, service, namespace, pods, world, before);
-                let kept = KeptClusters {
-                    service: Arc::clone(service),
-                    namespace: namespace.cloned(),
-                    rules: rules().cloned().collect(),
-                    inputs: inputs.into(),
-                    clusters: clusters.into(),
-                    private: private.into(),
-                    made: build.version,
-                    version: build.version,
-                };
-                self.clusters.insert(hostname.clone(), kept);
+        if let Some(kept) = before {
+            kept.version = build.version;
+            if build.anew {
+                kept.enter(build);
             }
-        }
-        let Some(kept) = self.clusters.get(hostname) else {
             return;
+        }
+        build.work.clusters += 1;
+        let before = self.drop_clusters(hostname, build);
+        let (clusters, private) =
+            self.make_clusters(hostname, service, namespace, pods, world, before.as_ref());
+        let kept = KeptClusters {
+            service: Arc::clone(service),
+            namespace: namespace.cloned(),
+            rules: rules().cloned().collect(),
+            inputs: inputs.into(),
+            clusters: clusters.into(),
+            private: private.into(),
+            made: build.version,
+            version: build.version,
         };
-        for cluster in &kept.clusters {
-            build
-                .clusters
-                .insert(cluster.name.clone(), Arc::clone(cluster));
+        kept.enter(build);
+        self.clusters.insert(hostname.clone(), kept);
+    }
+
+    /// Drops the clusters of a host from what is kept, and from the snapshot where they are in it.
+    pub(super) fn drop_clusters(
+        &mut self,
+        hostname: &Hostname,
+        build: &mut Build,
+    ) -> Option<KeptClusters> {
+        let before = self.clusters.remove(hostname)?;
+        if !build.anew {
+            before.leave(build);
         }
-        for (namespace, name, variants) in &kept.private {
-            let of_namespace = build
-                .private_clusters
-                .entry(Arc::clone(namespace))
-                .or_default();
-            of_namespace.insert(name.clone(), variants.clone());
-        }
+        Some(before)
     }
 
     fn make_clusters(
@@ -124,7 +159,7 @@ impl Compiler {
         service: &api::Service,
         namespace: Option<&Arc<Namespace>>,
         pods: &Index<'_>,
-        world: &World<'_>,
+        world: &World,
         before: Option<&KeptClusters>,
     ) -> (Vec<Arc<Cluster>>, Vec<Private>) {
         let own = &*service.metadata.namespace;

@@ -1,8 +1,10 @@
 //! The addresses that answer for a service's port: out of EndpointSlices, or out of the Pods that
 //! the service selects.
 
-use std::collections::BTreeMap;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -11,6 +13,7 @@ use foldhash::HashMap;
 use super::locality;
 use crate::api::service::{ServicePort, SliceEndpoint, TargetPort};
 use crate::api::{EndpointSlice, Node, Pod, Service};
+use crate::control::store::Objects;
 use crate::mesh::{Endpoint, Workload};
 
 /// A Pod with the workload that it became.
@@ -49,43 +52,90 @@ impl PartialEq for Input {
 /// Pods and slices, by what services look them up by.
 #[derive(Debug, Default)]
 pub(super) struct Index<'a> {
+    /// Sorted by namespace and name.
     members: &'a [Member],
-    by_name: HashMap<(&'a str, &'a str), usize>,
-    by_address: HashMap<IpAddr, usize>,
+    by_address: OnceCell<HashMap<IpAddr, usize>>,
     by_label: HashMap<(&'a str, &'a str, &'a str), Vec<usize>>,
     slices: HashMap<(&'a str, &'a str), Vec<&'a Arc<EndpointSlice>>>,
     nodes: Option<&'a BTreeMap<Arc<str>, Arc<Node>>>,
 }
 
 impl<'a> Index<'a> {
-    pub(super) fn new(
-        members: &'a [Member],
-        slices: impl Iterator<Item = &'a Arc<EndpointSlice>>,
-        nodes: &'a BTreeMap<Arc<str>, Arc<Node>>,
-    ) -> Self {
+    /// For the services of every namespace.
+    pub(super) fn new(members: &'a [Member], objects: &'a Objects) -> Self {
         let mut index = Self {
-            nodes: Some(nodes),
+            members,
+            nodes: Some(&objects.nodes),
             ..Self::default()
         };
-        for (at, Member { workload, .. }) in members.iter().enumerate() {
-            let namespace = &*workload.namespace;
-            index.by_name.insert((namespace, &workload.name), at);
-            for address in &workload.addresses {
-                index.by_address.entry(*address).or_insert(at);
-            }
-            for (label, value) in workload.labels.iter() {
-                let key = (namespace, label.as_str(), value.as_str());
-                index.by_label.entry(key).or_default().push(at);
-            }
-        }
-        index.members = members;
-        for slice in slices {
-            if let Some(service) = slice.service() {
-                let key = (&*slice.metadata.namespace, service);
-                index.slices.entry(key).or_default().push(slice);
-            }
+        index.add_labels(0..members.len());
+        objects.slices.values().for_each(|one| index.add(one));
+        index
+    }
+
+    /// For the services of `namespaces` alone.
+    pub(super) fn of(
+        namespaces: &BTreeSet<Arc<str>>,
+        members: &'a [Member],
+        objects: &'a Objects,
+    ) -> Self {
+        let mut index = Self {
+            members,
+            nodes: Some(&objects.nodes),
+            ..Self::default()
+        };
+        for namespace in namespaces {
+            let start = members.partition_point(|one| one.workload.namespace < *namespace);
+            let more = members[start..].iter();
+            let count = more.take_while(|one| one.workload.namespace == *namespace);
+            index.add_labels(start..start + count.count());
+            let from = (Arc::clone(namespace), "".into());
+            let slices = objects.slices.range(from..);
+            slices
+                .take_while(|(key, _)| key.0 == *namespace)
+                .for_each(|(_, one)| index.add(one));
         }
         index
+    }
+
+    fn add_labels(&mut self, members: Range<usize>) {
+        let all = self.members;
+        for (at, Member { workload, .. }) in members.clone().zip(&all[members]) {
+            let namespace = &*workload.namespace;
+            for (label, value) in workload.labels.iter() {
+                let key = (namespace, label.as_str(), value.as_str());
+                self.by_label.entry(key).or_default().push(at);
+            }
+        }
+    }
+
+    fn add(&mut self, slice: &'a Arc<EndpointSlice>) {
+        if let Some(service) = slice.service() {
+            let key = (&*slice.metadata.namespace, service);
+            self.slices.entry(key).or_default().push(slice);
+        }
+    }
+
+    fn by_name(&self, namespace: &str, name: &str) -> Option<&'a Member> {
+        let members = self.members;
+        let found = members.binary_search_by(|one| {
+            let workload = &one.workload;
+            (&*workload.namespace, &*workload.name).cmp(&(namespace, name))
+        });
+        members.get(found.ok()?)
+    }
+
+    fn by_address(&self, address: IpAddr) -> Option<&'a Member> {
+        let all = self.by_address.get_or_init(|| {
+            let mut all = HashMap::default();
+            for (at, one) in self.members.iter().enumerate() {
+                for address in &one.workload.addresses {
+                    all.entry(*address).or_insert(at);
+                }
+            }
+            all
+        });
+        self.members.get(*all.get(&address)?)
     }
 
     /// What the endpoints of `service` are made of.
@@ -183,10 +233,9 @@ impl<'a> Index<'a> {
         let named = named.and_then(|one| {
             let namespace = one.namespace.as_deref();
             let namespace = namespace.unwrap_or(&slice.metadata.namespace);
-            self.by_name.get(&(namespace, one.name.as_str()))
+            self.by_name(namespace, &one.name)
         });
-        let at = named.or_else(|| self.by_address.get(&address))?;
-        self.members.get(*at)
+        named.or_else(|| self.by_address(address))
     }
 
     fn node(&self, endpoint: &SliceEndpoint) -> Option<&'a Arc<Node>> {
@@ -240,11 +289,6 @@ impl<'a> Index<'a> {
             .iter()
             .map(|at| &self.members[*at])
             .filter(move |member| has_all(&member.workload.labels, selector))
-    }
-
-    /// Every Pod, in the order of namespace and name.
-    pub(super) fn members(&self) -> &'a [Member] {
-        self.members
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Incremental by identity: whatever is made of objects that are still the same allocation is taken
 //! over from the time before, so that one changed object costs what depends on it, and readers can
-//! tell by the pointer what stayed the same. Knows no file; the problems it finds name an object
+//! tell by the pointer what stayed the same. After a few changes of Services and their endpoints and
+//! rules, nothing else is even looked at (`touched.rs`). Knows no file; the problems it finds name an object
 //! and a field.
 
 mod address;
@@ -19,6 +20,8 @@ mod route;
 pub mod rules;
 mod service;
 mod subset;
+mod told;
+mod touched;
 mod visibility;
 mod workload;
 mod world;
@@ -29,12 +32,13 @@ use std::time::SystemTime;
 use foldhash::{HashMap, HashMapExt as _};
 
 use self::cluster::KeptClusters;
-use self::endpoint::Index;
+use self::endpoint::{Index, Member};
 use self::guard::KeptPolicy;
 use self::l4::KeptL4;
 use self::population::KeptWorkload;
 use self::service::{KeptTable, TableKey};
-use self::world::KeptExpansion;
+use self::told::Told;
+use self::world::{KeptExpansion, World};
 use super::store::{Key, Objects};
 use crate::mesh::{Cluster, Service, Snapshot, Variants, VirtualHosts, Workload};
 use crate::policy::authorization::TrustDomains;
@@ -54,6 +58,10 @@ pub struct Compiler {
     tables: HashMap<TableKey, KeptTable>,
     l4_tables: HashMap<(Hostname, u16), Vec<KeptL4>>,
     policies: HashMap<Key, KeptPolicy>,
+    /// Every Pod, sorted by namespace and name.
+    members: Vec<Member>,
+    world: World,
+    told: Told,
     /// What policies mean by the mesh's own trust domain.
     trust_domains: TrustDomains,
     /// Of clusters that no DestinationRule speaks of.
@@ -98,6 +106,9 @@ impl Compiler {
             tables: HashMap::new(),
             l4_tables: HashMap::new(),
             policies: HashMap::new(),
+            members: Vec::new(),
+            world: World::default(),
+            told: Told::default(),
             trust_domains: TrustDomains::default(),
             default_policy: Arc::default(),
             last: Arc::default(),
@@ -118,51 +129,66 @@ impl Compiler {
         if self.last.version > 0 && self.generation == objects.generation {
             return self.compiled(Work::default());
         }
-        let mut findings = Vec::new();
-        let mut build = Build::after(self);
-        let members = self.workloads(objects, now, &mut build, &mut findings);
+        let work = match self.touched(objects) {
+            Some(touched) => self.compile_some(objects, &touched),
+            None => self.compile_all(objects, now),
+        };
+        self.found = self.told.all();
+        self.generation = objects.generation;
+        self.compiled(work)
+    }
+
+    fn compile_all(&mut self, objects: &Objects, now: SystemTime) -> Work {
+        let mut told = Told::default();
+        let mut build = Build::anew(self);
+        let members = self.workloads(objects, now, &mut build, &mut told.others);
         let workloads: Vec<Arc<Workload>> = members
             .iter()
             .map(|one| Arc::clone(&one.workload))
             .collect();
-        let pods = Index::new(&members, objects.slices.values(), &objects.nodes);
-        let world = self.world(objects, &mut findings);
+        let pods = Index::new(&members, objects);
+        let world = self.world(objects, &mut told.others);
 
         for (hostname, service) in &world.services {
-            self.clusters_of(hostname, service, &pods, &world, &mut build);
+            self.clusters_of(hostname, service, objects, &pods, &world, &mut build);
         }
-        for (hostname, service) in &world.services {
-            let service = self.service(hostname, service, &world, &mut build);
-            build.services.insert(hostname.clone(), service);
+        for hostname in world.services.keys() {
+            self.put_service(hostname, &world, &mut build);
         }
-        let mut virtual_hosts = VirtualHosts::default();
-        for host in world.virtual_hosts() {
-            virtual_hosts.insert(host, self.virtual_host(host, &world, &mut build));
+        for host in world.routed() {
+            self.put_virtual_host(&host, &world, &mut build);
         }
-        let addresses = address::owners(&build, &pods, &mut findings);
-        let guards = self.guards(objects, &workloads, &mut findings);
-        world.report(&build, &mut findings);
-        world.report_rules(&build, &mut findings);
+        let addresses = address::owners(&build, &members, &mut told.addresses);
+        let guards = self.guards(objects, &workloads, &mut told.others);
+        for routes in world.all_routes() {
+            told.set_routes(&routes.reference, world.report(routes, &build));
+        }
+        for (host, _) in world.destination_rules.exact() {
+            world.report_rules(host, &build, &mut told);
+            world.report_merged(host, &mut told);
+        }
+        for (suffix, rules) in world.destination_rules.domains() {
+            world.report_domain(suffix, rules, &mut told);
+        }
 
-        let version = self.last.version + 1;
+        let version = build.version;
         build.tables.retain(|_, one| one.version == version);
         self.clusters.retain(|_, one| one.version == version);
-        self.tables = build.tables;
-        self.l4_tables = build.l4_tables;
+        let work = build.work;
         self.last = Arc::new(Snapshot {
             version,
             cluster_domain: Arc::clone(&self.cluster_domain),
             services: build.services,
-            addresses,
+            addresses: addresses.into(),
             clusters: build.clusters,
             private_clusters: build.private_clusters,
-            virtual_hosts,
-            workloads,
-            guards,
+            virtual_hosts: build.virtual_hosts,
+            workloads: workloads.into(),
+            guards: guards.into(),
         });
-        self.found = findings.into();
-        self.generation = objects.generation;
-        self.compiled(build.work)
+        (self.tables, self.l4_tables) = (build.tables, build.l4_tables);
+        (self.members, self.world, self.told) = (members, world, told);
+        work
     }
 
     fn compiled(&self, work: Work) -> Compiled {
@@ -177,24 +203,44 @@ impl Compiler {
 /// What is being made.
 #[derive(Default)]
 struct Build {
-    clusters: HashMap<ClusterName, Arc<Cluster>>,
-    private_clusters: HashMap<Arc<str>, HashMap<ClusterName, Variants>>,
+    /// Whether it begins with nothing, and not with what the last snapshot has.
+    anew: bool,
+    services: Arc<HashMap<Hostname, Arc<Service>>>,
+    clusters: Arc<HashMap<ClusterName, Arc<Cluster>>>,
+    private_clusters: Arc<HashMap<Arc<str>, HashMap<ClusterName, Variants>>>,
+    virtual_hosts: Arc<VirtualHosts>,
     work: Work,
     /// Those of the time before as well, until all are made.
     tables: HashMap<TableKey, KeptTable>,
+    /// Of the services that are looked at.
     l4_tables: HashMap<(Hostname, u16), Vec<KeptL4>>,
-    services: HashMap<Hostname, Arc<Service>>,
     /// Of the snapshot that is being made.
     version: u64,
 }
 
 impl Build {
     /// About as large as the last one became.
-    fn after(compiler: &mut Compiler) -> Self {
+    fn anew(compiler: &mut Compiler) -> Self {
         let last = &compiler.last;
         Self {
-            clusters: HashMap::with_capacity(last.clusters.len()),
-            services: HashMap::with_capacity(last.services.len()),
+            anew: true,
+            clusters: HashMap::with_capacity(last.clusters.len()).into(),
+            services: HashMap::with_capacity(last.services.len()).into(),
+            tables: std::mem::take(&mut compiler.tables),
+            version: last.version + 1,
+            ..Self::default()
+        }
+    }
+
+    /// The same as the last one, until something is changed.
+    fn on(compiler: &mut Compiler) -> Self {
+        let last = &compiler.last;
+        Self {
+            anew: false,
+            services: Arc::clone(&last.services),
+            clusters: Arc::clone(&last.clusters),
+            private_clusters: Arc::clone(&last.private_clusters),
+            virtual_hosts: Arc::clone(&last.virtual_hosts),
             tables: std::mem::take(&mut compiler.tables),
             version: last.version + 1,
             ..Self::default()

@@ -7,65 +7,79 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt as _};
 
+use super::Build;
+use super::told::{List, Told};
+use super::touched::of_rule;
 use super::visibility::is_public;
 use super::world::World;
-use super::{Build, reference};
 use crate::api::destination_rule::TrafficPolicy;
 use crate::api::{DestinationRule, Service};
 use crate::mesh::Cluster;
-use crate::types::{ClusterName, Finding, Hostname, ObjectRef, Percent};
+use crate::types::{ClusterName, Finding, Hostname, Percent};
 
 /// Istio's `maxEjectionPercent` where none is given.
 const DEFAULT_EJECTION: i32 = 10;
 
-impl World<'_> {
-    /// What can be said about the DestinationRules now.
-    pub(super) fn report_rules(&self, build: &Build, findings: &mut Vec<(ObjectRef, Finding)>) {
-        let mut domains: HashMap<&str, Vec<&Service>> = HashMap::new();
-        for (host, rule) in &self.all_rules {
+impl World {
+    /// What can be said about the DestinationRules of `host` now, each by itself.
+    pub(super) fn report_rules(&self, host: &Hostname, build: &Build, told: &mut Told) {
+        for rule in self.destination_rules.of(host) {
             let mut found = Vec::new();
-            match host.as_str().strip_prefix('*') {
-                Some(suffix) => {
-                    let services = domains.entry(suffix).or_insert_with(|| {
-                        let all = self.services.iter();
-                        let under = all.filter(|(name, _)| name.as_str().ends_with(suffix));
-                        under.map(|(_, service)| &***service).collect()
-                    });
-                    if services.is_empty() {
-                        let message =
-                            format!("no Service has a name under {host}: the rule has no effect");
-                        found.push(Finding::warning("spec.host", message));
-                    } else {
-                        ports(rule, host, services, &mut found);
+            match self.services.get(host) {
+                None => {
+                    let message = format!("no Service has the name {host}: the rule has no effect");
+                    found.push(Finding::warning("spec.host", message));
+                }
+                Some(service) => {
+                    ports(rule, host, &[&**service], &mut found);
+                    let mut ports = service.spec.ports.iter().filter(|port| port.is_tcp());
+                    if let Some(port) = ports.next() {
+                        report_rule(rule, host, port.port, build, &mut found);
                     }
                 }
-                None => match self.services.get(host) {
-                    None => {
-                        let message =
-                            format!("no Service has the name {host}: the rule has no effect");
-                        found.push(Finding::warning("spec.host", message));
-                    }
-                    Some(service) => {
-                        ports(rule, host, &[&***service], &mut found);
-                        let mut ports = service.spec.ports.iter().filter(|port| port.is_tcp());
-                        if let Some(port) = ports.next() {
-                            report_rule(rule, host, port.port, build, &mut found);
-                        }
-                    }
-                },
             }
-            if !found.is_empty() {
-                let metadata = &rule.metadata;
-                let object = reference("DestinationRule", &metadata.namespace, &metadata.name);
-                findings.extend(found.into_iter().map(|one| (object.clone(), one)));
-            }
-        }
-        for (_, rules) in self.destination_rules.exact() {
-            if rules.len() > 1 {
-                report_merged(rules, findings);
-            }
+            tell(rule, found, told);
         }
     }
+
+    /// What can be said about the DestinationRules for all hosts that end with `suffix`.
+    pub(super) fn report_domain(
+        &self,
+        suffix: &str,
+        rules: &[Arc<DestinationRule>],
+        told: &mut Told,
+    ) {
+        let all = self.services.iter();
+        let under = all.filter(|(name, _)| name.as_str().ends_with(suffix));
+        let services: Vec<&Service> = under.map(|(_, service)| &**service).collect();
+        let host = Hostname::new(&format!("*{suffix}"));
+        for rule in rules {
+            let mut found = Vec::new();
+            if services.is_empty() {
+                let message = format!("no Service has a name under {host}: the rule has no effect");
+                found.push(Finding::warning("spec.host", message));
+            } else {
+                ports(rule, &host, &services, &mut found);
+            }
+            tell(rule, found, told);
+        }
+    }
+
+    /// What the DestinationRules of `host` take from each other.
+    pub(super) fn report_merged(&self, host: &Hostname, told: &mut Told) {
+        let rules = self.destination_rules.of(host);
+        let mut found = List::new();
+        if rules.len() > 1 {
+            report_merged(rules, &mut found);
+        }
+        told.set_merged(host, found);
+    }
+}
+
+fn tell(rule: &DestinationRule, found: Vec<Finding>, told: &mut Told) {
+    let object = of_rule(rule);
+    let found = found.into_iter().map(|one| (object.clone(), one)).collect();
+    told.set_rule(&object, found);
 }
 
 /// Settings of ports that none of `services` has.
@@ -105,14 +119,7 @@ struct Merged<'a> {
 
 /// Parts of `rules`, all for one host and the oldest first, that an older one has already. Those
 /// alone that are for everyone: of the others it depends on the client what is merged.
-fn report_merged(rules: &[Arc<DestinationRule>], findings: &mut Vec<(ObjectRef, Finding)>) {
-    let name = |rule: &DestinationRule| {
-        reference(
-            "DestinationRule",
-            &rule.metadata.namespace,
-            &rule.metadata.name,
-        )
-    };
+fn report_merged(rules: &[Arc<DestinationRule>], findings: &mut List) {
     let mut namespaces: HashMap<&str, Merged<'_>> = HashMap::new();
     for rule in rules {
         let spec = &rule.spec;
@@ -122,9 +129,9 @@ fn report_merged(rules: &[Arc<DestinationRule>], findings: &mut Vec<(ObjectRef, 
         let mut tell = |field: String, older: &DestinationRule| {
             let message = format!(
                 "has no effect: {} is for the same host, and its own counts",
-                name(older)
+                of_rule(older)
             );
-            findings.push((name(rule), Finding::warning(field, message)));
+            findings.push((of_rule(rule), Finding::warning(field, message)));
         };
         let merged = namespaces.entry(&rule.metadata.namespace).or_default();
         if spec.traffic_policy.is_some() {

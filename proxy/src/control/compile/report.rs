@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::cluster::protocol;
 use super::rules::{Place, Plan, Routes};
+use super::told::List;
 use super::world::World;
 use super::{Build, l4, route};
 use crate::api;
@@ -46,25 +47,25 @@ impl fmt::Display for Field<'_> {
     }
 }
 
-impl World<'_> {
-    /// What is valid and yet leads nowhere.
-    pub(super) fn report(&self, build: &Build, findings: &mut Vec<(ObjectRef, Finding)>) {
-        for routes in &self.all_routes {
-            let before = findings.len();
-            let mut told = self.unreached(routes);
-            for (index, host) in routes.hosts.iter().enumerate() {
-                if findings.len() - before >= MAX_FINDINGS {
-                    break;
-                }
-                if let Some(message) = self.idle(routes, host) {
-                    let finding = Finding::warning(format!("spec.hosts[{index}]"), message);
-                    findings.push((routes.reference.clone(), finding));
-                }
-                let service = self.services.get(host).map(|one| &***one);
-                self.report_destinations(routes, service, build, &mut told);
+impl World {
+    /// What of `routes` is valid and yet leads nowhere. It depends on the hosts that they are for and
+    /// those that they lead to, and on nothing else.
+    pub(super) fn report(&self, routes: &Arc<Routes>, build: &Build) -> List {
+        let mut findings = List::new();
+        let mut told = self.unreached(routes);
+        for (index, host) in routes.hosts.iter().enumerate() {
+            if findings.len() >= MAX_FINDINGS {
+                break;
             }
-            findings.extend(told);
+            if let Some(message) = self.idle(routes, host) {
+                let finding = Finding::warning(format!("spec.hosts[{index}]"), message);
+                findings.push((routes.reference.clone(), finding));
+            }
+            let service = self.services.get(host).map(|one| &**one);
+            self.report_destinations(routes, service, build, &mut told);
         }
+        findings.extend(told);
+        findings
     }
 
     /// Why the rules of `routes` have no effect for `host`, or less than may be thought.

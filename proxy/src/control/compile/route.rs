@@ -1,6 +1,7 @@
 //! The route table of a service's port: a VirtualService's rules as they read at that port, or one
 //! plain rule.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
@@ -23,16 +24,9 @@ pub(super) trait Ports {
 /// The name of a rule that has none (Istio).
 static DEFAULT: LazyLock<Arc<str>> = LazyLock::new(|| "default".into());
 
-/// Indexes VirtualServices for mesh traffic.
-pub(super) fn index<'a>(routes: impl Iterator<Item = &'a Arc<Routes>>) -> Rules {
-    let mut index = ByHost::new();
-    for one in routes {
-        for host in &one.hosts {
-            index.insert(host, Arc::clone(one));
-        }
-    }
-    index.sort(|one, other| one.source.metadata.age().cmp(&other.source.metadata.age()));
-    index
+/// The older first.
+pub(super) fn order(one: &Arc<Routes>, other: &Arc<Routes>) -> Ordering {
+    one.source.metadata.age().cmp(&other.source.metadata.age())
 }
 
 /// Whose rules apply to a host.

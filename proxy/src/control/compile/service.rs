@@ -31,11 +31,37 @@ pub(super) struct KeptTable {
 pub(super) type TableKey = (usize, u16);
 
 impl Compiler {
-    pub(super) fn service(
+    /// Puts the service of this name into the snapshot, or takes it out.
+    pub(super) fn put_service(&self, hostname: &Hostname, world: &World, build: &mut Build) {
+        let Some(service) = world.services.get(hostname) else {
+            if build.services.contains_key(hostname) {
+                Arc::make_mut(&mut build.services).remove(hostname);
+            }
+            return;
+        };
+        let service = self.service(hostname, service, world, build);
+        let known = build.services.get(hostname);
+        if !known.is_some_and(|known| Arc::ptr_eq(known, &service)) {
+            Arc::make_mut(&mut build.services).insert(hostname.clone(), service);
+        }
+    }
+
+    /// Puts what becomes of requests for `host` into the snapshot where no service has it, or takes
+    /// it out.
+    pub(super) fn put_virtual_host(&self, host: &Hostname, world: &World, build: &mut Build) {
+        if world.is_virtual(host) {
+            let made = self.virtual_host(host, world, build);
+            Arc::make_mut(&mut build.virtual_hosts).insert(host, made);
+        } else if build.virtual_hosts.contains(host) {
+            Arc::make_mut(&mut build.virtual_hosts).remove(host);
+        }
+    }
+
+    fn service(
         &self,
         hostname: &Hostname,
         service: &api::Service,
-        world: &World<'_>,
+        world: &World,
         build: &mut Build,
     ) -> Arc<Service> {
         let owners = route::owners(&world.routes, hostname);
@@ -112,7 +138,7 @@ impl Compiler {
         &self,
         service: &Service,
         public: Option<&Arc<Routes>>,
-        world: &World<'_>,
+        world: &World,
         build: &mut Build,
     ) -> bool {
         service.ports.iter().all(|port| {
@@ -128,12 +154,7 @@ impl Compiler {
     }
 
     /// What becomes of requests for `host`, which no service has.
-    pub(super) fn virtual_host(
-        &self,
-        host: &Hostname,
-        world: &World<'_>,
-        build: &mut Build,
-    ) -> VirtualHost {
+    fn virtual_host(&self, host: &Hostname, world: &World, build: &mut Build) -> VirtualHost {
         let Owners { public, private } = route::owners(&world.routes, host);
         let mut table = |routes: Option<&Arc<Routes>>| {
             routes.map(|routes| self.table(routes, virtual_host::PORT, world, build))
@@ -151,7 +172,7 @@ impl Compiler {
         &self,
         routes: &Arc<Routes>,
         port: u16,
-        world: &World<'_>,
+        world: &World,
         build: &mut Build,
     ) -> Arc<RouteTable> {
         let key = (Arc::as_ptr(routes).addr(), port);
@@ -188,7 +209,7 @@ impl Compiler {
         routes: &[Arc<Routes>],
         protocol: Protocol,
         port: u16,
-        world: &World<'_>,
+        world: &World,
         build: &mut Build,
     ) -> Option<Arc<L4Table>> {
         let kind = l4::kind(protocol).filter(|_| !routes.is_empty())?;

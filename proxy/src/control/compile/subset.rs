@@ -1,5 +1,6 @@
 //! Which DestinationRules speak for a host to a client (Istio's look-up), and their subsets.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -34,14 +35,9 @@ pub(super) struct Effective {
     pub(super) others: Merged,
 }
 
-/// Indexes the rules.
-pub(super) fn index(rules: &[(Hostname, Arc<DestinationRule>)]) -> Rules {
-    let mut index = ByHost::new();
-    for (host, rule) in rules {
-        index.insert(host, Arc::clone(rule));
-    }
-    index.sort(|one, other| one.metadata.age().cmp(&other.metadata.age()));
-    index
+/// The older first.
+pub(super) fn order(one: &Arc<DestinationRule>, other: &Arc<DestinationRule>) -> Ordering {
+    one.metadata.age().cmp(&other.metadata.age())
 }
 
 /// The rules in force for `host`, a service of `namespace`: those of the client's namespace, or

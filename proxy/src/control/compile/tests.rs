@@ -971,3 +971,4 @@ mod deprecated;
 mod destinations;
 mod guards;
 mod hosts;
+mod incremental;

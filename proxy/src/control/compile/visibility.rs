@@ -40,18 +40,43 @@ pub(super) struct ByHost<T> {
     wildcard: HashMap<Box<str>, Vec<T>>,
 }
 
-impl<T> ByHost<T> {
-    pub(super) fn new() -> Self {
+impl<T> Default for ByHost<T> {
+    fn default() -> Self {
         Self {
             exact: HashMap::new(),
             wildcard: HashMap::new(),
         }
     }
+}
+
+impl<T> ByHost<T> {
+    fn list(&mut self, host: &Hostname) -> &mut Vec<T> {
+        // Nearly every host has one.
+        let one = || Vec::with_capacity(1);
+        match host.as_str().strip_prefix('*') {
+            Some(suffix) => self.wildcard.entry(suffix.into()).or_insert_with(one),
+            None => self.exact.entry(host.clone()).or_insert_with(one),
+        }
+    }
 
     pub(super) fn insert(&mut self, host: &Hostname, value: T) {
-        match host.as_str().strip_prefix('*') {
-            Some(suffix) => self.wildcard.entry(suffix.into()).or_default().push(value),
-            None => self.exact.entry(host.clone()).or_default().push(value),
+        self.list(host).push(value);
+    }
+
+    /// Adds to a list that is sorted.
+    pub(super) fn put(&mut self, host: &Hostname, value: T, order: impl Fn(&T, &T) -> Ordering) {
+        let list = self.list(host);
+        list.push(value);
+        list.sort_by(order);
+    }
+
+    /// Drops what `gone` says from the list of an exact host.
+    pub(super) fn remove(&mut self, host: &Hostname, gone: impl Fn(&T) -> bool) {
+        if let Some(list) = self.exact.get_mut(host) {
+            list.retain(|one| !gone(one));
+            if list.is_empty() {
+                self.exact.remove(host);
+            }
         }
     }
 
@@ -69,6 +94,21 @@ impl<T> ByHost<T> {
         self.exact
             .iter()
             .map(|(host, list)| (host, list.as_slice()))
+    }
+
+    /// The list of a host, or of a domain as such.
+    pub(super) fn of(&self, host: &Hostname) -> &[T] {
+        let list = match host.as_str().strip_prefix('*') {
+            Some(suffix) => self.wildcard.get(suffix),
+            None => self.exact.get(host),
+        };
+        list.map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Every domain, as what follows its `*`, with its list.
+    pub(super) fn domains(&self) -> impl Iterator<Item = (&str, &[T])> {
+        let all = self.wildcard.iter();
+        all.map(|(suffix, list)| (&**suffix, list.as_slice()))
     }
 
     /// Every list of those that are for `host`, the most specific first: the exact one, then the
@@ -99,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_most_specific_comes_first() {
-        let mut index = ByHost::new();
+        let mut index = ByHost::default();
         for host in ["*", "*.c", "a.b.c", "*.b.c", "b.c"] {
             index.insert(&Hostname::new(host), host);
         }

@@ -1,27 +1,27 @@
-//! What the objects say, by what it is looked up by.
+//! What the objects say, by what it is looked up by. Kept from one compilation to the next.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use foldhash::{HashMap, HashMapExt as _};
+use foldhash::HashMap;
 
 use super::rules::{Routes, delegate};
+use super::told::List;
 use super::{Compiler, l4, route, subset};
-use crate::api;
-use crate::control::store::{Key, Objects};
+use crate::api::{self, DestinationRule};
+use crate::control::store::{Change, Key, Objects};
 use crate::types::{Finding, Hostname, ObjectRef};
 
 /// What the objects say, by what it is looked up by.
-pub(super) struct World<'a> {
-    pub(super) services: HashMap<Hostname, &'a Arc<api::Service>>,
-    pub(super) namespaces: &'a BTreeMap<Arc<str>, Arc<api::Namespace>>,
+#[derive(Debug, Default)]
+pub(super) struct World {
+    pub(super) services: HashMap<Hostname, Arc<api::Service>>,
+    /// Those for mesh traffic, delegates in their places.
     pub(super) routes: route::Rules,
     pub(super) l4_routes: l4::Rules,
-    /// Those for mesh traffic, delegates in their places.
-    pub(super) all_routes: Vec<Arc<Routes>>,
     pub(super) destination_rules: subset::Rules,
-    /// The same, with their hosts in full.
-    pub(super) all_rules: Vec<(Hostname, Arc<api::DestinationRule>)>,
+    /// VirtualServices by each name that they are for or lead to.
+    users: HashMap<Hostname, Vec<Arc<Routes>>>,
 }
 
 /// A VirtualService with its delegates in their places, and out of what it was made.
@@ -34,54 +34,85 @@ pub(super) struct KeptExpansion {
 }
 
 impl Compiler {
-    pub(super) fn world<'a>(
-        &mut self,
-        objects: &'a Objects,
-        findings: &mut Vec<(ObjectRef, Finding)>,
-    ) -> World<'a> {
-        let services = objects
-            .services
-            .values()
-            .filter(|one| !one.is_external_name());
-        let services = services
-            .map(|one| {
-                let metadata = &one.metadata;
-                let name = &metadata.name;
-                let hostname = Hostname::resolve(name, &metadata.namespace, &self.cluster_domain);
-                (hostname, one)
-            })
-            .collect();
-        let all_routes = self.expanded(objects, findings);
-        let rules = objects.destination_rules.values();
-        let all_rules: Vec<(Hostname, Arc<api::DestinationRule>)> = rules
-            .map(|rule| {
-                let namespace = &rule.metadata.namespace;
-                let host = Hostname::resolve(&rule.spec.host, namespace, &self.cluster_domain);
-                (host, Arc::clone(rule))
-            })
-            .collect();
-        // One that routes TCP or TLS alone says nothing about HTTP.
-        let http = all_routes
-            .iter()
-            .filter(|one| !one.source.spec.http.is_empty());
-        let l4 = all_routes.iter().filter(|one| !one.l4.is_empty());
-        World {
-            services,
-            namespaces: &objects.namespaces,
-            routes: route::index(http),
-            l4_routes: route::index(l4),
-            destination_rules: subset::index(&all_rules),
-            all_rules,
-            all_routes,
+    /// The world of all objects.
+    pub(super) fn world(&mut self, objects: &Objects, findings: &mut List) -> World {
+        let mut world = World::default();
+        for one in objects.services.values() {
+            world.put_service(self.hostname(one), one);
+        }
+        for routes in self.expanded(objects, findings) {
+            world.index(&routes, |index, host, one| index.insert(host, one));
+        }
+        world.routes.sort(route::order);
+        world.l4_routes.sort(route::order);
+        for rule in objects.destination_rules.values() {
+            let host = self.host_of(rule);
+            world.destination_rules.insert(&host, Arc::clone(rule));
+        }
+        world.destination_rules.sort(subset::order);
+        world
+    }
+
+    /// Brings the world up to date with changes that [`Self::touched`] said something about.
+    pub(super) fn change(&self, world: &mut World, changes: &[Change], objects: &Objects) {
+        for change in changes {
+            match change {
+                Change::Service(key) => {
+                    let host = Hostname::resolve(&key.1, &key.0, &self.cluster_domain);
+                    match objects.services.get(key) {
+                        Some(one) if !one.is_external_name() => {
+                            world.services.insert(host, Arc::clone(one));
+                        }
+                        _ => drop(world.services.remove(&host)),
+                    }
+                }
+                Change::VirtualService(before, now) => {
+                    if let Some(before) = before {
+                        world.remove(before);
+                    }
+                    if let Some(now) = now.as_ref().filter(|one| one.source.spec.is_for_mesh()) {
+                        world.index(now, |index, host, one| index.put(host, one, route::order));
+                    }
+                }
+                Change::DestinationRule(before, now) => {
+                    let rules = &mut world.destination_rules;
+                    if let Some(before) = before {
+                        rules.remove(&self.host_of(before), |one| Arc::ptr_eq(one, before));
+                    }
+                    if let Some(now) = now {
+                        rules.put(&self.host_of(now), Arc::clone(now), subset::order);
+                    }
+                }
+                Change::EndpointSlice(..) | Change::Other => {}
+            }
         }
     }
 
+    /// The name of a Service.
+    pub(super) fn hostname(&self, service: &api::Service) -> Hostname {
+        let metadata = &service.metadata;
+        Hostname::resolve(&metadata.name, &metadata.namespace, &self.cluster_domain)
+    }
+
+    /// The host of a rule in full, or the domain.
+    pub(super) fn host_of(&self, rule: &DestinationRule) -> Hostname {
+        let namespace = &rule.metadata.namespace;
+        Hostname::resolve(&rule.spec.host, namespace, &self.cluster_domain)
+    }
+
+    /// Whether a VirtualService for mesh traffic delegates to this one, or tries to.
+    pub(super) fn is_delegate(&self, routes: &Routes) -> bool {
+        let ObjectRef {
+            namespace, name, ..
+        } = &routes.reference;
+        self.expansions.values().any(|kept| {
+            let mut names = delegate::names(&kept.root);
+            names.any(|(_, key)| key.0 == *namespace && key.1 == *name)
+        })
+    }
+
     /// The VirtualServices for mesh traffic, with the rules of their delegates.
-    fn expanded(
-        &mut self,
-        objects: &Objects,
-        findings: &mut Vec<(ObjectRef, Finding)>,
-    ) -> Vec<Arc<Routes>> {
+    fn expanded(&mut self, objects: &Objects, findings: &mut List) -> Vec<Arc<Routes>> {
         let all = &objects.virtual_services;
         let mut before = std::mem::take(&mut self.expansions);
         let mut used: BTreeSet<Key> = BTreeSet::new();
@@ -148,25 +179,90 @@ impl KeptExpansion {
     }
 }
 
-impl World<'_> {
-    /// The hosts of VirtualServices that no service has: names, and domains under which there is no
-    /// service.
-    pub(super) fn virtual_hosts(&self) -> BTreeSet<&Hostname> {
-        let with_http = self
-            .all_routes
-            .iter()
-            .filter(|one| !one.source.spec.http.is_empty());
-        let mut domains: HashMap<&str, bool> = HashMap::new();
-        with_http
-            .flat_map(|one| &one.hosts)
-            .filter(|host| match host.as_str().strip_prefix('*') {
-                None => !self.services.contains_key(*host),
-                Some(suffix) => !*domains.entry(suffix).or_insert_with(|| {
-                    let mut names = self.services.keys();
-                    names.any(|name| name.as_str().ends_with(suffix))
-                }),
-            })
-            .collect()
+impl World {
+    fn put_service(&mut self, host: Hostname, service: &Arc<api::Service>) {
+        if !service.is_external_name() {
+            self.services.insert(host, Arc::clone(service));
+        }
+    }
+
+    fn index(
+        &mut self,
+        routes: &Arc<Routes>,
+        put: impl Fn(&mut route::Rules, &Hostname, Arc<Routes>),
+    ) {
+        for host in &routes.hosts {
+            // One that routes TCP or TLS alone says nothing about HTTP.
+            if !routes.source.spec.http.is_empty() {
+                put(&mut self.routes, host, Arc::clone(routes));
+            }
+            if !routes.l4.is_empty() {
+                put(&mut self.l4_routes, host, Arc::clone(routes));
+            }
+        }
+        for name in names(routes) {
+            let users = self.users.entry(name.clone());
+            let users = users.or_insert_with(|| Vec::with_capacity(1));
+            if !users.iter().any(|one| Arc::ptr_eq(one, routes)) {
+                users.push(Arc::clone(routes));
+            }
+        }
+    }
+
+    /// Forgets a VirtualService that is not for domains.
+    fn remove(&mut self, routes: &Arc<Routes>) {
+        let gone = |one: &Arc<Routes>| Arc::ptr_eq(one, routes);
+        for host in &routes.hosts {
+            self.routes.remove(host, gone);
+            self.l4_routes.remove(host, gone);
+        }
+        for name in names(routes) {
+            if let Some(users) = self.users.get_mut(name) {
+                users.retain(|one| !gone(one));
+                if users.is_empty() {
+                    self.users.remove(name);
+                }
+            }
+        }
+    }
+
+    /// The VirtualServices that are for one of `hosts` or lead to it, each once.
+    pub(super) fn users<'a>(
+        &'a self,
+        hosts: impl Iterator<Item = &'a Hostname>,
+    ) -> impl Iterator<Item = &'a Arc<Routes>> {
+        let users = hosts.filter_map(|host| self.users.get(host)).flatten();
+        let mut known = BTreeSet::new();
+        users.filter(move |one| known.insert(Arc::as_ptr(one)))
+    }
+
+    /// Every VirtualService for mesh traffic.
+    pub(super) fn all_routes(&self) -> impl Iterator<Item = &Arc<Routes>> {
+        let mut known = foldhash::HashSet::default();
+        let all = self.users.values().flatten();
+        all.filter(move |one| known.insert(Arc::as_ptr(one)))
+    }
+
+    /// Whether `host` belongs to VirtualServices alone: a name that no service has, or a domain under
+    /// which there is none.
+    pub(super) fn is_virtual(&self, host: &Hostname) -> bool {
+        if self.routes.of(host).is_empty() {
+            return false;
+        }
+        match host.as_str().strip_prefix('*') {
+            None => !self.services.contains_key(host),
+            Some(suffix) => {
+                let mut names = self.services.keys();
+                !names.any(|name| name.as_str().ends_with(suffix))
+            }
+        }
+    }
+
+    /// The hosts for which there are HTTP rules.
+    pub(super) fn routed(&self) -> impl Iterator<Item = Hostname> {
+        let exact = self.routes.exact().map(|(host, _)| host.clone());
+        let domains = self.routes.domains();
+        exact.chain(domains.map(|(suffix, _)| Hostname::new(&format!("*{suffix}"))))
     }
 
     pub(super) fn only_port_of(&self, service: &api::Service) -> Option<u16> {
@@ -176,7 +272,15 @@ impl World<'_> {
     }
 }
 
-impl route::Ports for World<'_> {
+/// Every name that `routes` are for or lead to; domains too.
+fn names(routes: &Routes) -> impl Iterator<Item = &Hostname> {
+    let http = routes.rules.iter().flat_map(|rule| rule.places());
+    let l4 = routes.l4.iter().flat_map(|rule| &rule.targets);
+    let places = http.chain(l4.map(|target| &target.place));
+    routes.hosts.iter().chain(places.map(|place| &place.host))
+}
+
+impl route::Ports for World {
     fn only_port(&self, host: &Hostname) -> Option<u16> {
         self.only_port_of(self.services.get(host)?)
     }

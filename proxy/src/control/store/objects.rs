@@ -13,11 +13,31 @@ use crate::types::ObjectRef;
 /// A namespace and a name.
 pub type Key = (Arc<str>, Arc<str>);
 
+/// One object came, went, or is another than before.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A Service.
+    Service(Key),
+    /// An EndpointSlice, as it was and as it is.
+    EndpointSlice(Option<Arc<EndpointSlice>>, Option<Arc<EndpointSlice>>),
+    /// A VirtualService.
+    VirtualService(Option<Arc<Routes>>, Option<Arc<Routes>>),
+    /// A DestinationRule.
+    DestinationRule(Option<Arc<DestinationRule>>, Option<Arc<DestinationRule>>),
+    /// One of another kind.
+    Other,
+}
+
+/// How many changes are remembered. After more of them it takes no longer to look at everything.
+const MAX_CHANGES: usize = 256;
+
 /// The objects in force, by kind.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
     /// Counts the changes: as long as it stays the same, so does everything here.
     pub generation: u64,
+    /// The last of them.
+    changes: Vec<Change>,
     /// By name.
     pub namespaces: BTreeMap<Arc<str>, Arc<Namespace>>,
     /// By name.
@@ -59,58 +79,96 @@ impl Checked {
 }
 
 impl Objects {
+    /// What changed since there were `generation` changes, in order; `None` where that is too long
+    /// ago.
+    pub fn changes_since(&self, generation: u64) -> Option<&[Change]> {
+        let count = usize::try_from(self.generation.checked_sub(generation)?).ok()?;
+        self.changes.get(self.changes.len().checked_sub(count)?..)
+    }
+
+    fn record(&mut self, change: Change) {
+        self.generation += 1;
+        if self.changes.len() >= MAX_CHANGES {
+            self.changes.clear();
+        }
+        self.changes.push(change);
+    }
+
     /// Takes a new object, or a new version of one.
     pub(super) fn put(&mut self, reference: &ObjectRef, checked: &Checked) {
-        self.generation += 1;
-        let name = Arc::clone(&reference.name);
-        let key = (Arc::clone(&reference.namespace), Arc::clone(&name));
-        match checked {
-            Checked::Routes(one) => drop(self.virtual_services.insert(key, Arc::clone(one))),
-            Checked::Plain(object) => match object {
-                Object::Namespace(one) => drop(self.namespaces.insert(name, Arc::clone(one))),
-                Object::Node(one) => drop(self.nodes.insert(name, Arc::clone(one))),
-                Object::Pod(one) => drop(self.pods.insert(key, Arc::clone(one))),
-                Object::Service(one) => drop(self.services.insert(key, Arc::clone(one))),
-                Object::EndpointSlice(one) => drop(self.slices.insert(key, Arc::clone(one))),
-                Object::DestinationRule(one) => {
-                    drop(self.destination_rules.insert(key, Arc::clone(one)));
-                }
-                Object::PeerAuthentication(one) => {
-                    drop(self.peer_authentications.insert(key, Arc::clone(one)));
-                }
-                Object::AuthorizationPolicy(one) => {
-                    drop(self.authorization_policies.insert(key, Arc::clone(one)));
-                }
-                Object::RequestAuthentication(one) => {
-                    drop(self.request_authentications.insert(key, Arc::clone(one)));
-                }
-                // Kept as `Checked::Routes`.
-                Object::VirtualService(_) => {}
-            },
-        }
+        self.set(reference, checked, true);
     }
 
     /// Drops one.
     pub(super) fn remove(&mut self, reference: &ObjectRef, checked: &Checked) {
-        self.generation += 1;
-        let name = Arc::clone(&reference.name);
-        let key = (Arc::clone(&reference.namespace), Arc::clone(&name));
-        match checked {
-            Checked::Routes(_) => drop(self.virtual_services.remove(&key)),
+        self.set(reference, checked, false);
+    }
+
+    fn set(&mut self, reference: &ObjectRef, checked: &Checked, there: bool) {
+        let name = &reference.name;
+        let key = || (Arc::clone(&reference.namespace), Arc::clone(name));
+        let change = match checked {
+            Checked::Routes(one) => {
+                let now = there.then(|| Arc::clone(one));
+                let before = replace(&mut self.virtual_services, key(), now.clone());
+                Change::VirtualService(before, now)
+            }
             Checked::Plain(object) => match object {
-                Object::Namespace(_) => drop(self.namespaces.remove(&name)),
-                Object::Node(_) => drop(self.nodes.remove(&name)),
-                Object::Pod(_) => drop(self.pods.remove(&key)),
-                Object::Service(_) => drop(self.services.remove(&key)),
-                Object::EndpointSlice(_) => drop(self.slices.remove(&key)),
-                Object::DestinationRule(_) => drop(self.destination_rules.remove(&key)),
-                Object::PeerAuthentication(_) => drop(self.peer_authentications.remove(&key)),
-                Object::AuthorizationPolicy(_) => drop(self.authorization_policies.remove(&key)),
-                Object::RequestAuthentication(_) => {
-                    drop(self.request_authentications.remove(&key));
+                Object::Service(one) => {
+                    let now = there.then(|| Arc::clone(one));
+                    replace(&mut self.services, key(), now);
+                    Change::Service(key())
                 }
-                Object::VirtualService(_) => {}
+                Object::EndpointSlice(one) => {
+                    let now = there.then(|| Arc::clone(one));
+                    let before = replace(&mut self.slices, key(), now.clone());
+                    Change::EndpointSlice(before, now)
+                }
+                Object::DestinationRule(one) => {
+                    let now = there.then(|| Arc::clone(one));
+                    let before = replace(&mut self.destination_rules, key(), now.clone());
+                    Change::DestinationRule(before, now)
+                }
+                other => {
+                    self.set_other(other, name, key(), there);
+                    Change::Other
+                }
             },
+        };
+        self.record(change);
+    }
+
+    fn set_other(&mut self, object: &Object, name: &Arc<str>, key: Key, there: bool) {
+        macro_rules! set {
+            ($map:ident, $key:expr, $one:expr) => {{
+                let now = there.then(|| Arc::clone($one));
+                drop(replace(&mut self.$map, $key, now));
+            }};
         }
+        match object {
+            Object::Namespace(one) => set!(namespaces, Arc::clone(name), one),
+            Object::Node(one) => set!(nodes, Arc::clone(name), one),
+            Object::Pod(one) => set!(pods, key, one),
+            Object::PeerAuthentication(one) => set!(peer_authentications, key, one),
+            Object::AuthorizationPolicy(one) => set!(authorization_policies, key, one),
+            Object::RequestAuthentication(one) => set!(request_authentications, key, one),
+            // These record what they were; VirtualServices are kept as `Checked::Routes`.
+            Object::Service(_)
+            | Object::EndpointSlice(_)
+            | Object::DestinationRule(_)
+            | Object::VirtualService(_) => {}
+        }
+    }
+}
+
+/// Puts `now` in the place of what was there.
+fn replace<K: Ord, T>(
+    map: &mut BTreeMap<K, Arc<T>>,
+    key: K,
+    now: Option<Arc<T>>,
+) -> Option<Arc<T>> {
+    match now {
+        Some(now) => map.insert(key, now),
+        None => map.remove(&key),
     }
 }
