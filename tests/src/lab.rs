@@ -69,6 +69,11 @@ impl Lab {
         &self.slot
     }
 
+    /// Another node: where a second proxy runs. Pods of all nodes are on the one bridge.
+    pub fn another_node(&self, name: &str) -> Result<Netns> {
+        Netns::create(&format!("{}{name}", self.slot.prefix()))
+    }
+
     /// Adds a pod. The name is at most 20 characters of what a Kubernetes name may have.
     pub fn pod(&self, name: &str) -> Result<Pod> {
         let host = self.hosts.fetch_add(1, Ordering::Relaxed);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use crate::lab::Pod;
+use crate::{lab::Pod, netns::Netns};
 
 /// A list of objects under construction.
 #[derive(Clone, Debug, Default)]
@@ -54,25 +54,16 @@ impl Manifests {
         labels: &[(&str, &str)],
         annotations: &[(&str, &str)],
     ) -> Self {
-        let path = pod.netns.path().to_string_lossy();
-        let annotations = [annotations, &[("aquifer.io/netns", path.as_ref())]].concat();
-        self.object(json!({
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "name": pod.name,
-                "namespace": namespace,
-                "labels": map(labels),
-                "annotations": map(&annotations),
-            },
-            "spec": { "containers": [{ "name": "app", "image": "none" }] },
-            "status": {
-                "phase": "Running",
-                "podIP": pod.v4,
-                "podIPs": [{ "ip": pod.v4 }, { "ip": pod.v6 }],
-                "conditions": [{ "type": "Ready", "status": "True" }],
-            },
-        }))
+        let object = ready(namespace, pod, labels, annotations);
+        self.object(object)
+    }
+
+    /// Adds a ready Pod of the namespace `default` that runs on `node` with a service account.
+    pub fn pod_on(self, node: &Netns, account: &str, pod: &Pod, labels: &[(&str, &str)]) -> Self {
+        let mut object = ready("default", pod, labels, &[]);
+        object["spec"]["nodeName"] = json!(node.name());
+        object["spec"]["serviceAccountName"] = json!(account);
+        self.object(object)
     }
 
     /// Adds a Service of the namespace `default` with a cluster address for each of `addresses`.
@@ -117,6 +108,33 @@ impl Manifests {
     pub fn text(&self) -> String {
         self.documents.join("\n---\n")
     }
+}
+
+fn ready(
+    namespace: &str,
+    pod: &Pod,
+    labels: &[(&str, &str)],
+    annotations: &[(&str, &str)],
+) -> Value {
+    let path = pod.netns.path().to_string_lossy();
+    let annotations = [annotations, &[("aquifer.io/netns", path.as_ref())]].concat();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": pod.name,
+            "namespace": namespace,
+            "labels": map(labels),
+            "annotations": map(&annotations),
+        },
+        "spec": { "containers": [{ "name": "app", "image": "none" }] },
+        "status": {
+            "phase": "Running",
+            "podIP": pod.v4,
+            "podIPs": [{ "ip": pod.v4 }, { "ip": pod.v6 }],
+            "conditions": [{ "type": "Ready", "status": "True" }],
+        },
+    })
 }
 
 fn map(pairs: &[(&str, &str)]) -> Value {

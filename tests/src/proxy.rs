@@ -70,12 +70,19 @@ impl Config {
 pub struct Start<'a> {
     lab: &'a Lab,
     config: &'a Config,
+    node: Option<&'a Netns>,
     binary: Option<PathBuf>,
     arguments: Vec<String>,
     descriptors: Option<u32>,
 }
 
-impl Start<'_> {
+impl<'a> Start<'a> {
+    /// Runs it on another node than the lab's own.
+    pub fn node(mut self, node: &'a Netns) -> Self {
+        self.node = Some(node);
+        self
+    }
+
     /// Runs this binary instead of the one under test.
     pub fn binary(mut self, path: PathBuf) -> Self {
         self.binary = Some(path);
@@ -111,7 +118,11 @@ impl Start<'_> {
 
     /// Starts it and does not wait.
     pub fn spawn(self) -> Result<Proxy> {
-        let bpffs = self.lab.slot().bpffs();
+        let slot = self.lab.slot();
+        let bpffs = self
+            .node
+            .map_or_else(|| slot.bpffs(), |node| slot.bpffs_of(node));
+        let node = self.node.unwrap_or(&self.lab.node);
         let binary = self.binary.map_or_else(binary, Ok)?;
         let mut command = match self.descriptors {
             // `prlimit` sets the limit and becomes the program.
@@ -130,13 +141,13 @@ impl Start<'_> {
             .arg(self.config.path())
             .arg("--bpffs")
             .arg(&bpffs);
-        command.args(["--node", self.lab.node.name()]);
+        command.args(["--node", node.name()]);
         command.args(["--admin", &format!("127.0.0.1:{ADMIN}")]);
         command.args(["--metrics", &format!("127.0.0.1:{METRICS}")]);
         command.args(["--readiness", &format!("127.0.0.1:{READINESS}")]);
         command.args(&self.arguments);
-        let child = Child::start(Some(&self.lab.node), command)?;
-        let node = Netns::open(self.lab.node.name())?;
+        let child = Child::start(Some(node), command)?;
+        let node = Netns::open(node.name())?;
         Ok(Proxy {
             child,
             node,
@@ -163,6 +174,7 @@ impl Proxy {
             binary: None,
             lab,
             config,
+            node: None,
             arguments: Vec::new(),
             descriptors: None,
         }
@@ -258,6 +270,16 @@ impl Proxy {
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Waits until so many identities have a certificate.
+    pub async fn certified(&self, count: usize) -> Result<()> {
+        let active = |answer: &Value| {
+            let rows = answer.as_array().map_or(&[][..], Vec::as_slice);
+            let held = |row: &&Value| row["kind"] == "certificate" && row["state"] == "active";
+            rows.iter().filter(held).count() >= count
+        };
+        self.until("/config/secrets", active).await.map(|_| ())
     }
 
     /// Waits for a line of the access log, from `mark` on.

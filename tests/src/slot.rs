@@ -19,8 +19,9 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::process;
+use crate::{netns::Netns, process};
 
+const BPFFS: &str = "/sys/fs/bpf";
 const FOLDER: &str = "/run/aquifer-labs";
 /// 198.18.0.0/15, set aside for measurements by RFC 2544, has 512 networks of 256 addresses.
 const SLOTS: u16 = 512;
@@ -81,7 +82,12 @@ impl Slot {
 
     /// The folder on the BPF file system that a proxy of this slot pins to.
     pub fn bpffs(&self) -> PathBuf {
-        PathBuf::from(format!("/sys/fs/bpf/aqh{}", self.number))
+        PathBuf::from(BPFFS).join(format!("aqh{}", self.number))
+    }
+
+    /// The folder that the proxy of another node of this slot pins to.
+    pub fn bpffs_of(&self, node: &Netns) -> PathBuf {
+        PathBuf::from(BPFFS).join(node.name())
     }
 
     /// Removes all that bears this slot's name: processes in its namespaces first, since they
@@ -112,6 +118,11 @@ impl Slot {
             let _ = process::output("ip", &["netns", "delete", &name]);
         }
         remove_pins(&self.bpffs());
+        for entry in fs::read_dir(BPFFS).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                remove_pins(&entry.path());
+            }
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use anyhow::Result;
 use crate::{
     Config, Lab, Manifests, Pod, Proxy,
     client::Http,
+    proxy::Start,
     raw::{self, End},
 };
 
@@ -50,6 +51,23 @@ impl World {
         arguments: &[&str],
         more: impl FnOnce(Manifests) -> Manifests,
     ) -> Result<Self> {
+        Self::start(more, |start| start.arguments(arguments)).await
+    }
+
+    /// The usual world with the embedded authority, once both pods' account has its certificate.
+    pub async fn with_authority(
+        arguments: &[&str],
+        more: impl FnOnce(Manifests) -> Manifests,
+    ) -> Result<Self> {
+        let world = Self::start(more, |start| start.authority().arguments(arguments)).await?;
+        world.proxy.certified(1).await?;
+        Ok(world)
+    }
+
+    async fn start(
+        more: impl FnOnce(Manifests) -> Manifests,
+        set: impl FnOnce(Start<'_>) -> Start<'_>,
+    ) -> Result<Self> {
         let lab = Lab::new()?;
         let (client, server) = (lab.pod("client")?, lab.pod("server")?);
         let manifests = Manifests::new()
@@ -68,10 +86,7 @@ impl World {
             );
         let manifests = more(manifests);
         let config = Config::new(&manifests)?;
-        let proxy = Proxy::on(&lab, &config)
-            .arguments(arguments)
-            .ready()
-            .await?;
+        let proxy = set(Proxy::on(&lab, &config)).ready().await?;
         Ok(Self {
             proxy,
             config,
