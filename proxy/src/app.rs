@@ -27,6 +27,7 @@ use crate::policy::authorization::TrustDomains;
 use crate::settings;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::counters::Counters;
+use crate::tls::Secrets;
 
 pub mod authority;
 mod signing;
@@ -87,7 +88,7 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
     let redirects = (0..settings.workers.get())
         .map(|_| Redirects::open(kernel.pins()))
         .collect::<Result<Vec<_>, _>>()?;
-    let crew = Crew::start(&settings, redirects, &store, &descriptors)?;
+    let crew = Crew::start(&settings, redirects, &store, &descriptors, &secrets)?;
 
     let source = files::Source::new(
         settings.config.clone(),
@@ -169,6 +170,7 @@ impl Crew {
         redirects: Vec<Redirects>,
         store: &Arc<Store>,
         descriptors: &Descriptors,
+        secrets: &Secrets,
     ) -> anyhow::Result<Self> {
         let logs = AccessLog::start(settings.access_log, redirects.len(), io::stdout())
             .context("start the access log")?;
@@ -186,6 +188,9 @@ impl Crew {
                 store: Arc::clone(store),
                 redirects,
                 descriptors: descriptors.clone(),
+                secrets: secrets.clone(),
+                mutual_tls: settings.certificates.ca.is_some(),
+                same_node: settings.same_node,
                 clusters: Arc::clone(&crew.clusters),
                 counters: Arc::clone(&counters),
                 log,

@@ -98,8 +98,8 @@ fn end_to_end(arguments: &Arguments, remarks: &mut Vec<String>) -> Result<(Count
         (
             "ENVOY",
             envoy::binary(),
-            "aquifer_does_what_envoy_does",
-            "the comparison with Envoy",
+            "envoy_",
+            "what needs Envoy (the comparison, HBONE)",
         ),
     ] {
         match tool {

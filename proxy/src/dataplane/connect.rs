@@ -15,6 +15,7 @@ use super::cluster::Local;
 use super::error::Error;
 use super::pod::LocalPod;
 use super::pool::Held;
+use super::upstream::Upstream;
 use super::worker::Worker;
 use crate::mesh::cluster::Tcp;
 use crate::net::socket;
@@ -27,8 +28,8 @@ const SOURCE_PORT_ATTEMPTS: usize = 16;
 
 /// A connection to an upstream, with its place in the balancer's count.
 pub(super) struct Outbound {
-    /// The socket.
-    pub stream: TcpStream,
+    /// What leads there.
+    pub stream: Upstream,
     /// `None` where nothing was balanced.
     pub lease: Option<Lease>,
     /// Its place in its cluster's count; `None` for the application.

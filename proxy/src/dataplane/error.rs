@@ -7,6 +7,7 @@ use std::io;
 
 use http::StatusCode;
 
+use super::hbone::Failure;
 use crate::policy::outlier::Outcome;
 use crate::policy::retry::Reset;
 use crate::types::ResponseFlags;
@@ -35,6 +36,9 @@ pub(super) enum Error {
     /// The connection could not be made.
     #[error("connect: {0}")]
     Connect(io::Error),
+    /// The mesh did not let it be made.
+    #[error("hbone: {0}")]
+    Tunnel(#[from] Failure),
     /// The connection was not there in time.
     #[error("connect: timed out")]
     ConnectTimeout,
@@ -83,6 +87,7 @@ impl Error {
                 Some(code) => io::Error::from_raw_os_error(code),
                 None => source.kind().into(),
             }),
+            Self::Tunnel(failure) => Self::Tunnel(failure.clone()),
             Self::ConnectTimeout => Self::ConnectTimeout,
             Self::ConnectionOverflow => Self::ConnectionOverflow,
             _ => Self::Closed,
@@ -101,6 +106,7 @@ impl Error {
             Self::NoCluster
             | Self::NoHealthyUpstream
             | Self::Connect(_)
+            | Self::Tunnel(_)
             | Self::ConnectTimeout
             | Self::Closed
             | Self::Reset
@@ -123,7 +129,9 @@ impl Error {
             Self::NoRoute => ResponseFlags::NO_ROUTE,
             Self::NoCluster => ResponseFlags::NO_CLUSTER,
             Self::NoHealthyUpstream => ResponseFlags::NO_HEALTHY_UPSTREAM,
-            Self::Connect(_) | Self::ConnectTimeout => ResponseFlags::CONNECTION_FAILURE,
+            Self::Connect(_) | Self::Tunnel(_) | Self::ConnectTimeout => {
+                ResponseFlags::CONNECTION_FAILURE
+            }
             Self::Closed => ResponseFlags::UPSTREAM_CLOSED,
             Self::Reset | Self::Refused => ResponseFlags::UPSTREAM_RESET,
             Self::ConnectionOverflow | Self::PendingOverflow | Self::RequestOverflow => {
@@ -146,7 +154,7 @@ impl Error {
             | Self::RequestBody => String::new(),
             Self::NoHealthyUpstream => "no healthy upstream".into(),
             // The reason is in the log alone (Envoy 1.40, seen).
-            Self::Connect(_) => format!("{reset}remote connection failure"),
+            Self::Connect(_) | Self::Tunnel(_) => format!("{reset}remote connection failure"),
             Self::ConnectTimeout => format!("{reset}connection timeout"),
             Self::Closed => format!("{reset}connection termination"),
             Self::Reset => format!("{reset}remote reset"),
@@ -169,7 +177,7 @@ impl Error {
             Self::NoRoute => Cow::Borrowed("route_not_found"),
             Self::NoCluster => Cow::Borrowed("cluster_not_found"),
             Self::NoHealthyUpstream => Cow::Borrowed("no_healthy_upstream"),
-            Self::Connect(_) => Cow::Owned(format!(
+            Self::Connect(_) | Self::Tunnel(_) => Cow::Owned(format!(
                 "upstream_reset_before_response_started{{remote_connection_failure|{}}}",
                 self.transport_failure().replace(' ', "_")
             )),
@@ -216,7 +224,7 @@ impl Error {
     /// was attempted, or nothing may be attempted again.
     pub(super) fn reset(&self) -> Option<Reset> {
         match self {
-            Self::Connect(_) | Self::ConnectTimeout => Some(Reset::Connect),
+            Self::Connect(_) | Self::Tunnel(_) | Self::ConnectTimeout => Some(Reset::Connect),
             Self::Closed => Some(Reset::Closed),
             Self::Reset => Some(Reset::Stream),
             Self::Refused => Some(Reset::Refused),
@@ -240,9 +248,12 @@ impl Error {
     pub(super) fn outcome(&self) -> Option<Outcome> {
         match self {
             Self::ConnectTimeout | Self::Timeout | Self::TryTimeout => Some(Outcome::TimedOut),
-            Self::Connect(_) | Self::Closed | Self::Reset | Self::Refused | Self::Protocol => {
-                Some(Outcome::Failed)
-            }
+            Self::Connect(_)
+            | Self::Tunnel(_)
+            | Self::Closed
+            | Self::Reset
+            | Self::Refused
+            | Self::Protocol => Some(Outcome::Failed),
             Self::BadRequest(_)
             | Self::HeadersTooLarge
             | Self::TransferCoding
@@ -265,6 +276,7 @@ impl Error {
                 let text = text.split(" (os error").next().unwrap_or(&text);
                 format!("delayed connect error: {text}")
             }
+            Self::Tunnel(failure) => format!("hbone: {failure}"),
             _ => String::new(),
         }
     }

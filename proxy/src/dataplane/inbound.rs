@@ -1,7 +1,7 @@
 //! One connection into a local pod: dials the application at the address that the caller asked
 //! for, with the caller's own address, and relays.
 //!
-//! It is plain text, or TLS that the application terminates: nobody has proved who the caller is.
+//! Port 15008 is HBONE's, see [`hbone`]. Anything else is plain text, or TLS that the application terminates: nobody has proved who the caller is.
 //! What the pod's policies refuse is reset, and an open connection too once they refuse it.
 
 use std::rc::Rc;
@@ -9,6 +9,7 @@ use std::rc::Rc;
 use super::accept::Accepted;
 use super::authorize::{self, Admitted, Arrival};
 use super::connect;
+use super::hbone;
 use super::origin::{self, Captured};
 use super::outcome::Connection;
 use super::pod::LocalPod;
@@ -22,6 +23,19 @@ pub(super) async fn serve(worker: &Rc<Worker>, pod: &Rc<LocalPod>, accepted: Acc
     let Some(captured) = origin::inbound(worker, accepted) else {
         return;
     };
+    let (source, destination) = (captured.source, captured.destination);
+    if destination.port() == hbone::PORT {
+        hbone::server::serve(worker, pod, captured).await;
+    } else {
+        plain(worker, pod, captured).await;
+    }
+    worker
+        .redirects
+        .inbound_closed(pod.cookie(), source, destination);
+}
+
+/// A connection that nobody has proved to be anybody's.
+async fn plain(worker: &Rc<Worker>, pod: &Rc<LocalPod>, captured: Captured) {
     let (source, destination) = (captured.source, captured.destination);
     let cluster = ClusterName::inbound(destination.port());
     let mut log = Connection::begin(worker, source, destination, cluster);
@@ -39,9 +53,6 @@ pub(super) async fn serve(worker: &Rc<Worker>, pod: &Rc<LocalPod>, accepted: Acc
             socket::reset(captured.stream);
         }
     }
-    worker
-        .redirects
-        .inbound_closed(pod.cookie(), source, destination);
 }
 
 /// Relays for as long as the caller is allowed to.

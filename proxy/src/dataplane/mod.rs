@@ -1,7 +1,7 @@
 //! The line of a connection, one file a step, in reading order: [`accept`] → [`origin`] →
-//! [`resolve`] → [`protocol`] → [`tcp`] or [`http`] → [`balance`] → [`connect`] → [`relay`] →
+//! [`resolve`] → [`protocol`] → [`tcp`] or [`http`] → [`balance`] → [`upstream`] → [`relay`] →
 //! [`outcome`]. Each step takes the value that the step before it made. Into a pod: [`accept`] →
-//! [`origin`] → [`authorize`] → [`connect`] → [`relay`] → [`outcome`].
+//! [`origin`] → [`hbone`] → [`authorize`] → [`connect`] → [`relay`] → [`outcome`].
 //!
 //! Knows no configuration format: everything it asks is in a `mesh::Snapshot`. Everything in here
 //! runs on one worker's thread and shares nothing with other workers but what is atomic.
@@ -12,8 +12,10 @@ mod balance;
 mod cluster;
 mod connect;
 mod error;
+mod hbone;
 mod http;
 mod inbound;
+mod neighbours;
 mod origin;
 mod outbound;
 mod outcome;
@@ -23,7 +25,11 @@ mod protocol;
 mod relay;
 mod resolve;
 mod tcp;
+mod upstream;
+mod way;
+mod within;
 pub mod worker;
 
 pub use cluster::Registry;
+pub use neighbours::SameNode;
 pub use worker::{Parts, run};

@@ -294,6 +294,7 @@ impl Exchange {
             downstream_remote_address: Some(self.remote()),
             requested_server_name: "",
             route_name: self.route.as_deref().unwrap_or_default(),
+            downstream_principal: "",
         });
     }
 }

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,14 +11,16 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use foldhash::fast::RandomState;
+use http::HeaderValue;
 use slab::Slab;
 use tokio::sync::watch;
 
 use super::authorize::Admissions;
 use super::cluster::{Local, Registry};
+use super::hbone;
 use super::worker::Worker;
 use crate::mesh::Cluster;
-use crate::net::pod::Pod;
+use crate::net::pod::{Listeners, Pod};
 use crate::types::ClusterName;
 
 /// How far a pod is on its way out.
@@ -48,6 +51,12 @@ pub(super) struct LocalPod {
     running: watch::Sender<usize>,
     /// Connections into the pod.
     admissions: Admissions,
+    /// The ports of the proxy's own listeners in the pod's namespace.
+    own_ports: RefCell<Vec<u16>>,
+    /// HBONE connections of the pod.
+    tunnels: hbone::Pool,
+    /// What peers are told about the pod, made when somebody first asks.
+    baggage: RefCell<Option<HeaderValue>>,
 }
 
 impl LocalPod {
@@ -59,12 +68,27 @@ impl LocalPod {
             waiting: RefCell::default(),
             running: watch::Sender::new(0),
             admissions: Admissions::default(),
+            own_ports: RefCell::default(),
+            tunnels: hbone::Pool::default(),
+            baggage: RefCell::default(),
         }
     }
 
     /// The pod as its newest manifest describes it.
     pub(super) fn pod(&self) -> Ref<'_, Arc<Pod>> {
         self.pod.borrow()
+    }
+
+    /// The pod's address of the same family as `like`.
+    pub(super) fn address_like(&self, like: IpAddr) -> Option<IpAddr> {
+        let pod = self.pod.borrow();
+        let mut own = pod.workload.addresses.iter();
+        own.find(|own| own.is_ipv4() == like.is_ipv4()).copied()
+    }
+
+    /// The pod's HBONE connections.
+    pub(super) fn tunnels(&self) -> &hbone::Pool {
+        &self.tunnels
     }
 
     /// The connections into the pod that were admitted.
@@ -127,6 +151,7 @@ impl LocalPod {
 
     /// Closes connections that are idle for too long, and forgets clusters that are no more.
     pub(super) fn sweep(&self, now: Instant, exists: impl Fn(&ClusterName) -> bool) {
+        self.tunnels.sweep(now);
         self.clusters.borrow_mut().retain(|name, known| {
             known.local.sweep(now);
             let stays = exists(name);
@@ -142,6 +167,7 @@ impl LocalPod {
         for (_, known) in self.clusters.borrow_mut().drain() {
             known.local.clear();
         }
+        self.tunnels.clear();
     }
 
     /// Whether new connections and requests are over.
@@ -149,8 +175,30 @@ impl LocalPod {
         self.phase.get() > Phase::Serving
     }
 
+    /// Takes note of the listeners that the proxy has there.
+    pub(super) fn listens(&self, listeners: &Listeners) {
+        let all = listeners.outbound.iter().chain(&listeners.inbound);
+        let ports = all.filter_map(|one| Some(one.local_addr().ok()?.port()));
+        self.own_ports.replace(ports.collect());
+    }
+
+    /// Whether a port in the pod's namespace is the proxy's.
+    pub(super) fn is_own_port(&self, port: u16) -> bool {
+        self.own_ports.borrow().contains(&port)
+    }
+
+    /// What HBONE peers are told about the pod.
+    pub(super) fn baggage(&self) -> Option<HeaderValue> {
+        let mut baggage = self.baggage.borrow_mut();
+        if baggage.is_none() {
+            *baggage = HeaderValue::try_from(self.pod.borrow().workload.baggage().header()).ok();
+        }
+        baggage.clone()
+    }
+
     /// Takes a newer manifest.
     pub(super) fn update(&self, pod: Arc<Pod>) {
+        self.baggage.replace(None);
         self.pod.replace(pod);
     }
 

@@ -18,7 +18,7 @@ use super::error::Error;
 use super::origin::Captured;
 use super::outcome::Connection;
 use super::pod::LocalPod;
-use super::relay::{IDLE, speaks};
+use super::relay::IDLE;
 use super::resolve::Target;
 use super::tcp::{self, Opening};
 use super::worker::Worker;
@@ -106,10 +106,7 @@ pub(super) async fn detect(
                 stream: afresh(captured.stream).ok()?,
                 ..captured
             };
-            log.upstream_host = upstream
-                .as_ref()
-                .ok()
-                .and_then(|up| up.stream.peer_addr().ok());
+            log.upstream_host = upstream.as_ref().ok().and_then(|up| up.stream.peer_addr());
             Some(Protocol::Opaque(Box::new(Opening {
                 captured,
                 upstream,
@@ -153,7 +150,7 @@ async fn undeclared(
         (Ok(outbound), _) => tokio::select! {
             biased;
             verdict = &mut verdict => verdict,
-            () = speaks(&outbound.stream) => Some(Verdict::Opaque),
+            () = outbound.stream.speaks() => Some(Verdict::Opaque),
             () = tokio::time::sleep(PATIENCE) => Some(Verdict::Opaque),
         },
         // A client that speaks HTTP is answered by the HTTP engine, everyone else is reset.
@@ -173,7 +170,7 @@ async fn undeclared(
 /// Gives an early connection that turned out not to be needed to the pool, where the next HTTP/1.1
 /// request to that endpoint finds it.
 fn adopt(worker: &Worker, outbound: Outbound) {
-    let address: Option<SocketAddr> = outbound.stream.peer_addr().ok();
+    let address: Option<SocketAddr> = outbound.stream.peer_addr();
     if let (Some(address), Some((cluster, held))) = (address, outbound.held) {
         cluster.pool(address).adopt(worker, outbound.stream, held);
     }

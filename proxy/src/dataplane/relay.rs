@@ -1,6 +1,9 @@
-//! Moves bytes both ways between two sockets: half-closes pass as half-closes, resets as resets.
+//! Moves bytes both ways between two sockets, or a socket and a tunnel: half-closes pass as
+//! half-closes, resets as resets.
 //!
 //! Memory is taken only while bytes are under way: an idle connection holds no buffer.
+
+mod tunnelled;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -9,6 +12,7 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use super::hbone::Tunnel;
 use crate::mesh::cluster::Tcp;
 use crate::net::socket;
 
@@ -98,10 +102,25 @@ impl Limits {
     }
 }
 
+/// What leads to an upstream.
+#[derive(Debug)]
+pub(super) enum Wire {
+    /// Bytes as they are.
+    Socket(TcpStream),
+    /// Bytes in a stream of HBONE.
+    Tunnel(Tunnel),
+}
+
+impl From<TcpStream> for Wire {
+    fn from(stream: TcpStream) -> Self {
+        Self::Socket(stream)
+    }
+}
+
 /// Relays until both sides have closed or one has failed.
 pub(super) async fn relay(
     downstream: TcpStream,
-    upstream: TcpStream,
+    upstream: impl Into<Wire>,
     meter: &Meter,
     limits: Limits,
 ) -> End {
@@ -111,38 +130,86 @@ pub(super) async fn relay(
 /// The same, and both sides are reset when `stop` resolves.
 pub(super) async fn relay_until(
     downstream: TcpStream,
+    upstream: impl Into<Wire>,
+    meter: &Meter,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+) -> End {
+    match upstream.into() {
+        Wire::Socket(upstream) => {
+            let (up, down) = (
+                copy(&downstream, &upstream, &meter.received),
+                copy(&upstream, &downstream, &meter.sent),
+            );
+            let end = carry(up, down, meter, limits, stop).await;
+            if end != End::Closed {
+                socket::reset(downstream);
+                socket::reset(upstream);
+            }
+            end
+        }
+        Wire::Tunnel(upstream) => {
+            let (up, down) = (
+                tunnelled::into_tunnel(&downstream, &upstream, &meter.received),
+                tunnelled::out_of_tunnel(&upstream, &downstream, &meter.sent),
+            );
+            // On the heap: relays of two sockets stay small.
+            let end = Box::pin(carry(up, down, meter, limits, stop)).await;
+            if end != End::Closed {
+                socket::reset(downstream);
+                upstream.reset();
+            }
+            end
+        }
+    }
+}
+
+/// Relays what came by a tunnel to an application.
+pub(super) async fn relay_tunnel(
+    downstream: Tunnel,
     upstream: TcpStream,
     meter: &Meter,
     limits: Limits,
     stop: impl Future<Output = ()>,
 ) -> End {
-    let end = {
-        let up = copy(&downstream, &upstream, &meter.received);
-        let down = copy(&upstream, &downstream, &meter.sent);
-        let both = async {
-            tokio::try_join!(
-                async {
-                    up.await
-                        .map_err(|side| side.of(End::Downstream, End::Upstream))
-                },
-                async {
-                    down.await
-                        .map_err(|side| side.of(End::Upstream, End::Downstream))
-                },
-            )
-        };
-        tokio::select! {
-            both = both => both.err().unwrap_or(End::Closed),
-            () = idle(meter, limits.idle) => End::Idle,
-            () = after(limits.age) => End::Old,
-            () = stop => End::Stopped,
-        }
-    };
+    let (up, down) = (
+        tunnelled::out_of_tunnel(&downstream, &upstream, &meter.received),
+        tunnelled::into_tunnel(&upstream, &downstream, &meter.sent),
+    );
+    let end = carry(up, down, meter, limits, stop).await;
     if end != End::Closed {
-        socket::reset(downstream);
+        downstream.reset();
         socket::reset(upstream);
     }
     end
+}
+
+/// Runs both directions within the limits.
+async fn carry(
+    up: impl Future<Output = Result<(), Side>>,
+    down: impl Future<Output = Result<(), Side>>,
+    meter: &Meter,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+) -> End {
+    let both = async {
+        tokio::try_join!(
+            async {
+                up.await
+                    .map_err(|side| side.of(End::Downstream, End::Upstream))
+            },
+            async {
+                down.await
+                    .map_err(|side| side.of(End::Upstream, End::Downstream))
+            },
+        )
+    };
+    tokio::select! {
+        both = both => both.err().unwrap_or(End::Closed),
+        () = idle(meter, limits.idle) => End::Idle,
+        () = after(limits.age) => End::Old,
+        () = stop => End::Stopped,
+    }
 }
 
 /// Resolves after `limit`, or never.
@@ -225,114 +292,4 @@ pub(super) async fn speaks(stream: &TcpStream) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
-
-    use super::*;
-
-    async fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .await
-            .expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-        (near.expect("connected"), far.expect("accepted").0)
-    }
-
-    /// A relay under test: the client's end, the server's end, and how it ended.
-    async fn relayed(play: impl AsyncFnOnce(TcpStream, TcpStream)) -> (End, u64, u64) {
-        let (client, downstream) = pair().await;
-        let (upstream, server) = pair().await;
-        let meter = Meter::default();
-        let (end, ()) = tokio::join!(
-            relay(downstream, upstream, &meter, Limits::default()),
-            play(client, server)
-        );
-        (end, meter.received.get(), meter.sent.get())
-    }
-
-    #[tokio::test]
-    async fn a_half_close_leaves_the_other_direction_open() {
-        let outcome = relayed(async |mut client, mut server| {
-            client.write_all(b"question").await.expect("sent");
-            client.shutdown().await.expect("half-closed");
-            let mut question = String::new();
-            server.read_to_string(&mut question).await.expect("an end");
-            assert_eq!(question, "question");
-            server
-                .write_all(b"a long answer")
-                .await
-                .expect("still open");
-            drop(server);
-            let mut answer = String::new();
-            client.read_to_string(&mut answer).await.expect("an end");
-            assert_eq!(answer, "a long answer");
-        })
-        .await;
-        assert_eq!(outcome, (End::Closed, 8, 13));
-    }
-
-    #[tokio::test]
-    async fn a_reset_is_passed_on_as_a_reset() {
-        for upstream_resets in [true, false] {
-            let (end, ..) = relayed(async |client, server| {
-                let (resetting, mut other) = if upstream_resets {
-                    (server, client)
-                } else {
-                    (client, server)
-                };
-                socket::reset(resetting);
-                let error = other.read(&mut [0]).await.expect_err("a reset and no end");
-                assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
-            })
-            .await;
-            assert_eq!(
-                end,
-                if upstream_resets {
-                    End::Upstream
-                } else {
-                    End::Downstream
-                }
-            );
-        }
-    }
-
-    #[tokio::test]
-    async fn a_side_that_does_not_read_holds_the_other_back() {
-        const TOTAL: usize = 32 << 20;
-        let (end, received, _) = relayed(async |client, mut server| {
-            // Until the sockets on the way are full nothing is read: then the client must wait.
-            let block = vec![7; 1 << 16];
-            let mut written = 0;
-            while let Ok(Ok(())) =
-                tokio::time::timeout(Duration::from_millis(200), client.writable()).await
-            {
-                match client.try_write(&block) {
-                    Ok(count) => written += count,
-                    Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
-                }
-            }
-            assert!(written < TOTAL, "{written} bytes went nowhere");
-            let mut client = client;
-            let rest = async {
-                client
-                    .write_all(&vec![7; TOTAL - written])
-                    .await
-                    .expect("sent");
-                client.shutdown().await.expect("closed");
-            };
-            let all = async {
-                let mut all = Vec::new();
-                server.read_to_end(&mut all).await.expect("an end");
-                assert!(all.len() == TOTAL && all.iter().all(|byte| *byte == 7));
-                drop(server);
-            };
-            tokio::join!(rest, all);
-        })
-        .await;
-        assert_eq!((end, received), (End::Closed, TOTAL as u64));
-    }
-}
+mod tests;

@@ -3,17 +3,20 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::net::TcpStream;
+
 use super::balance::{Choice, Lease};
 use super::cluster::Local;
-use super::connect::{self, Outbound};
+use super::connect::Outbound;
 use super::error::Error;
 use super::origin::Captured;
 use super::outcome::Connection;
 use super::pod::LocalPod;
-use super::relay::{End, Limits, relay};
+use super::relay::{End, Limits, Meter, Wire, relay, relay_until};
 use super::resolve::Target;
+use super::upstream::Upstream;
 use super::worker::Worker;
-use super::{balance, pool, resolve};
+use super::{balance, pool, resolve, upstream};
 use crate::mesh::{L4Choice, L4Request};
 use crate::net::socket;
 use crate::policy::balance::Algorithm;
@@ -96,7 +99,7 @@ async fn open(
         counters.upstream_cx_overflow.increment();
     })?;
     let policy = cluster.policy();
-    let connected = connect::upstream(worker, pod, address, &policy.tcp).await;
+    let connected = upstream::connect(worker, pod, address, &policy.tcp).await;
     if let Some(lease) = &lease {
         lease.report(match &connected {
             Ok(_) => Outcome::Established,
@@ -135,11 +138,11 @@ pub(super) async fn proxy(worker: &Rc<Worker>, opening: Opening) {
             if let Some((cluster, _)) = &held {
                 log.cluster.clone_from(&cluster.state.name);
             }
-            log.upstream_host = log.upstream_host.or_else(|| stream.peer_addr().ok());
-            log.upstream_local = stream.local_addr().ok();
+            log.upstream_host = log.upstream_host.or_else(|| stream.peer_addr());
+            log.upstream_local = stream.local_addr();
             let limits = held.as_ref().map(|(cluster, _)| cluster.policy());
             let limits = limits.map_or_else(Limits::default, |policy| Limits::of(&policy.tcp));
-            let end = relay(captured.stream, stream, log.meter(), limits).await;
+            let end = carry(captured.stream, stream, log.meter(), limits).await;
             drop((lease, held));
             match end {
                 End::Closed | End::Stopped => {}
@@ -157,4 +160,31 @@ pub(super) async fn proxy(worker: &Rc<Worker>, opening: Opening) {
     }
     drop(captured.permit);
     let _ = worker;
+}
+
+/// Relays over whatever leads to the upstream.
+async fn carry(downstream: TcpStream, upstream: Upstream, meter: &Meter, limits: Limits) -> End {
+    match upstream {
+        Upstream::Socket(stream) => relay(downstream, stream, meter, limits).await,
+        // The place is given back once the tunnel has ended.
+        Upstream::Tunnel(tunnelled) => {
+            let upstream::Tunnelled {
+                tunnel,
+                place: _place,
+                ..
+            } = *tunnelled.take();
+            relay(downstream, Wire::Tunnel(tunnel), meter, limits).await
+        }
+        Upstream::Within(stream, mut within) => {
+            let mut denial = None;
+            let revoked = async { denial = within.revoked().await };
+            let end = relay_until(downstream, stream, meter, limits, revoked).await;
+            within.ended(end, meter, denial);
+            match end {
+                // To its client it is as if the destination had reset it.
+                End::Stopped => End::Upstream,
+                end => end,
+            }
+        }
+    }
 }

@@ -18,6 +18,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::accept::accept;
 use super::cluster::{Ask, Local, Registry};
+use super::neighbours::{Neighbours, SameNode};
 use super::pod::{LocalPod, Phase};
 use super::{authorize, inbound, outbound};
 use crate::clock;
@@ -27,6 +28,7 @@ use crate::net::descriptors::Descriptors;
 use crate::net::pod::{Change, Listeners};
 use crate::telemetry::access_log::{AccessLog, MAX_AGE, Record, Written};
 use crate::telemetry::counters::Counters;
+use crate::tls::Secrets;
 use crate::types::ClusterName;
 
 /// A snapshot as one worker's requests share it: counting its holders touches nothing that other
@@ -49,6 +51,12 @@ pub struct Parts {
     pub redirects: Redirects,
     /// The process's budget of descriptors.
     pub descriptors: Descriptors,
+    /// Certificates of local identities, and who is trusted.
+    pub secrets: Secrets,
+    /// Whether pods of the mesh are reached by mutual TLS: somebody signs certificates.
+    pub mutual_tls: bool,
+    /// How local pods reach each other.
+    pub same_node: SameNode,
     /// What is remembered of clusters, shared by the workers.
     pub clusters: Arc<Registry>,
     /// This worker's counters.
@@ -62,6 +70,9 @@ pub struct Worker {
     pub(super) store: Arc<Store>,
     pub(super) redirects: Redirects,
     pub(super) descriptors: Descriptors,
+    pub(super) secrets: Secrets,
+    pub(super) mutual_tls: bool,
+    pub(super) neighbours: Neighbours,
     pub(super) clusters: Arc<Registry>,
     /// For addresses that no service owns.
     pub(super) passthrough: Arc<Cluster>,
@@ -119,6 +130,7 @@ pub fn run(
             .map(|enrolled| {
                 enrolled.listeners.iter().for_each(JoinHandle::abort);
                 enrolled.pod.enter(Phase::Draining);
+                enrolled.pod.close();
                 enrolled.pod
             })
             .collect();
@@ -155,6 +167,7 @@ fn apply(worker: &Rc<Worker>, pods: &mut HashMap<u64, Enrolled>, change: Change)
                 None => Rc::new(LocalPod::new(pod)),
             };
             let listeners = listen(worker, &local, listeners);
+            worker.neighbours.settle(&local);
             pods.insert(
                 local.cookie(),
                 Enrolled {
@@ -166,6 +179,7 @@ fn apply(worker: &Rc<Worker>, pods: &mut HashMap<u64, Enrolled>, change: Change)
         Change::Update { pod } => {
             if let Some(enrolled) = pods.get(&pod.cookie) {
                 enrolled.pod.update(pod);
+                worker.neighbours.settle(&enrolled.pod);
             }
         }
         Change::Leave { cookie, now, done } => {
@@ -177,6 +191,7 @@ fn apply(worker: &Rc<Worker>, pods: &mut HashMap<u64, Enrolled>, change: Change)
                 .pod
                 .enter(if now { Phase::Gone } else { Phase::Draining });
             worker.clusters.forget(cookie);
+            worker.neighbours.remove(&enrolled.pod);
             spawn_local(async move {
                 for listener in enrolled.listeners {
                     listener.abort();
@@ -194,6 +209,7 @@ fn apply(worker: &Rc<Worker>, pods: &mut HashMap<u64, Enrolled>, change: Change)
 
 fn listen(worker: &Rc<Worker>, pod: &Rc<LocalPod>, listeners: Listeners) -> Vec<JoinHandle<()>> {
     let mut tasks = Vec::new();
+    pod.listens(&listeners);
     for listener in listeners.outbound {
         let serve = {
             let (worker, pod) = (Rc::clone(worker), Rc::clone(pod));
@@ -266,6 +282,9 @@ impl Worker {
             store: parts.store,
             redirects: parts.redirects,
             descriptors: parts.descriptors,
+            secrets: parts.secrets,
+            mutual_tls: parts.mutual_tls,
+            neighbours: Neighbours::new(parts.same_node),
             clusters: parts.clusters,
             passthrough: Arc::new(Cluster::passthrough()),
             index,

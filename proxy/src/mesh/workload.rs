@@ -8,7 +8,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::policy::matcher::Source;
-use crate::types::Locality;
+use crate::types::identity::NotAnIdentity;
+use crate::types::{Identity, Locality};
+use crate::wire::baggage::Baggage;
 
 /// A pod of the mesh or beside it, local or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +38,40 @@ pub struct Workload {
 }
 
 impl Workload {
+    /// Who it is, where `trust_domain` is the mesh's own.
+    ///
+    /// # Errors
+    /// Where its namespace or account has a name that no Kubernetes has.
+    pub fn identity(&self, trust_domain: &Arc<str>) -> Result<Identity, NotAnIdentity> {
+        Identity::new(trust_domain, &self.namespace, &self.service_account)
+    }
+
+    /// What HBONE's peers are told about it.
+    pub fn baggage(&self) -> Baggage<'_> {
+        let label = |names: &[&str]| {
+            let mut found = names.iter().filter_map(|name| self.labels.get(*name));
+            found.next().map(String::as_str)
+        };
+        let name = label(&[
+            "service.istio.io/canonical-name",
+            "app.kubernetes.io/name",
+            "app",
+        ]);
+        let revision = label(&[
+            "service.istio.io/canonical-revision",
+            "app.kubernetes.io/version",
+            "version",
+        ]);
+        Baggage {
+            namespace: &self.namespace,
+            pod: &self.name,
+            service: name.unwrap_or(&self.name),
+            version: revision.unwrap_or("latest"),
+            region: &self.locality.region,
+            zone: &self.locality.zone,
+        }
+    }
+
     /// As conditions ask about a caller.
     pub fn source(&self) -> Source<'_> {
         Source {

@@ -3,6 +3,7 @@
 //! Knows options of sockets and the kernel's name spaces; knows no map of the kernel side and no
 //! protocol. `dataplane` connects and relays, `control::enrol` opens and closes.
 
+pub mod ahead;
 pub mod connections;
 pub mod descriptors;
 pub mod gather;

@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::dataplane::SameNode;
 use crate::kernel::log::Level;
 use crate::telemetry::access_log::Format;
 
@@ -67,6 +68,10 @@ pub struct Run {
     #[command(flatten)]
     #[allow(missing_docs, reason = "flattened into this command's help")]
     pub certificates: Certificates,
+    /// How enrolled pods of this node reach each other, with --ca: by HBONE as on another node, or
+    /// inside the process, where nothing is encrypted and no NetworkPolicy sees it.
+    #[arg(long, value_enum, env = "AQUIFER_SAME_NODE", default_value_t = SameNode::default())]
+    pub same_node: SameNode,
     #[command(flatten)]
     #[allow(missing_docs, reason = "flattened into this command's help")]
     pub admin: Admin,

@@ -52,6 +52,30 @@ counters! {
     rbac_shadow_allowed,
     /// Connections into local pods that policies on trial would have refused.
     rbac_shadow_denied,
+    /// HBONE connections into local pods.
+    hbone_downstream_cx,
+    /// HBONE connections into local pods that came to nothing: no certificate, or a failed handshake.
+    hbone_downstream_cx_refused,
+    /// Open HBONE connections into local pods that were closed because their peer is no longer trusted.
+    hbone_downstream_cx_untrusted,
+    /// Connections asked for by HBONE into local pods.
+    hbone_downstream_rq,
+    /// Connections asked for by HBONE into local pods that were refused.
+    hbone_downstream_rq_refused,
+    /// Connections between local pods that went inside the process.
+    downstream_cx_within,
+    /// HBONE connections made to other workloads.
+    hbone_upstream_cx,
+    /// HBONE connections to other workloads that could not be made.
+    hbone_upstream_cx_fail,
+    /// Open HBONE connections to other workloads that were closed because their peer is no longer trusted.
+    hbone_upstream_cx_untrusted,
+    /// Connections asked for by HBONE of other workloads.
+    hbone_upstream_rq,
+    /// Connections asked for by HBONE of other workloads that came to nothing.
+    hbone_upstream_rq_fail,
+    /// Connections asked for by HBONE once more, because a shared connection turned out to be lost.
+    hbone_upstream_rq_retry,
     /// Requests that reached the HTTP engine.
     downstream_rq,
     /// Requests that could not be read as HTTP.

@@ -6,7 +6,8 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use foldhash::{HashMap, HashMapExt as _};
-use rustls::{ClientConfig, CommonState, ServerConfig};
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, ServerConfig};
 use tokio::sync::watch;
 
 use super::provider::unix;
@@ -103,7 +104,7 @@ impl Secrets {
         self.0.changes.subscribe()
     }
 
-    /// Whether the peer of an open connection, which was verified at `since`, is still trusted. That
+    /// Whether the peer of an open connection, which has shown `chain` and was verified at `since`, is still trusted. That
     /// its certificate has expired since then is no reason to close: that the root which vouched for
     /// it or its trust domain was taken away is.
     ///
@@ -111,11 +112,10 @@ impl Secrets {
     /// Why it is not trusted any more.
     pub fn still_trusts(
         &self,
-        connection: &CommonState,
+        chain: &[CertificateDer<'_>],
         peer: Peer,
         since: SystemTime,
     ) -> Result<Identity, Refusal> {
-        let chain = connection.peer_certificates().unwrap_or_default();
         let (leaf, others) = chain.split_first().ok_or(Refusal::Absent)?;
         let since = unix(since).ok_or(Refusal::Absent)?;
         self.trust().verify(peer, leaf, others, since)

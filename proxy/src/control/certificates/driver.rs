@@ -136,8 +136,7 @@ impl Driver {
     fn follow(&mut self, workloads: &[Arc<Workload>]) {
         let mut wanted: BTreeMap<Identity, usize> = BTreeMap::new();
         for workload in workloads.iter().filter(|one| one.local.is_some()) {
-            let account = &workload.service_account;
-            match Identity::new(&self.anchors.domain, &workload.namespace, account) {
+            match workload.identity(&self.anchors.domain) {
                 Ok(identity) => *wanted.entry(identity).or_default() += 1,
                 // No Kubernetes has such names. Without a certificate nobody will talk to it.
                 Err(error) => tracing::debug!(%error, "{}: no identity", workload.name),

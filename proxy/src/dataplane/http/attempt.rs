@@ -198,7 +198,7 @@ impl Try<'_> {
             match failure.error {
                 Error::PendingOverflow => counters.upstream_rq_pending_overflow.increment(),
                 Error::RequestOverflow => counters.upstream_rq_active_overflow.increment(),
-                Error::Connect(_) | Error::ConnectTimeout => {
+                Error::Connect(_) | Error::Tunnel(_) | Error::ConnectTimeout => {
                     counters.upstream_rq_pending_failure_eject.increment();
                 }
                 // The request was given up with its body, by its client.

@@ -1,6 +1,7 @@
 //! The end of one connection of opaque bytes. Knows nothing of requests.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
@@ -12,14 +13,14 @@ use crate::dataplane::relay::Meter;
 use crate::dataplane::worker::Worker;
 use crate::policy::authorization::Denial;
 use crate::telemetry::access_log::{Record, Timestamp};
-use crate::types::{ClusterName, ResponseFlags};
+use crate::types::{ClusterName, Identity, ResponseFlags};
 
 /// A connection of opaque bytes. It is logged when it is dropped, however it ends.
 pub(in crate::dataplane) struct Connection {
     worker: Rc<Worker>,
     started: Instant,
     wall: SystemTime,
-    source: SocketAddr,
+    pub(in crate::dataplane) source: SocketAddr,
     destination: SocketAddr,
     pub(in crate::dataplane) cluster: ClusterName,
     meter: Meter,
@@ -30,6 +31,8 @@ pub(in crate::dataplane) struct Connection {
     pub(in crate::dataplane) flags: ResponseFlags,
     pub(in crate::dataplane) upstream_host: Option<SocketAddr>,
     pub(in crate::dataplane) upstream_local: Option<SocketAddr>,
+    /// Who called, where that was proved.
+    pub(in crate::dataplane) peer: Option<Identity>,
     /// Of the TLS ClientHello that went by, where there was one.
     pub(in crate::dataplane) server_name: Option<String>,
 }
@@ -55,6 +58,7 @@ impl Connection {
             flags: ResponseFlags::NONE,
             upstream_host: None,
             upstream_local: None,
+            peer: None,
             server_name: None,
         }
     }
@@ -67,7 +71,9 @@ impl Connection {
     /// attempt that it makes as the last that it may.
     pub(in crate::dataplane) fn fail(&mut self, error: &Error) {
         self.flags = match error {
-            Error::Connect(_) | Error::ConnectTimeout => error.flag() | ResponseFlags::ONLY_ATTEMPT,
+            Error::Connect(_) | Error::Tunnel(_) | Error::ConnectTimeout => {
+                error.flag() | ResponseFlags::ONLY_ATTEMPT
+            }
             _ => error.flag(),
         };
         self.failure = error.transport_failure();
@@ -77,6 +83,12 @@ impl Connection {
     pub(in crate::dataplane) fn deny(&mut self, denial: &Denial) {
         self.flags = ResponseFlags::NONE;
         self.termination = denial.details();
+    }
+
+    /// It was not taken. In one word, as Envoy writes details.
+    pub(in crate::dataplane) fn refuse(&mut self, why: &impl Display) {
+        self.flags = ResponseFlags::NONE;
+        self.termination = Cow::Owned(why.to_string().replace(' ', "_"));
     }
 
     /// It is served by the HTTP engine, which logs requests.
@@ -90,6 +102,7 @@ impl Drop for Connection {
         if self.discarded || !self.worker.logs() {
             return;
         }
+        let peer = self.peer.as_ref().map(|peer| peer.principal().to_string());
         self.worker.log(&Record {
             start_time: Timestamp(self.wall),
             method: "",
@@ -115,6 +128,7 @@ impl Drop for Connection {
             downstream_remote_address: Some(self.source),
             requested_server_name: self.server_name.as_deref().unwrap_or_default(),
             route_name: "",
+            downstream_principal: peer.as_deref().unwrap_or_default(),
         });
     }
 }

@@ -9,17 +9,16 @@ use std::time::Instant;
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::metered::Metered;
 use super::{Held, HostPool, Waiting, admit, count_connect, reap};
 use crate::clock;
 use crate::dataplane::cluster::Local;
-use crate::dataplane::connect;
 use crate::dataplane::error::Error;
 use crate::dataplane::http::upload::RequestBody;
 use crate::dataplane::pod::LocalPod;
+use crate::dataplane::upstream::{self, Upstream};
 use crate::dataplane::worker::{self, Worker};
 use crate::mesh::cluster::Policy;
 use crate::net::gather::Gather;
@@ -304,7 +303,7 @@ pub(in crate::dataplane) async fn open(
 
 /// Where a connection may be opened, or one that was opened early.
 enum Place {
-    Spare(TcpStream, Held),
+    Spare(Upstream, Held),
     New(Held),
 }
 
@@ -326,12 +325,12 @@ async fn open_at(
         Place::Spare(stream, held) => (stream, held),
         Place::New(mut held) => {
             held.count_descriptor(worker)?;
-            let connected = connect::upstream(worker, pod, address, &local.policy().tcp).await;
+            let connected = upstream::connect(worker, pod, address, &local.policy().tcp).await;
             count_connect(&local.state.counters, &connected);
             (connected?, held)
         }
     };
-    let name = stream.local_addr().ok();
+    let name = stream.local_addr();
     let traffic = Arc::new(Traffic::default());
     let metered = Metered {
         stream: Gather(stream),

@@ -15,10 +15,10 @@ use super::shared::{Connection, Shared, Stream, UNTOLD, WaitsHere};
 use super::{Held, HostPool, Waiting, admit, count_connect};
 use crate::clock;
 use crate::dataplane::cluster::Local;
-use crate::dataplane::connect;
 use crate::dataplane::error::Error;
 use crate::dataplane::http::{LIST_LIMIT, LocalExecutor};
 use crate::dataplane::pod::LocalPod;
+use crate::dataplane::upstream;
 use crate::dataplane::worker::{self, Worker};
 use crate::net::gather::Gather;
 use crate::policy::circuit::Permit;
@@ -180,10 +180,10 @@ async fn open_held(
 ) -> Result<Connection, Error> {
     held.count_descriptor(worker)?;
     let policy = local.policy();
-    let connected = connect::upstream(worker, pod, address, &policy.tcp).await;
+    let connected = upstream::connect(worker, pod, address, &policy.tcp).await;
     count_connect(&local.state.counters, &connected);
     let stream = connected?;
-    let name = stream.local_addr().ok();
+    let name = stream.local_addr();
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
         .timer(TokioTimer::new())

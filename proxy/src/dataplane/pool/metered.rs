@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::dataplane::upstream::Upstream;
 use crate::net::gather::Gather;
 
 use super::Held;
@@ -51,7 +52,7 @@ impl Traffic {
 
 /// The socket.
 pub(super) struct Metered {
-    pub(super) stream: Gather,
+    pub(super) stream: Gather<Upstream>,
     pub(super) traffic: Arc<Traffic>,
     /// Its place in its cluster's count: kept with the socket, which outlives HTTP where a
     /// connection is upgraded.

@@ -12,13 +12,11 @@ mod shared;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::spawn_local;
 
@@ -27,6 +25,7 @@ pub(super) use shared::Stream;
 
 use super::cluster::{Counters, Host, Local, State};
 use super::error::Error;
+use super::upstream::Upstream;
 use super::worker::{SWEEP, Worker};
 use crate::clock;
 use crate::mesh::cluster::Policy;
@@ -57,7 +56,7 @@ pub(super) struct HostPool {
 
 /// A connection with nothing said on it yet.
 struct Spare {
-    stream: TcpStream,
+    stream: Upstream,
     held: Held,
     since: Instant,
 }
@@ -160,7 +159,7 @@ pub(super) fn count_connect<T>(counters: &Counters, connected: &Result<T, Error>
 impl HostPool {
     /// Takes a connection that was opened before it was known what it would be for, where none is
     /// waiting already: one early dial a client's connection must not add up. Otherwise it is closed.
-    pub(super) fn adopt(&self, worker: &Worker, stream: TcpStream, mut held: Held) {
+    pub(super) fn adopt(&self, worker: &Worker, stream: Upstream, mut held: Held) {
         if held.is_wanted(0)
             || worker.descriptors.is_scarce()
             || held.count_descriptor(worker).is_err()
@@ -178,13 +177,10 @@ impl HostPool {
         }
     }
 
-    fn spare(&self) -> Option<(TcpStream, Held)> {
+    fn spare(&self) -> Option<(Upstream, Held)> {
         let Spare { stream, held, .. } = self.spare.borrow_mut().take()?;
         // It may have been closed since: a read tells.
-        let mut byte = [0];
-        let read = stream.try_read(&mut byte);
-        let open = matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-        open.then_some((stream, held))
+        stream.is_silent().then_some((stream, held))
     }
 
     /// Closes what is without a request; what has one goes on.

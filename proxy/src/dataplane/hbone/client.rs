@@ -1,0 +1,246 @@
+//! HBONE out of a local pod: a stream to a port of another workload, on a connection that its own pod
+//! has to that workload.
+//!
+//! The connection is dialled from the pod's namespace with its address, shows the pod's certificate
+//! and takes nobody but the workload's own identity. Where that can't be had the stream fails: there
+//! is no way back to plain text.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use h2::client::{Builder, Connection};
+use http::header::{FORWARDED, HeaderName};
+use http::uri::Authority;
+use http::{HeaderValue, Request, StatusCode, Uri};
+use rustls::ClientConfig;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::failure::Failure;
+use super::pool::{Key, Opened, Opening, Place, STREAMS};
+use super::{
+    CONNECTION_WINDOW, FRAME, HANDSHAKE, PORT, RESPONSE_HEADERS, SEND_BUFFER, SMALL_FRAMES,
+    STREAM_WINDOW, Tunnel, keepalive,
+};
+use crate::clock;
+use crate::dataplane::connect;
+use crate::dataplane::error::Error;
+use crate::dataplane::pod::LocalPod;
+use crate::dataplane::worker::{self, Worker};
+use crate::mesh::cluster::Tcp;
+use crate::net::ahead::Ahead;
+use crate::tls::Peer;
+use crate::types::Identity;
+
+const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+/// How often a stream is tried on another connection, where one turned out to be lost before it was
+/// answered: nothing of the application's has been sent by then.
+const TRIES: usize = 3;
+
+type Http2 = Connection<TlsStream<Ahead<TcpStream>>, Bytes>;
+
+/// A tunnel to `to`, whose workload must be `expected`, within the time that the policy gives.
+pub(in crate::dataplane) async fn connect(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    to: SocketAddr,
+    expected: Identity,
+    policy: &Tcp,
+) -> Result<(Tunnel, Place), Error> {
+    worker.counters.hbone_upstream_rq.increment();
+    let connected = tokio::time::timeout(
+        policy.connect_timeout,
+        attempts(worker, pod, to, expected, policy),
+    );
+    let connected = connected.await.unwrap_or(Err(Error::ConnectTimeout));
+    if connected.is_err() {
+        worker.counters.hbone_upstream_rq_fail.increment();
+    }
+    connected
+}
+
+async fn attempts(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    to: SocketAddr,
+    expected: Identity,
+    policy: &Tcp,
+) -> Result<(Tunnel, Place), Error> {
+    let trust = worker.secrets.trust();
+    let own = pod.pod().workload.identity(trust.domain());
+    let own = own.map_err(Failure::from)?;
+    let key = Key {
+        address: to.ip(),
+        expected,
+    };
+    let mut last = Error::Closed;
+    for _ in 0..TRIES {
+        let config = worker
+            .secrets
+            .client(&own, std::slice::from_ref(&key.expected))
+            .ok_or_else(|| Failure::NoCertificate(own.clone()))?;
+        let place = match pod.tunnels().place(&key, &config) {
+            Some(place) => place,
+            None => begin(worker, pod, &key, config, policy),
+        };
+        match ask(pod, &place, to).await {
+            Ok(tunnel) => return Ok((tunnel, place)),
+            // The connection was there before, and turned out to be lost or full.
+            Err(Error::Tunnel(failure @ Failure::Lost(_))) => {
+                place.retire();
+                let reused = place.reused;
+                last = failure.into();
+                if !reused {
+                    return Err(last);
+                }
+                worker.counters.hbone_upstream_rq_retry.increment();
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last)
+}
+
+/// Sends a CONNECT, and waits for its answer.
+async fn ask(pod: &LocalPod, place: &Place, to: SocketAddr) -> Result<Tunnel, Error> {
+    let opened = place.opened().await?;
+    let lost = |error: h2::Error| Failure::unanswered(&error);
+    let mut send = opened.send.clone().ready().await.map_err(lost)?;
+    let request = request(pod, to)?;
+    let (response, stream) = send.send_request(request, false).map_err(lost)?;
+    let response = response.await.map_err(lost)?;
+    match response.status() {
+        StatusCode::OK => Ok(Tunnel::new(stream, response.into_body())),
+        StatusCode::UNAUTHORIZED => Err(Failure::Denied.into()),
+        other => Err(Failure::Status(other.as_u16()).into()),
+    }
+}
+
+fn request(pod: &LocalPod, to: SocketAddr) -> Result<Request<()>, Error> {
+    let authority = Authority::try_from(to.to_string());
+    let uri = Uri::from(authority.map_err(|error| Failure::Http2(error.to_string()))?);
+    let mut request = Request::new(());
+    *request.method_mut() = http::Method::CONNECT;
+    *request.uri_mut() = uri;
+    let headers = request.headers_mut();
+    if let Some(baggage) = pod.baggage() {
+        headers.insert(BAGGAGE, baggage);
+    }
+    let own = pod.address_like(to.ip()).map(|own| match own {
+        std::net::IpAddr::V4(own) => format!("for={own}"),
+        std::net::IpAddr::V6(own) => format!("for=\"[{own}]\""),
+    });
+    if let Some(own) = own.and_then(|own| HeaderValue::try_from(own).ok()) {
+        headers.insert(FORWARDED, own);
+    }
+    Ok(request)
+}
+
+/// A place on a connection that is begun for it. The opening goes on where whoever asked for it does
+/// not, and whoever gets a place meanwhile fails with it or has it.
+fn begin(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    key: &Key,
+    config: Arc<ClientConfig>,
+    policy: &Tcp,
+) -> Place {
+    let (place, opening) = pod.tunnels().begin(key, Arc::clone(&config));
+    let (serving, own, policy) = (Rc::clone(worker), Rc::clone(pod), policy.clone());
+    let to = SocketAddr::new(key.address, PORT);
+    worker::spawn(worker, pod, async move {
+        drive(&serving, &own, to, config, &policy, opening).await;
+    });
+    place
+}
+
+/// Opens a connection and runs it to its end.
+async fn drive(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    to: SocketAddr,
+    config: Arc<ClientConfig>,
+    policy: &Tcp,
+    opening: Opening,
+) {
+    worker.counters.hbone_upstream_cx.increment();
+    let Some(_descriptor) = worker.descriptors.take(1) else {
+        opening.done(Err(Error::ConnectionOverflow));
+        return;
+    };
+    let opened = async {
+        let stream = connect::upstream(worker, pod, to, policy).await?;
+        let handshake = tokio::time::timeout(HANDSHAKE, handshake(stream, to, config));
+        handshake.await.unwrap_or(Err(Failure::Late.into()))
+    };
+    let (opened, mut connection, chain) = match opened.await {
+        Ok(opened) => opened,
+        Err(error) => {
+            tracing::debug!(%to, %error, "no HBONE connection");
+            worker.counters.hbone_upstream_cx_fail.increment();
+            opening.done(Err(error));
+            return;
+        }
+    };
+    let at = clock::wall();
+    let mut changes = worker.secrets.subscribe();
+    changes.mark_changed();
+    let mut silent = pin!(keepalive::silent(connection.ping_pong()));
+    opening.done(Ok(opened));
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(%to, %error, "an HBONE connection ended");
+                }
+                return;
+            }
+            Ok(()) = changes.changed() => {
+                if let Err(refusal) = worker.secrets.still_trusts(&chain, Peer::Server, at) {
+                    tracing::info!(%to, %refusal, "an open HBONE connection is no longer trusted");
+                    worker.counters.hbone_upstream_cx_untrusted.increment();
+                    return;
+                }
+            }
+            () = &mut silent => {
+                tracing::debug!(%to, "the peer of an HBONE connection is silent");
+                return;
+            }
+        }
+    }
+}
+
+async fn handshake(
+    stream: TcpStream,
+    to: SocketAddr,
+    config: Arc<ClientConfig>,
+) -> Result<(Opened, Http2, Vec<CertificateDer<'static>>), Error> {
+    let local = stream.local_addr().ok();
+    // Never sent; the certificate is compared with the identity alone.
+    let name = ServerName::IpAddress(to.ip().into());
+    let connected = TlsConnector::from(config)
+        .connect(name, Ahead::new(stream))
+        .await;
+    let stream = connected.map_err(|error| Failure::tls(&error))?;
+    let chain = stream.get_ref().1.peer_certificates();
+    let chain = chain.unwrap_or_default().to_vec();
+    let (send, connection) = Builder::new()
+        .enable_push(false)
+        .initial_max_send_streams(STREAMS)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_header_list_size(RESPONSE_HEADERS)
+        .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(SMALL_FRAMES)
+        .handshake(stream)
+        .await
+        .map_err(Failure::from)?;
+    Ok((Opened { send, local }, connection, chain))
+}

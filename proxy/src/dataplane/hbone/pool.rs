@@ -1,0 +1,203 @@
+//! HBONE connections of one local pod, in one worker: kept by whom they lead to, shared by up to 100
+//! streams each.
+//!
+//! Two pods share none, also where they are of one account: address, NetworkPolicy and life are the
+//! pod's own. A connection that its peer is leaving, that a certificate or trust of the past was
+//! used for, or that has ended gets no more streams.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+use futures_util::FutureExt as _;
+use h2::client::SendRequest;
+use rustls::ClientConfig;
+use tokio::sync::Notify;
+
+use crate::clock;
+use crate::dataplane::error::Error;
+use crate::types::Identity;
+
+/// Streams of one connection (ztunnel's), where its peer does not allow less.
+pub(super) const STREAMS: usize = 100;
+/// How long a connection without streams is kept.
+const IDLE: Duration = Duration::from_secs(300);
+
+/// Whom a connection leads to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) address: IpAddr,
+    /// Who must answer there.
+    pub(super) expected: Identity,
+}
+
+/// A pod's connections.
+#[derive(Default)]
+pub(in crate::dataplane) struct Pool {
+    connections: RefCell<HashMap<Key, Vec<Rc<Shared>>, RandomState>>,
+}
+
+/// One connection, from when it is begun.
+pub(super) struct Shared {
+    /// Once it is known what came of opening it.
+    opened: OnceCell<Result<Opened, Error>>,
+    told: Notify,
+    /// What it was opened with: another one is in force when a certificate or the trust has changed.
+    config: Arc<ClientConfig>,
+    /// It gets no more streams.
+    retired: Cell<bool>,
+    streams: Cell<usize>,
+    /// When the last stream ended, or the connection was begun.
+    since: Cell<Instant>,
+}
+
+/// One that is open.
+pub(super) struct Opened {
+    pub(super) send: SendRequest<Bytes>,
+    pub(super) local: Option<SocketAddr>,
+}
+
+/// One stream's place on a connection.
+pub(in crate::dataplane) struct Place {
+    shared: Rc<Shared>,
+    /// Whether others used the connection before.
+    pub(super) reused: bool,
+}
+
+impl Pool {
+    /// A place on a connection that there is, or is being opened.
+    pub(super) fn place(&self, key: &Key, config: &Arc<ClientConfig>) -> Option<Place> {
+        let mut connections = self.connections.borrow_mut();
+        let known = connections.get_mut(key)?;
+        known.retain(|one| {
+            if !Arc::ptr_eq(&one.config, config) {
+                one.retired.set(true);
+            }
+            one.is_usable()
+        });
+        let shared = known.iter().find(|one| one.has_room())?;
+        Some(Place::on(shared, true))
+    }
+
+    /// A place on a connection that is to be opened.
+    pub(super) fn begin(&self, key: &Key, config: Arc<ClientConfig>) -> (Place, Opening) {
+        let shared = Rc::new(Shared {
+            opened: OnceCell::new(),
+            told: Notify::new(),
+            config,
+            retired: Cell::new(false),
+            streams: Cell::new(0),
+            since: Cell::new(clock::now()),
+        });
+        let mut connections = self.connections.borrow_mut();
+        let known = connections.entry(key.clone()).or_default();
+        known.push(Rc::clone(&shared));
+        let place = Place::on(&shared, false);
+        (place, Opening { shared })
+    }
+
+    /// Closes what had no stream for too long, and lets go of what has ended.
+    pub(in crate::dataplane) fn sweep(&self, now: Instant) {
+        self.connections.borrow_mut().retain(|_, known| {
+            known.retain(|one| one.is_usable() && !one.is_idle(now));
+            !known.is_empty()
+        });
+    }
+
+    /// Closes every connection without streams, and the others with their last.
+    pub(in crate::dataplane) fn clear(&self) {
+        self.connections.borrow_mut().clear();
+    }
+}
+
+impl Shared {
+    /// Whether it may get streams at all, now or once others have ended.
+    fn is_usable(&self) -> bool {
+        !self.retired.get()
+            && match self.opened.get() {
+                None => true,
+                // Not where the peer has sent GOAWAY, or the connection has ended.
+                Some(Ok(opened)) => {
+                    matches!(opened.send.clone().ready().now_or_never(), Some(Ok(_)))
+                }
+                Some(Err(_)) => false,
+            }
+    }
+
+    fn has_room(&self) -> bool {
+        let allowed = match self.opened.get() {
+            Some(Ok(opened)) => opened.send.current_max_send_streams().min(STREAMS),
+            _ => STREAMS,
+        };
+        self.streams.get() < allowed.max(1)
+    }
+
+    fn is_idle(&self, now: Instant) -> bool {
+        self.streams.get() == 0 && self.since.get() + IDLE <= now
+    }
+}
+
+impl Place {
+    fn on(shared: &Rc<Shared>, reused: bool) -> Self {
+        shared.streams.set(shared.streams.get() + 1);
+        Self {
+            shared: Rc::clone(shared),
+            reused,
+        }
+    }
+
+    /// The connection, once it is open, or what else came of it.
+    pub(super) async fn opened(&self) -> Result<&Opened, Error> {
+        loop {
+            match self.shared.opened.get() {
+                Some(Ok(opened)) => return Ok(opened),
+                Some(Err(error)) => return Err(error.of_connecting()),
+                None => self.shared.told.notified().await,
+            }
+        }
+    }
+
+    /// It has failed a stream: no more of them.
+    pub(super) fn retire(&self) {
+        self.shared.retired.set(true);
+    }
+
+    /// The proxy's own end.
+    pub(in crate::dataplane) fn local(&self) -> Option<SocketAddr> {
+        self.shared.opened.get()?.as_ref().ok()?.local
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.streams.set(self.shared.streams.get() - 1);
+        self.shared.since.set(clock::now());
+    }
+}
+
+/// A connection that is being opened. Where that is given up, so is it.
+pub(super) struct Opening {
+    shared: Rc<Shared>,
+}
+
+impl Opening {
+    /// Tells everybody who has a place what came of it. Only the first word counts.
+    pub(super) fn done(&self, opened: Result<Opened, Error>) {
+        let _ = self.shared.opened.set(opened);
+        self.shared.told.notify_waiters();
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.done(Err(Error::Closed));
+    }
+}
+
+#[cfg(test)]
+mod tests;

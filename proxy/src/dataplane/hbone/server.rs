@@ -1,0 +1,326 @@
+//! HBONE into a local pod: one connection of a peer, and each CONNECT on it.
+//!
+//! Who asks is who the certificate names, from where is where the TCP connection comes from, and what
+//! may be asked for is the address that it came to. Each CONNECT is admitted by the pod's policies, and
+//! ends when they no longer allow it; the connection ends when its peer is no longer trusted.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use h2::server::{Builder, Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::header::HeaderName;
+use http::{Request, Response, StatusCode};
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::failure::Failure;
+use super::{
+    CONNECTION_WINDOW, FRAME, HANDSHAKE, REQUEST_HEADERS, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW,
+    STREAMS, Tunnel, keepalive, request,
+};
+use crate::clock;
+use crate::dataplane::authorize::{self, Admitted, Arrival};
+use crate::dataplane::connect;
+use crate::dataplane::error::Error;
+use crate::dataplane::origin::Captured;
+use crate::dataplane::outcome;
+use crate::dataplane::pod::LocalPod;
+use crate::dataplane::relay::{End, Limits, relay_tunnel};
+use crate::dataplane::worker::{self, Worker};
+use crate::net::ahead::Ahead;
+use crate::net::socket;
+use crate::tls::{self, Peer};
+use crate::types::{ClusterName, Identity, ResponseFlags};
+
+const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+/// How long a peer may take to hear that its connection ends at once.
+const FAREWELL: Duration = Duration::from_millis(200);
+
+/// What is read at most of a peer that was refused.
+const LEFT_OVER: u64 = 1 << 20;
+
+type Http2 = Connection<TlsStream<Ahead<TcpStream>>, Bytes>;
+
+/// What the streams of one connection share.
+struct Session {
+    worker: Rc<Worker>,
+    pod: Rc<LocalPod>,
+    peer: Identity,
+    source: SocketAddr,
+    destination: SocketAddr,
+}
+
+/// A peer that was verified.
+struct Verified {
+    identity: Identity,
+    chain: Vec<CertificateDer<'static>>,
+    at: SystemTime,
+}
+
+/// Carries a connection to the HBONE port to its end.
+pub(in crate::dataplane) async fn serve(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    captured: Captured,
+) {
+    let Captured {
+        stream,
+        source,
+        destination,
+        mut permit,
+    } = captured;
+    // The applications' connections are counted by stream.
+    permit.shrink(1);
+    worker.counters.hbone_downstream_cx.increment();
+    let opened = tokio::time::timeout(HANDSHAKE, open(worker, pod, stream)).await;
+    let (connection, verified) = match opened.unwrap_or(Err(Failure::Late)) {
+        Ok(opened) => opened,
+        Err(failure) => {
+            tracing::debug!(%source, %destination, %failure, "refused by HBONE");
+            worker.counters.hbone_downstream_cx_refused.increment();
+            let cluster = ClusterName::inbound(destination.port());
+            let mut log = outcome::Connection::begin(worker, source, destination, cluster);
+            log.refuse(&format_args!("hbone: {failure}"));
+            return;
+        }
+    };
+    let session = Rc::new(Session {
+        worker: Rc::clone(worker),
+        pod: Rc::clone(pod),
+        peer: verified.identity.clone(),
+        source,
+        destination,
+    });
+    tracing::debug!(%source, %destination, peer = %session.peer, "an HBONE connection");
+    run(&session, connection, &verified).await;
+}
+
+async fn open(
+    worker: &Worker,
+    pod: &LocalPod,
+    stream: TcpStream,
+) -> Result<(Http2, Verified), Failure> {
+    let own = pod
+        .pod()
+        .workload
+        .identity(worker.secrets.trust().domain())?;
+    let Some(config) = worker.secrets.server(&own) else {
+        // At once, and without a word that could be taken for an answer.
+        socket::reset(stream);
+        return Err(Failure::NoCertificate(own));
+    };
+    let accepting = TlsAcceptor::from(config).accept(Ahead::new(stream));
+    let stream = match accepting.into_fallible().await {
+        Ok(stream) => stream,
+        Err((error, stream)) => {
+            leave(stream).await;
+            return Err(Failure::tls(&error));
+        }
+    };
+    let (_, session) = stream.get_ref();
+    let verified = Verified {
+        identity: tls::peer(session).map_err(|refusal| Failure::Tls(refusal.to_string()))?,
+        chain: session.peer_certificates().unwrap_or_default().to_vec(),
+        at: clock::wall(),
+    };
+    let connection = Builder::new()
+        .max_concurrent_streams(STREAMS)
+        .max_pending_accept_reset_streams(STREAMS as usize)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_header_list_size(REQUEST_HEADERS)
+        .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(SMALL_FRAMES)
+        .handshake(stream)
+        .await?;
+    Ok((connection, verified))
+}
+
+/// Closes so that the peer can read the alert: a close with bytes unread would be a reset, which takes
+/// the alert away from it.
+async fn leave(mut stream: Ahead<TcpStream>) {
+    let drained = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(LEFT_OVER), &mut tokio::io::sink()).await
+    };
+    let _ = tokio::time::timeout(FAREWELL, drained).await;
+}
+
+/// Takes CONNECTs until the connection ends.
+async fn run(session: &Rc<Session>, mut connection: Http2, verified: &Verified) {
+    let secrets = &session.worker.secrets;
+    let mut changes = secrets.subscribe();
+    // What changed during the handshake counts too.
+    changes.mark_changed();
+    let mut silent = pin!(keepalive::silent(connection.ping_pong()));
+    let mut draining = pin!(session.pod.draining());
+    let mut is_draining = false;
+    loop {
+        tokio::select! {
+            biased;
+            accepted = poll_fn(|cx| connection.poll_accept(cx)) => match accepted {
+                Some(Ok((request, respond))) => {
+                    let (session, worker, pod) =
+                        (Rc::clone(session), &session.worker, &session.pod);
+                    worker::spawn(worker, pod, async move {
+                        stream(&session, request, respond).await;
+                    });
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(source = %session.source, %error, "an HBONE connection ended");
+                    return;
+                }
+                None => return,
+            },
+            () = &mut draining, if !is_draining => {
+                is_draining = true;
+                connection.graceful_shutdown();
+            }
+            Ok(()) = changes.changed() => {
+                let trusted = secrets.still_trusts(&verified.chain, Peer::Client, verified.at);
+                if let Err(refusal) = trusted {
+                    tracing::info!(
+                        source = %session.source, peer = %session.peer, %refusal,
+                        "an open HBONE connection is no longer trusted"
+                    );
+                    session.worker.counters.hbone_downstream_cx_untrusted.increment();
+                    break;
+                }
+            }
+            () = &mut silent => {
+                tracing::debug!(source = %session.source, "the peer of an HBONE connection is silent");
+                break;
+            }
+        }
+    }
+    // Its streams end with it, as errors.
+    connection.abrupt_shutdown(Reason::NO_ERROR);
+    let farewell = poll_fn(|cx| connection.poll_closed(cx));
+    let _ = tokio::time::timeout(FAREWELL, farewell).await;
+}
+
+/// One CONNECT.
+async fn stream(session: &Session, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    let Session {
+        worker,
+        pod,
+        source,
+        ..
+    } = session;
+    worker.counters.hbone_downstream_rq.increment();
+    let dialled = session.destination.ip();
+    let asked = request::destination(&request, dialled, |port| pod.is_own_port(port));
+    let destination = asked.as_ref().copied().unwrap_or(session.destination);
+    let cluster = ClusterName::inbound(destination.port());
+    let mut log = outcome::Connection::begin(worker, *source, destination, cluster);
+    log.peer = Some(session.peer.clone());
+    log.upstream_host = asked.is_ok().then_some(destination);
+    if let Err(refusal) = asked {
+        tracing::debug!(%source, peer = %session.peer, %refusal, "CONNECT refused");
+        log.refuse(&format_args!("hbone: {refusal}"));
+        return refuse(worker, respond, refusal.status());
+    }
+    let arrival = Arrival {
+        peer: Some(session.peer.clone()),
+        source: *source,
+        destination,
+    };
+    let admitted = match authorize::admit(worker, pod, arrival) {
+        Ok(admitted) => admitted,
+        Err(denial) => {
+            tracing::debug!(%source, %destination, peer = %session.peer, %denial, "refused");
+            log.deny(&denial);
+            return refuse(worker, respond, StatusCode::UNAUTHORIZED);
+        }
+    };
+    let Some(_descriptor) = worker.descriptors.take(1) else {
+        worker.counters.downstream_cx_overflow.increment();
+        log.fail(&Error::ConnectionOverflow);
+        return refuse(worker, respond, StatusCode::SERVICE_UNAVAILABLE);
+    };
+    let mut dialling = pin!(connect::application(worker, pod, *source, destination));
+    let given_up = tokio::select! {
+        biased;
+        dialled = &mut dialling => Ok(dialled),
+        denial = admitted.revoked() => Err(Some(denial)),
+        _ = poll_fn(|cx| respond.poll_reset(cx)) => Err(None),
+    };
+    let dialled = match given_up {
+        Ok(dialled) => dialled,
+        Err(denial) => {
+            match denial {
+                Some(denial) => {
+                    log.deny(&denial);
+                    refuse(worker, respond, StatusCode::UNAUTHORIZED);
+                }
+                None => log.flags = ResponseFlags::DOWNSTREAM_CLOSED,
+            }
+            // The application may have it already, and is to see no orderly end.
+            if let Ok(application) = dialling.await {
+                socket::reset(application);
+            }
+            return;
+        }
+    };
+    let application = match dialled {
+        Ok(application) => application,
+        Err(error) => {
+            tracing::debug!(%source, %destination, %error, "not connected: the caller is told 503");
+            log.fail(&error);
+            return refuse(worker, respond, StatusCode::SERVICE_UNAVAILABLE);
+        }
+    };
+    log.upstream_local = application.local_addr().ok();
+    let mut response = Response::new(());
+    if let Some(baggage) = pod.baggage() {
+        response.headers_mut().insert(BAGGAGE, baggage);
+    }
+    match respond.send_response(response, false) {
+        Ok(send) => {
+            let tunnel = Tunnel::new(send, request.into_body());
+            relay(tunnel, application, &admitted, &mut log).await;
+        }
+        Err(_) => {
+            log.flags = ResponseFlags::DOWNSTREAM_CLOSED;
+            socket::reset(application);
+        }
+    }
+}
+
+/// Relays for as long as the caller is allowed to.
+async fn relay(
+    tunnel: Tunnel,
+    application: TcpStream,
+    admitted: &Admitted,
+    log: &mut outcome::Connection,
+) {
+    let mut denial = None;
+    let revoked = async { denial = Some(admitted.revoked().await) };
+    let limits = Limits::default();
+    match relay_tunnel(tunnel, application, log.meter(), limits, revoked).await {
+        End::Closed | End::Stopped => {}
+        End::Downstream => log.flags = ResponseFlags::DOWNSTREAM_CLOSED,
+        End::Upstream => log.flags = ResponseFlags::UPSTREAM_CLOSED,
+        End::Idle | End::Old => log.flags = ResponseFlags::LOCAL_RESET,
+    }
+    if let Some(denial) = denial {
+        log.deny(&denial);
+    }
+}
+
+fn refuse(worker: &Worker, mut respond: SendResponse<Bytes>, status: StatusCode) {
+    worker.counters.hbone_downstream_rq_refused.increment();
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    // An error means that the caller has gone.
+    let _: Result<_, h2::Error> = respond.send_response(response, true);
+}

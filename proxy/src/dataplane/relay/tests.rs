@@ -1,0 +1,111 @@
+//! What a relay passes on, over real sockets.
+
+use std::net::Ipv4Addr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::*;
+
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (near.expect("connected"), far.expect("accepted").0)
+}
+
+/// A relay under test: the client's end, the server's end, and how it ended.
+async fn relayed(play: impl AsyncFnOnce(TcpStream, TcpStream)) -> (End, u64, u64) {
+    let (client, downstream) = pair().await;
+    let (upstream, server) = pair().await;
+    let meter = Meter::default();
+    let (end, ()) = tokio::join!(
+        relay(downstream, upstream, &meter, Limits::default()),
+        play(client, server)
+    );
+    (end, meter.received.get(), meter.sent.get())
+}
+
+#[tokio::test]
+async fn a_half_close_leaves_the_other_direction_open() {
+    let outcome = relayed(async |mut client, mut server| {
+        client.write_all(b"question").await.expect("sent");
+        client.shutdown().await.expect("half-closed");
+        let mut question = String::new();
+        server.read_to_string(&mut question).await.expect("an end");
+        assert_eq!(question, "question");
+        server
+            .write_all(b"a long answer")
+            .await
+            .expect("still open");
+        drop(server);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.expect("an end");
+        assert_eq!(answer, "a long answer");
+    })
+    .await;
+    assert_eq!(outcome, (End::Closed, 8, 13));
+}
+
+#[tokio::test]
+async fn a_reset_is_passed_on_as_a_reset() {
+    for upstream_resets in [true, false] {
+        let (end, ..) = relayed(async |client, server| {
+            let (resetting, mut other) = if upstream_resets {
+                (server, client)
+            } else {
+                (client, server)
+            };
+            socket::reset(resetting);
+            let error = other.read(&mut [0]).await.expect_err("a reset and no end");
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        })
+        .await;
+        assert_eq!(
+            end,
+            if upstream_resets {
+                End::Upstream
+            } else {
+                End::Downstream
+            }
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_side_that_does_not_read_holds_the_other_back() {
+    const TOTAL: usize = 32 << 20;
+    let (end, received, _) = relayed(async |client, mut server| {
+        // Until the sockets on the way are full nothing is read: then the client must wait.
+        let block = vec![7; 1 << 16];
+        let mut written = 0;
+        while let Ok(Ok(())) =
+            tokio::time::timeout(Duration::from_millis(200), client.writable()).await
+        {
+            match client.try_write(&block) {
+                Ok(count) => written += count,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+        assert!(written < TOTAL, "{written} bytes went nowhere");
+        let mut client = client;
+        let rest = async {
+            client
+                .write_all(&vec![7; TOTAL - written])
+                .await
+                .expect("sent");
+            client.shutdown().await.expect("closed");
+        };
+        let all = async {
+            let mut all = Vec::new();
+            server.read_to_end(&mut all).await.expect("an end");
+            assert!(all.len() == TOTAL && all.iter().all(|byte| *byte == 7));
+            drop(server);
+        };
+        tokio::join!(rest, all);
+    })
+    .await;
+    assert_eq!((end, received), (End::Closed, TOTAL as u64));
+}

@@ -1,0 +1,199 @@
+//! What leads to an endpoint: a socket, a tunnel, or a connection inside the process. HTTP rides on
+//! each alike.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use send_wrapper::SendWrapper;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::error::Error;
+use super::hbone::{self, Failure, Place, Tunnel};
+use super::pod::LocalPod;
+use super::relay::speaks;
+use super::within::{self, Within};
+use super::worker::Worker;
+use super::{connect, way};
+use crate::mesh::cluster::Tcp;
+
+/// A connection to an endpoint.
+pub(super) enum Upstream {
+    /// As it is: to whoever is not in the mesh.
+    Socket(TcpStream),
+    /// To a pod of this node.
+    Within(TcpStream, Own<Within>),
+    /// To a pod of the mesh.
+    Tunnel(Own<Tunnelled>),
+}
+
+/// What stays on the worker's thread. hyper asks of connections that may be upgraded that they could
+/// go to another; these panic there, and never do.
+pub(super) type Own<T> = SendWrapper<Box<T>>;
+
+/// A tunnel with its place among others.
+pub(super) struct Tunnelled {
+    pub(super) tunnel: Tunnel,
+    pub(super) place: Place,
+    pub(super) to: SocketAddr,
+}
+
+/// Connects to an endpoint, in the way that leads there.
+pub(super) async fn connect(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    to: SocketAddr,
+    policy: &Tcp,
+) -> Result<Upstream, Error> {
+    match way::to(worker, pod, to)? {
+        way::Way::Plain => {
+            let stream = connect::upstream(worker, pod, to, policy).await?;
+            Ok(Upstream::Socket(stream))
+        }
+        // On the heap: the futures of connections to strangers stay small.
+        way::Way::Within(at) => {
+            let connected = Box::pin(within::connect(worker, pod, &at, to, policy)).await;
+            count(worker, &connected);
+            let (stream, within) = connected?;
+            Ok(Upstream::Within(stream, Own::new(Box::new(within))))
+        }
+        way::Way::Tunnel(expected) => {
+            let opening = hbone::client::connect(worker, pod, to, expected, policy);
+            let (tunnel, place) = Box::pin(opening).await?;
+            let tunnelled = Tunnelled { tunnel, place, to };
+            Ok(Upstream::Tunnel(Own::new(Box::new(tunnelled))))
+        }
+    }
+}
+
+/// A refusal counts as a failed connection; the dial to the application counts itself.
+fn count<T>(worker: &Worker, connected: &Result<T, Error>) {
+    if let Err(Error::Tunnel(Failure::Denied)) = connected {
+        worker.counters.upstream_cx_connect_fail.increment();
+    }
+}
+
+impl Upstream {
+    /// The proxy's own end.
+    pub(super) fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Socket(stream) | Self::Within(stream, _) => stream.local_addr().ok(),
+            Self::Tunnel(tunnelled) => tunnelled.place.local(),
+        }
+    }
+
+    /// The endpoint.
+    pub(super) fn peer_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Socket(stream) | Self::Within(stream, _) => stream.peer_addr().ok(),
+            Self::Tunnel(tunnelled) => Some(tunnelled.to),
+        }
+    }
+
+    /// Resolves when there is something to read, an end or an error included.
+    pub(super) async fn speaks(&self) {
+        match self {
+            Self::Socket(stream) => speaks(stream).await,
+            Self::Within(stream, within) => tokio::select! {
+                () = speaks(stream) => {}
+                _ = within.revoked() => {}
+            },
+            Self::Tunnel(tunnelled) => tunnelled.tunnel.speaks().await,
+        }
+    }
+
+    /// Whether it is open and has said nothing.
+    pub(super) fn is_silent(&self) -> bool {
+        match self {
+            Self::Socket(stream) | Self::Within(stream, _) => {
+                let read = stream.try_read(&mut [0]);
+                matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+            Self::Tunnel(tunnelled) => tunnelled.tunnel.is_silent(),
+        }
+    }
+}
+
+impl AsyncRead for Upstream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Socket(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Within(stream, within) => {
+                if let Poll::Ready(denial) = within.poll_revoked(cx) {
+                    if let Some(denial) = denial {
+                        within.log.deny(&denial);
+                    }
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+                }
+                let before = buffer.filled().len();
+                ready!(Pin::new(stream).poll_read(cx, buffer))?;
+                let sent = &within.log.meter().sent;
+                sent.set(sent.get() + (buffer.filled().len() - before) as u64);
+                Poll::Ready(Ok(()))
+            }
+            Self::Tunnel(tunnelled) => tunnelled.tunnel.poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Upstream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Socket(stream) => write(stream, cx, slices),
+            Self::Within(stream, within) => {
+                let written = ready!(write(stream, cx, slices))?;
+                let received = &within.log.meter().received;
+                received.set(received.get() + written as u64);
+                Poll::Ready(Ok(written))
+            }
+            Self::Tunnel(tunnelled) => tunnelled.tunnel.poll_write(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Neither a socket nor a stream of HTTP/2 holds anything back.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Socket(stream) | Self::Within(stream, _) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tunnel(tunnelled) => Poll::Ready(tunnelled.tunnel.finish()),
+        }
+    }
+}
+
+/// One piece is a `send`, which the kernel serves more quickly than a `writev`.
+fn write(
+    stream: &mut TcpStream,
+    cx: &mut Context<'_>,
+    slices: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    match slices {
+        [only] => Pin::new(stream).poll_write(cx, only),
+        _ => Pin::new(stream).poll_write_vectored(cx, slices),
+    }
+}

@@ -1,0 +1,305 @@
+//! Peers of HBONE made by hand: an authority, a client that speaks TLS and raw HTTP/2 to port 15008.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::{
+    future::poll_fn,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, Result};
+use aquifer::tls::{Credential, Issuer, Key, Secrets, Trust};
+use aquifer::types::Identity;
+use aquifer_tests::{Config, PATIENCE, Pod};
+use bytes::Bytes;
+use h2::{RecvStream, SendStream, client::SendRequest};
+use http::{Request, Response, Uri};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
+    net::TcpStream,
+    task::JoinHandle,
+};
+use tokio_rustls::TlsConnector;
+
+/// The port.
+pub(crate) const HBONE: u16 = 15008;
+/// What the pods of the usual world are.
+pub(crate) const DEFAULT: &str = "spiffe://cluster.local/ns/default/sa/default";
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Who signs.
+pub(crate) struct Authority {
+    issuer: Issuer,
+    domain: Arc<str>,
+}
+
+impl Authority {
+    /// That of the proxies that read this configuration.
+    pub(crate) fn of(config: &Config) -> Result<Self> {
+        let folder = config.path().join(".ca");
+        let read = |name| std::fs::read_to_string(folder.join(name));
+        let issuer = Issuer::from_pem(&read("ca-cert.pem")?, &read("ca-key.pem")?, "")?;
+        Ok(Self {
+            issuer,
+            domain: "cluster.local".into(),
+        })
+    }
+
+    /// Another, of the same name or of another.
+    pub(crate) fn foreign(domain: &str) -> Result<Self> {
+        let now = aquifer::clock::wall();
+        Ok(Self {
+            issuer: Issuer::root(domain, now - HOUR, now + 24 * HOUR)?,
+            domain: domain.into(),
+        })
+    }
+
+    /// As `--ca-dir` has it.
+    pub(crate) fn folder(&self) -> Result<tempfile::TempDir> {
+        let folder = tempfile::tempdir()?;
+        let (certificate, key) = self.pem();
+        std::fs::write(folder.path().join("ca-cert.pem"), certificate)?;
+        std::fs::write(folder.path().join("ca-key.pem"), key)?;
+        Ok(folder)
+    }
+
+    /// The authority's certificate and key.
+    pub(crate) fn pem(&self) -> (String, String) {
+        (
+            self.issuer.certificate_pem(),
+            self.issuer.key_pem().to_string(),
+        )
+    }
+
+    /// A certificate that holds now.
+    pub(crate) fn secrets(&self, identity: &str) -> Result<Secrets> {
+        let now = aquifer::clock::wall();
+        self.secrets_within(identity, now - HOUR, now + HOUR, self)
+    }
+
+    /// A certificate for a time; trusts those that `trusted` has signed.
+    pub(crate) fn secrets_within(
+        &self,
+        identity: &str,
+        from: SystemTime,
+        until: SystemTime,
+        trusted: &Self,
+    ) -> Result<Secrets> {
+        let identity: Identity = identity.parse()?;
+        let key = Key::generate()?;
+        let request = key.request(&identity)?;
+        let chain = self.issuer.sign(&request.der, &identity, from, until)?;
+        let root = trusted.issuer.certificate().clone();
+        let trust = Trust::new(
+            Arc::clone(&trusted.domain),
+            [],
+            [(Arc::clone(&trusted.domain), vec![root])],
+        )?;
+        let secrets = Secrets::new(trust);
+        secrets.put(Credential::new(&identity, &key, chain)?)?;
+        Ok(secrets)
+    }
+
+    /// A certificate and its key as text, for those who read files; it names these URIs.
+    pub(crate) fn files(&self, names: &[&str]) -> Result<(String, rcgen::KeyPair)> {
+        let (certificate, key) = self.pem();
+        let issuer =
+            rcgen::Issuer::from_ca_cert_pem(&certificate, rcgen::KeyPair::from_pem(&key)?)?;
+        let mut parameters = rcgen::CertificateParams::default();
+        for name in names {
+            let uri = rcgen::SanType::URI((*name).try_into()?);
+            parameters.subject_alt_names.push(uri);
+        }
+        parameters.extended_key_usages = vec![
+            rcgen::ExtendedKeyUsagePurpose::ClientAuth,
+            rcgen::ExtendedKeyUsagePurpose::ServerAuth,
+        ];
+        let key = rcgen::KeyPair::generate()?;
+        Ok((parameters.signed_by(&key, &issuer)?.pem(), key))
+    }
+
+    /// What a client with a good certificate of `identity` uses.
+    pub(crate) fn client(&self, identity: &str) -> Result<Arc<ClientConfig>> {
+        let secrets = self.secrets(identity)?;
+        let client = secrets.client(&identity.parse()?, &[DEFAULT.parse()?]);
+        client.context("a configuration")
+    }
+}
+
+/// A client's connection.
+pub(crate) struct Peer {
+    pub(crate) send: SendRequest<Bytes>,
+    pub(crate) driver: JoinHandle<Result<(), h2::Error>>,
+}
+
+impl Peer {
+    /// From a pod to another's HBONE port.
+    pub(crate) async fn connect(from: &Pod, to: IpAddr, config: Arc<ClientConfig>) -> Result<Self> {
+        let stream = from.netns.connect(SocketAddr::new(to, HBONE)).await?;
+        stream.set_nodelay(true)?;
+        Self::over(stream, config).await
+    }
+
+    /// Over a stream that leads there.
+    pub(crate) async fn over<S>(stream: S, config: Arc<ClientConfig>) -> Result<Self>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let name = ServerName::IpAddress(IpAddr::from([127, 0, 0, 1]).into());
+        let stream = TlsConnector::from(config).connect(name, stream).await?;
+        let (send, connection) = h2::client::Builder::new()
+            .initial_window_size(4 << 20)
+            .initial_connection_window_size(16 << 20)
+            .handshake(stream)
+            .await?;
+        let driver = tokio::spawn(connection);
+        Ok(Self { send, driver })
+    }
+
+    /// Sends a CONNECT, whatever comes of it.
+    pub(crate) async fn ask(
+        &self,
+        authority: &str,
+    ) -> Result<(Response<RecvStream>, SendStream<Bytes>)> {
+        let uri: Uri = authority.parse()?;
+        self.request(Request::connect(uri).body(())?).await
+    }
+
+    pub(crate) async fn request(
+        &self,
+        request: Request<()>,
+    ) -> Result<(Response<RecvStream>, SendStream<Bytes>)> {
+        let mut send = self.send.clone().ready().await?;
+        let (response, stream) = send.send_request(request, false)?;
+        let response = tokio::time::timeout(PATIENCE, response).await??;
+        Ok((response, stream))
+    }
+
+    /// The status that a CONNECT is answered.
+    pub(crate) async fn status(&self, authority: &str) -> Result<u16> {
+        Ok(self.ask(authority).await?.0.status().as_u16())
+    }
+
+    /// A tunnel.
+    pub(crate) async fn open(&self, authority: &str) -> Result<Tunnel> {
+        let (response, send) = self.ask(authority).await?;
+        anyhow::ensure!(response.status() == 200, "{authority}: {response:?}");
+        Ok(Tunnel {
+            send,
+            receive: response.into_body(),
+        })
+    }
+}
+
+/// A stream that was answered 200.
+pub(crate) struct Tunnel {
+    pub(crate) send: SendStream<Bytes>,
+    pub(crate) receive: RecvStream,
+}
+
+impl Tunnel {
+    pub(crate) async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
+        while !bytes.is_empty() {
+            self.send.reserve_capacity(bytes.len());
+            let capacity = poll_fn(|cx| self.send.poll_capacity(cx)).await;
+            let capacity = capacity.context("the stream is over")??;
+            let piece = bytes.split_to(capacity.min(bytes.len()));
+            self.send.send_data(piece, false)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        Ok(self.send.send_data(Bytes::new(), true)?)
+    }
+
+    /// The next bytes; `None` at the end.
+    pub(crate) async fn read(&mut self) -> Result<Option<Bytes>> {
+        let read = tokio::time::timeout(PATIENCE, self.receive.data()).await?;
+        let Some(bytes) = read.transpose()? else {
+            return Ok(None);
+        };
+        self.receive.flow_control().release_capacity(bytes.len())?;
+        Ok(Some(bytes))
+    }
+
+    pub(crate) async fn read_exactly(&mut self, count: usize) -> Result<Vec<u8>> {
+        let mut all = Vec::new();
+        while all.len() < count {
+            let more = self.read().await?.context("the end came too early")?;
+            all.extend_from_slice(&more);
+        }
+        anyhow::ensure!(all.len() == count, "more than was asked for");
+        Ok(all)
+    }
+
+    pub(crate) async fn read_to_end(&mut self) -> Result<Vec<u8>> {
+        let mut all = Vec::new();
+        while let Some(more) = self.read().await? {
+            all.extend_from_slice(&more);
+        }
+        Ok(all)
+    }
+}
+
+/// What comes of a connection that should come to nothing: its first error.
+pub(crate) async fn refusal(from: &Pod, to: IpAddr, config: Arc<ClientConfig>) -> Result<String> {
+    let stream = from.netns.connect(SocketAddr::new(to, HBONE)).await?;
+    let name = ServerName::IpAddress(IpAddr::from([127, 0, 0, 1]).into());
+    let ended = async {
+        // TLS 1.3's client hears of its certificate only when it reads.
+        let mut stream = TlsConnector::from(config).connect(name, stream).await?;
+        stream.read_to_end(&mut Vec::new()).await
+    };
+    let ended = tokio::time::timeout(PATIENCE, ended).await?;
+    Ok(ended
+        .err()
+        .map_or_else(String::new, |error| error.to_string()))
+}
+
+/// A socket that sends and receives one byte at a time.
+pub(crate) struct Bytewise(pub(crate) TcpStream);
+
+impl AsyncRead for Bytewise {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        let mut byte = [0];
+        let mut one = tokio::io::ReadBuf::new(&mut byte);
+        std::task::ready!(std::pin::Pin::new(&mut self.0).poll_read(cx, &mut one))?;
+        buffer.put_slice(one.filled());
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Bytewise {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        let one = &bytes[..bytes.len().min(1)];
+        std::pin::Pin::new(&mut self.0).poll_write(cx, one)
+    }
+
+    fn poll_flush(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,640 @@
+//! HBONE into a pod of the mesh, from peers that speak it by hand.
+
+mod hbone;
+
+use std::{
+    io::ErrorKind,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use aquifer_tests::{
+    PATIENCE, Pod, World,
+    clock::Deadline,
+    raw::{self, End, Server},
+};
+use bytes::Bytes;
+use hbone::{Authority, Bytewise, DEFAULT, HBONE, Peer, refusal};
+use http::{Method, Request};
+use rustls::ClientConfig;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::mpsc,
+};
+
+const PORT: u16 = 9001;
+const CALLER: &str = "spiffe://cluster.local/ns/elsewhere/sa/caller";
+
+/// The usual world, who signs in it, and a pod that is not in the mesh to call from.
+struct Called {
+    world: World,
+    authority: Authority,
+    caller: Pod,
+}
+
+impl Called {
+    async fn new() -> Result<Self> {
+        let json = [
+            "--access-log",
+            "json",
+            "--log",
+            "info,aquifer::dataplane=debug",
+        ];
+        let world = World::with_authority(&json, |manifests| manifests).await?;
+        Ok(Self {
+            authority: Authority::of(&world.config)?,
+            caller: world.lab.pod("caller")?,
+            world,
+        })
+    }
+
+    async fn peer(&self) -> Result<Peer> {
+        let config = self.authority.client(CALLER)?;
+        Peer::connect(&self.caller, self.world.server.v4.into(), config).await
+    }
+
+    fn at(&self, port: u16) -> String {
+        self.world.server.at(port).to_string()
+    }
+
+    async fn counter(&self, name: &str) -> Result<u64> {
+        let stats = self.world.proxy.stats().await?;
+        let value = stats.get(&format!("node.{name}"));
+        value.copied().context("no such counter")
+    }
+}
+
+fn echo(pod: &Pod, port: u16) -> Result<Server> {
+    Server::start(pod, port, |mut stream, _| async move {
+        let (mut read, mut write) = stream.split();
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    })
+}
+
+/// Hands every connection over.
+fn accepting(pod: &Pod, port: u16) -> Result<(Server, mpsc::UnboundedReceiver<TcpStream>)> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let server = Server::start(pod, port, move |stream, _| {
+        let _ = sender.send(stream);
+        async {}
+    })?;
+    Ok((server, receiver))
+}
+
+#[tokio::test]
+async fn a_tunnel_carries_bytes_with_the_callers_address_and_identity() -> Result<()> {
+    let called = Called::new().await?;
+    let world = &called.world;
+    let (_server, mut accepted) = accepting(&world.server, PORT)?;
+    for to in [IpAddr::from(world.server.v4), world.server.v6.into()] {
+        let config = called.authority.client(CALLER)?;
+        let peer = Peer::connect(&called.caller, to, config).await?;
+        let mark = world.proxy.child.stdout.mark();
+        let (response, send) = peer.ask(&SocketAddr::new(to, PORT).to_string()).await?;
+        ensure!(response.status() == 200, "{response:?}");
+        let baggage = response.headers()["baggage"].to_str()?;
+        ensure!(
+            baggage
+                == "k8s.namespace.name=default,k8s.pod.name=server,service.name=server,service.version=v1",
+            "{baggage}"
+        );
+        let mut tunnel = hbone::Tunnel {
+            send,
+            receive: response.into_body(),
+        };
+        let mut application = accepted.recv().await.context("a connection")?;
+        let source = application.peer_addr()?.ip().to_canonical();
+        ensure!(
+            [IpAddr::from(called.caller.v4), called.caller.v6.into()].contains(&source),
+            "the application sees {source}"
+        );
+        // 8 MiB both ways, by pieces of all sizes.
+        let data: Bytes = (0..8_u32 << 20)
+            .map(|n| (n * 7 + n / 251).to_le_bytes()[0])
+            .collect::<Vec<_>>()
+            .into();
+        let expected = data.clone();
+        let echo = tokio::spawn(async move {
+            let (mut read, mut write) = application.split();
+            let count = tokio::io::copy(&mut read, &mut write).await?;
+            write.shutdown().await?;
+            anyhow::Ok(count)
+        });
+        let hbone::Tunnel { send, receive } = &mut tunnel;
+        let sending = async {
+            let mut rest = data;
+            for size in [1, 5, 1000, 16_384, 100_000, 3].iter().cycle() {
+                let piece = rest.split_to((*size).min(rest.len()));
+                if piece.is_empty() {
+                    break;
+                }
+                let mut left = piece;
+                while !left.is_empty() {
+                    send.reserve_capacity(left.len());
+                    let room = std::future::poll_fn(|cx| send.poll_capacity(cx)).await;
+                    let room = room.context("over")??;
+                    send.send_data(left.split_to(room.min(left.len())), false)?;
+                }
+            }
+            anyhow::Ok(send.send_data(Bytes::new(), true)?)
+        };
+        let receiving = async {
+            let mut all = Vec::new();
+            while let Some(bytes) = receive.data().await.transpose()? {
+                receive.flow_control().release_capacity(bytes.len())?;
+                all.extend_from_slice(&bytes);
+            }
+            anyhow::Ok(all)
+        };
+        let (sent, received) =
+            tokio::time::timeout(PATIENCE, async { tokio::join!(sending, receiving) }).await?;
+        sent?;
+        ensure!(received? == expected, "other bytes came back");
+        ensure!(echo.await?? == 8 << 20);
+        let line = world
+            .proxy
+            .logged(mark, |line| line.contains(&format!("inbound|{PORT}||")))?;
+        ensure!(
+            line.contains("\"downstream_principal\":\"cluster.local/ns/elsewhere/sa/caller\"")
+                && line.contains("\"bytes_received\":8388608"),
+            "{line}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn half_closes_and_resets_pass_through() -> Result<()> {
+    let called = Called::new().await?;
+    let (_server, mut accepted) = accepting(&called.world.server, PORT)?;
+    let peer = called.peer().await?;
+    let mut next = async || -> Result<(hbone::Tunnel, TcpStream)> {
+        let tunnel = peer.open(&called.at(PORT)).await?;
+        Ok((tunnel, accepted.recv().await.context("a connection")?))
+    };
+
+    // The peer ends first; the application goes on.
+    let (mut tunnel, mut application) = next().await?;
+    tunnel.write(Bytes::from_static(b"question")).await?;
+    tunnel.finish()?;
+    let (bytes, end) = raw::drain(&mut application).await?;
+    ensure!(bytes == b"question" && end == End::Closed);
+    application.write_all(b"a long answer").await?;
+    drop(application);
+    ensure!(tunnel.read_to_end().await? == b"a long answer");
+
+    // The application ends first; the peer goes on.
+    let (mut tunnel, mut application) = next().await?;
+    application.write_all(b"greeting").await?;
+    application.shutdown().await?;
+    ensure!(tunnel.read_to_end().await? == b"greeting");
+    tunnel.write(Bytes::from_static(b"thanks")).await?;
+    tunnel.finish()?;
+    let (bytes, end) = raw::drain(&mut application).await?;
+    ensure!(bytes == b"thanks" && end == End::Closed);
+
+    // The application resets.
+    let (mut tunnel, application) = next().await?;
+    raw::reset(application)?;
+    let error = tunnel.read().await.expect_err("a reset and no end");
+    let error = error.downcast::<h2::Error>()?;
+    ensure!(error.is_reset() && error.is_remote(), "{error:#}");
+
+    // The peer resets, by whatever reason.
+    for reason in [
+        h2::Reason::CANCEL,
+        h2::Reason::NO_ERROR,
+        h2::Reason::INTERNAL_ERROR,
+    ] {
+        let (mut tunnel, mut application) = next().await?;
+        tunnel.send.send_reset(reason);
+        let (_, end) = raw::drain(&mut application).await?;
+        ensure!(end == End::Reset, "{reason:?}");
+    }
+    // One that has ended before just leaves.
+    let (mut tunnel, mut application) = next().await?;
+    tunnel.finish()?;
+    ensure!(raw::drain(&mut application).await?.1 == End::Closed);
+    drop(tunnel);
+    while application.write_all(b"unheard").await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    // The loss of its connection resets.
+    let (_tunnel, mut application) = next().await?;
+    peer.driver.abort();
+    let (_, end) = raw::drain(&mut application).await?;
+    ensure!(end == End::Reset);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_can_not_be_carried_out_is_answered_as_by_ztunnel() -> Result<()> {
+    let called = Called::new().await?;
+    let world = &called.world;
+    let _server = echo(&world.server, PORT)?;
+    let other = &world.client;
+    let _other = echo(other, PORT)?;
+    let peer = called.peer().await?;
+    let own = world.server.v4;
+    let mut listeners = Vec::new();
+    for line in world
+        .proxy
+        .admin("/config/listeners")
+        .await?
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        listeners.extend(line["port"].as_u64());
+    }
+    let listener = listeners.first().copied().unwrap_or(15100);
+    for (authority, status) in [
+        (called.at(PORT), 200),
+        // Nothing listens there.
+        (called.at(9), 503),
+        // Another pod's address, a Service's, the loopback, the same in another form.
+        (other.at(PORT).to_string(), 400),
+        ("10.96.0.10:9000".into(), 400),
+        (format!("127.0.0.1:{PORT}"), 400),
+        ("127.0.0.1:15000".into(), 400),
+        (format!("[::ffff:{own}]:{PORT}"), 400),
+        (world.server.at6(PORT).to_string(), 400),
+        (own.to_string(), 400),
+        (format!("{own}:65536"), 400),
+        (format!("localhost:{PORT}"), 503),
+        ("app.default.svc.cluster.local:9000".into(), 503),
+        // The proxy's own.
+        (called.at(0), 503),
+        (called.at(HBONE), 503),
+        (called.at(u16::try_from(listener)?), 503),
+    ] {
+        let found = peer.status(&authority).await?;
+        ensure!(found == status, "{authority}: {found}");
+    }
+    let get = Request::builder()
+        .method(Method::GET)
+        .uri(format!("http://{}/", called.at(PORT)));
+    let (response, _) = peer.request(get.body(())?).await?;
+    ensure!(response.status() == 400, "{response:?}");
+    ensure!(
+        peer.status(&called.at(PORT)).await? == 200,
+        "the connection goes on"
+    );
+    ensure!(called.counter("hbone_downstream_rq_refused").await? == 15);
+
+    let mark = world.proxy.child.stdout.mark();
+    peer.status(&other.at(PORT).to_string()).await?;
+    let line = world.proxy.logged(mark, |line| line.contains("hbone:"))?;
+    ensure!(
+        line.contains(&format!(
+            "hbone:_{}_is_not_the_address_that_was_dialled",
+            other.v4
+        )),
+        "{line}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_can_not_prove_to_be_of_the_mesh_is_refused() -> Result<()> {
+    let called = Called::new().await?;
+    let world = &called.world;
+    let server = echo(&world.server, PORT)?;
+    let own = &called.authority;
+    let good = own.client(CALLER)?;
+    let with = |change: fn(&mut ClientConfig)| {
+        let mut config = ClientConfig::clone(&good);
+        change(&mut config);
+        Arc::new(config)
+    };
+    let client = |secrets: aquifer::tls::Secrets, identity: &str| -> Result<_> {
+        let config = secrets.client(&identity.parse()?, &[DEFAULT.parse()?]);
+        config.context("a configuration")
+    };
+    let hour = Duration::from_secs(3600);
+    let now = aquifer::clock::wall();
+    let of = |from, until| -> Result<_> {
+        client(own.secrets_within(CALLER, from, until, own)?, CALLER)
+    };
+    let (namesake, stranger) = (
+        Authority::foreign("cluster.local")?,
+        Authority::foreign("other")?,
+    );
+    let outsider = "spiffe://other/ns/elsewhere/sa/caller";
+    let foreign = |authority: &Authority, identity: &str| -> Result<_> {
+        client(
+            authority.secrets_within(identity, now - hour, now + hour, own)?,
+            identity,
+        )
+    };
+    for (name, config, alert) in [
+        (
+            "no certificate",
+            with(|config| config.client_auth_cert_resolver = Arc::new(Nobody)),
+            "CertificateRequired",
+        ),
+        (
+            "expired",
+            of(now - 2 * hour, now - hour)?,
+            "CertificateExpired",
+        ),
+        (
+            "not yet valid",
+            of(now + hour, now + 2 * hour)?,
+            "CertificateExpired",
+        ),
+        (
+            "another authority of the same name",
+            foreign(&namesake, CALLER)?,
+            "DecryptError|UnknownCA",
+        ),
+        (
+            "another trust domain",
+            foreign(&stranger, outsider)?,
+            "CertificateUnknown",
+        ),
+        // Our own root does not vouch for another domain.
+        (
+            "our root for another domain",
+            foreign(own, outsider)?,
+            "CertificateUnknown",
+        ),
+        (
+            "another protocol",
+            with(|config| config.alpn_protocols = vec![b"http/1.1".to_vec()]),
+            "NoApplicationProtocol",
+        ),
+        (
+            "two names",
+            several_names(own, &[CALLER, DEFAULT])?,
+            "CertificateUnknown",
+        ),
+        ("no name", several_names(own, &[])?, "CertificateUnknown"),
+        ("TLS 1.2", tls12()?, "ProtocolVersion"),
+    ] {
+        let before = called.counter("hbone_downstream_cx_refused").await?;
+        let mark = world.proxy.child.stdout.mark();
+        let told = refusal(&called.caller, world.server.v4.into(), config).await?;
+        ensure!(
+            alert.split('|').any(|alert| told.contains(alert)),
+            "{name}: {told}\n{}",
+            world.proxy.complaints()
+        );
+        let line = world
+            .proxy
+            .logged(mark, |line| line.contains("inbound|15008||"))?;
+        ensure!(line.contains("hbone:_TLS:_"), "{name}: {line}");
+        ensure!(
+            called.counter("hbone_downstream_cx_refused").await? == before + 1,
+            "{name}"
+        );
+    }
+    // Plain text, and a client that says nothing more.
+    let mut plain = called.caller.netns.connect(world.server.at(HBONE)).await?;
+    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await?;
+    let (_, end) = raw::drain(&mut plain).await?;
+    ensure!(matches!(end, End::Closed | End::Reset));
+    ensure!(server.accepted() == 0, "somebody came through");
+
+    // No ALPN at all is taken, as by ztunnel.
+    let config = with(|config| config.alpn_protocols.clear());
+    let peer = Peer::connect(&called.caller, world.server.v4.into(), config).await?;
+    ensure!(peer.status(&called.at(PORT)).await? == 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn records_of_one_byte_and_an_enormous_hello_are_survived() -> Result<()> {
+    let called = Called::new().await?;
+    let world = &called.world;
+    let _server = echo(&world.server, PORT)?;
+    let stream = called.caller.netns.connect(world.server.at(HBONE)).await?;
+    stream.set_nodelay(true)?;
+    let config = called.authority.client(CALLER)?;
+    let peer = Peer::over(Bytewise(stream), config.clone()).await?;
+    let mut tunnel = peer.open(&called.at(PORT)).await?;
+    for byte in 0..200_u8 {
+        tunnel.write(Bytes::copy_from_slice(&[byte])).await?;
+        ensure!(tunnel.read_exactly(1).await? == [byte]);
+    }
+    // A hello as long as its length can say: refused, or waited for and given up.
+    let mut hello = called.caller.netns.connect(world.server.at(HBONE)).await?;
+    for _ in 0..5 {
+        // Handshake records of 16 KiB; the message says that it has 65,535 bytes.
+        let mut record = vec![22, 3, 1, 0x40, 0, 1, 0, 0xff, 0xff, 3, 3];
+        record.resize(5 + 0x4000, 0);
+        if hello.write_all(&record).await.is_err() {
+            break;
+        }
+    }
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(PATIENCE, hello.read_to_end(&mut rest)).await?;
+    ensure!(
+        ended.is_err() || rest.len() < 16,
+        "an alert at most: {rest:?}"
+    );
+    let mut tunnel = peer.open(&called.at(PORT)).await?;
+    tunnel.write(Bytes::from_static(b"still there")).await?;
+    ensure!(tunnel.read_exactly(11).await? == b"still there");
+    Ok(())
+}
+
+#[tokio::test]
+async fn policies_ask_who_calls() -> Result<()> {
+    let called = Called::new().await?;
+    let world = &called.world;
+    let _server = echo(&world.server, PORT)?;
+    let peer = called.peer().await?;
+    let strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: default}\nspec: {mtls: {mode: STRICT}}\n";
+    let policy = |spec: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p, namespace: default}}\nspec: {spec}\n"
+        )
+    };
+    let from = |source: &str| format!("rules: [{{from: [{{source: {{{source}}}}}]}}]");
+    let mut open = peer.open(&called.at(PORT)).await?;
+    for (text, status) in [
+        (strict.to_owned(), 200),
+        (
+            policy(&format!(
+                "{{{}}}",
+                from("principals: [cluster.local/ns/elsewhere/sa/caller]")
+            )),
+            200,
+        ),
+        (
+            policy(&format!(
+                "{{{}}}",
+                from("principals: [cluster.local/ns/elsewhere/sa/other]")
+            )),
+            401,
+        ),
+        (
+            policy(&format!("{{{}}}", from("namespaces: [elsewhere]"))),
+            200,
+        ),
+        (
+            policy(&format!(
+                "{{action: DENY, {}}}",
+                from("namespaces: [default]")
+            )),
+            200,
+        ),
+        (
+            policy(&format!(
+                "{{action: DENY, {}}}",
+                from("serviceAccounts: [elsewhere/caller]")
+            )),
+            401,
+        ),
+        (
+            policy(&format!(
+                "{{{}}}",
+                from(&format!("ipBlocks: ['{}']", called.caller.v4))
+            )),
+            200,
+        ),
+        (policy("{}"), 401),
+    ] {
+        world
+            .proxy
+            .after(|| world.config.put("policies.yaml", &text))
+            .await?;
+        let found = peer.status(&called.at(PORT)).await?;
+        ensure!(
+            found == status,
+            "{text}: {found}\n{}",
+            world.proxy.complaints()
+        );
+        if status == 401 {
+            let deadline = Deadline::after(Duration::from_secs(1));
+            let ended = open.read().await;
+            ensure!(
+                ended.is_err() && !deadline.passed(),
+                "an open tunnel went on: {text}"
+            );
+            world
+                .proxy
+                .after(|| world.config.remove("policies.yaml"))
+                .await?;
+            open = peer.open(&called.at(PORT)).await?;
+        } else {
+            open.write(Bytes::from_static(b"x")).await?;
+            open.read_exactly(1).await?;
+        }
+    }
+    // Under STRICT plain text is refused on the port where the peer's tunnel is admitted.
+    world
+        .proxy
+        .after(|| world.config.put("policies.yaml", strict))
+        .await?;
+    ensure!(peer.status(&called.at(PORT)).await? == 200);
+    let plain = called.caller.netns.connect(world.server.at(PORT)).await;
+    match plain {
+        // The reset was faster than the client.
+        Err(error) => ensure!(error.kind() == ErrorKind::ConnectionReset, "{error}"),
+        Ok(mut plain) => ensure!(raw::drain(&mut plain).await?.1 == End::Reset),
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_hundred_tunnels_share_a_connection_and_one_more_is_refused() -> Result<()> {
+    let called = Called::new().await?;
+    let _server = echo(&called.world.server, PORT)?;
+    let peer = called.peer().await?;
+    let mut tunnels = Vec::new();
+    for _ in 0..200 {
+        tunnels.push(peer.open(&called.at(PORT)).await?);
+    }
+    ensure!(peer.send.current_max_send_streams() == 200);
+    for (number, tunnel) in (0_u64..).zip(&mut tunnels) {
+        tunnel
+            .write(Bytes::copy_from_slice(&number.to_be_bytes()))
+            .await?;
+    }
+    for (number, tunnel) in (0_u64..).zip(&mut tunnels) {
+        ensure!(tunnel.read_exactly(8).await? == number.to_be_bytes());
+    }
+    // All go at once, and the connection stays for the next.
+    drop(tunnels);
+    let mut last = peer.open(&called.at(PORT)).await?;
+    last.write(Bytes::from_static(b"x")).await?;
+    last.read_exactly(1).await?;
+    ensure!(called.counter("hbone_downstream_cx").await? == 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_proxy_that_stops_says_so_and_lets_tunnels_end() -> Result<()> {
+    let called = Called::new().await?;
+    let _server = echo(&called.world.server, PORT)?;
+    let (busy, idle) = (called.peer().await?, called.peer().await?);
+    let mut tunnel = busy.open(&called.at(PORT)).await?;
+    tunnel.write(Bytes::from_static(b"before")).await?;
+    tunnel.read_exactly(6).await?;
+    called
+        .world
+        .proxy
+        .child
+        .signal(nix::sys::signal::Signal::SIGTERM);
+    let ended = tokio::time::timeout(PATIENCE, idle.driver).await??;
+    ensure!(ended.is_ok(), "{ended:?}");
+    // No new one, and the open one goes on until it ends.
+    let refused = loop {
+        match busy.status(&called.at(PORT)).await {
+            Ok(_) => tokio::task::yield_now().await,
+            Err(error) => break error,
+        }
+    };
+    ensure!(!refused.to_string().is_empty());
+    tunnel.write(Bytes::from_static(b"after")).await?;
+    ensure!(tunnel.read_exactly(5).await? == b"after");
+    tunnel.finish()?;
+    ensure!(tunnel.read_to_end().await?.is_empty());
+    tokio::time::timeout(PATIENCE, busy.driver).await???;
+    called.world.proxy.child.wait(PATIENCE)?;
+    Ok(())
+}
+
+#[derive(Debug)]
+struct Nobody;
+
+impl rustls::client::ResolvesClientCert for Nobody {
+    fn resolve(
+        &self,
+        _: &[&[u8]],
+        _: &[rustls::SignatureScheme],
+    ) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}
+
+/// A client of our own authority whose certificate has these URIs.
+fn several_names(authority: &Authority, names: &[&str]) -> Result<Arc<ClientConfig>> {
+    let (leaf, key) = authority.files(names)?;
+    let leaf = aquifer::tls::certificates(&leaf)?;
+    let mut config = ClientConfig::clone(&*authority.client(CALLER)?);
+    let private = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+    let signing = rustls::crypto::aws_lc_rs::sign::any_ecdsa_type(&private.into())?;
+    let shown = rustls::sign::CertifiedKey::new(leaf, signing);
+    config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(shown));
+    Ok(Arc::new(config))
+}
+
+fn tls12() -> Result<Arc<ClientConfig>> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS12])?
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}

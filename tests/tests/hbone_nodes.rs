@@ -1,0 +1,512 @@
+//! HBONE between the pods of two nodes: two proxies, one authority, and the wire between them.
+
+mod hbone;
+
+use std::{
+    io::ErrorKind,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use aquifer_tests::{
+    Config, Lab, Manifests, PATIENCE, Pod, Proxy,
+    client::Http,
+    clock::Deadline,
+    echo::Echo,
+    netns::Netns,
+    raw::{self, End, Server},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::mpsc,
+};
+
+const PORT: u16 = 9000;
+const HTTP: u16 = 8080;
+const SERVICE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 20));
+
+/// Two nodes: a client on one, a server on the other, a pod outside the mesh. In this order they go.
+struct Nodes {
+    near: Proxy,
+    far: Proxy,
+    config: Config,
+    client: Pod,
+    second: Pod,
+    server: Pod,
+    stranger: Pod,
+    node: Netns,
+    lab: Lab,
+}
+
+const LOG: [&str; 4] = [
+    "--access-log",
+    "json",
+    "--log",
+    "info,aquifer::dataplane=debug",
+];
+
+impl Nodes {
+    async fn new() -> Result<Self> {
+        Self::with(&[]).await
+    }
+
+    /// With more arguments of the client's proxy.
+    async fn with(arguments: &[&str]) -> Result<Self> {
+        let lab = Lab::new()?;
+        let node = lab.another_node("far")?;
+        let (client, second) = (lab.pod("client")?, lab.pod("second")?);
+        let (server, stranger) = (lab.pod("server")?, lab.pod("stranger")?);
+        let manifests = Manifests::new()
+            .namespace("default", &[])
+            .pod_on(&lab.node, "client", &client, &[("app", "client")])
+            .pod_on(&lab.node, "second", &second, &[("app", "second")])
+            .pod_on(&node, "server", &server, &[("app", "server")])
+            .stranger(&stranger, &[("app", "stranger")])
+            .service(
+                "server",
+                &[SERVICE],
+                &[("http", 80, HTTP), ("tcp", PORT, PORT)],
+                &[("app", "server")],
+            );
+        let config = Config::new(&manifests)?;
+        let far = Proxy::on(&lab, &config)
+            .node(&node)
+            .authority()
+            .arguments(&LOG);
+        let far = far.ready().await?;
+        let near = Proxy::on(&lab, &config).arguments(&LOG);
+        let near = match arguments.contains(&"--ca-dir") {
+            true => near.arguments(&["--ca", "self"]),
+            false => near.authority(),
+        };
+        let near = near.arguments(arguments).ready().await?;
+        near.certified(2).await?;
+        far.certified(1).await?;
+        Ok(Self {
+            near,
+            far,
+            config,
+            client,
+            second,
+            server,
+            stranger,
+            node,
+            lab,
+        })
+    }
+
+    /// Brings policies into force on both nodes.
+    async fn policies(&self, text: &str) -> Result<()> {
+        let before = self.near.version().await?;
+        self.far
+            .after(|| self.config.put("policies.yaml", text))
+            .await?;
+        self.near
+            .until("/status", |status| {
+                status["snapshot"].as_u64() > Some(before)
+            })
+            .await?;
+        Ok(())
+    }
+
+    fn said(&self) -> String {
+        format!(
+            "near:\n{}\nfar:\n{}",
+            self.near.complaints(),
+            self.far.complaints()
+        )
+    }
+}
+
+async fn counter(proxy: &Proxy, name: &str) -> Result<u64> {
+    let stats = proxy.stats().await?;
+    let value = stats.get(&format!("node.{name}"));
+    value.copied().context("no such counter")
+}
+
+fn echo(pod: &Pod, port: u16) -> Result<Server> {
+    Server::start(pod, port, |mut stream, _| async move {
+        let (mut read, mut write) = stream.split();
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    })
+}
+
+fn accepting(pod: &Pod, port: u16) -> Result<(Server, mpsc::UnboundedReceiver<TcpStream>)> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let server = Server::start(pod, port, move |stream, _| {
+        let _ = sender.send(stream);
+        async {}
+    })?;
+    Ok((server, receiver))
+}
+
+/// Everything that goes over the bridge between the pods, until it is asked for.
+struct Capture {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<Vec<u8>>,
+}
+
+impl Capture {
+    fn of(node: &Netns) -> Result<Self> {
+        // ETH_P_ALL, in network byte order.
+        let all = i32::from(3_u16.to_be());
+        let socket = node.run(|| {
+            socket2::Socket::new(
+                socket2::Domain::PACKET,
+                socket2::Type::RAW,
+                Some(socket2::Protocol::from(all)),
+            )
+        })??;
+        socket.set_recv_buffer_size(64 << 20)?;
+        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            use std::io::Read as _;
+            let (mut socket, mut seen, mut packet) = (socket, Vec::new(), vec![0; 1 << 17]);
+            loop {
+                match socket.read(&mut packet) {
+                    Ok(count) => seen.extend_from_slice(&packet[..count]),
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(_) if told.load(Ordering::Relaxed) => return seen,
+                    Err(_) => {}
+                }
+            }
+        });
+        Ok(Self { stop, thread })
+    }
+
+    fn finish(self) -> Result<Vec<u8>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().ok().context("the capture failed")
+    }
+}
+
+fn contains(all: &[u8], part: &[u8]) -> bool {
+    all.windows(part.len()).any(|window| window == part)
+}
+
+#[tokio::test]
+async fn nothing_of_what_pods_say_is_on_the_wire() -> Result<()> {
+    const SECRET: &[u8] = b"attack at dawn, behind the aqueduct";
+    let nodes = Nodes::new().await?;
+    let (_server, mut accepted) = accepting(&nodes.server, PORT)?;
+    let _web = Echo::start(&nodes.server, HTTP, "server")?;
+    let capture = Capture::of(&nodes.lab.node)?;
+    let mark = nodes.far.child.stdout.mark();
+    for to in [
+        nodes.server.at(PORT),
+        nodes.server.at6(PORT),
+        SocketAddr::new(SERVICE, PORT),
+    ] {
+        let mut client = nodes.client.netns.connect(to).await?;
+        client.write_all(SECRET).await?;
+        let application = tokio::time::timeout(PATIENCE, accepted.recv()).await;
+        let mut application = application
+            .with_context(|| nodes.said())?
+            .context("a connection")?;
+        let source = application.peer_addr()?.ip().to_canonical();
+        ensure!(
+            source == IpAddr::from(nodes.client.v4) || source == IpAddr::from(nodes.client.v6),
+            "{source}"
+        );
+        ensure!(raw::read_exactly(&mut application, SECRET.len()).await? == SECRET);
+        application.write_all(SECRET).await?;
+        application.shutdown().await?;
+        let (bytes, end) = raw::drain(&mut client).await?;
+        ensure!(bytes == SECRET && end == End::Closed);
+    }
+    // HTTP rides inside it.
+    let mut http = Http::connect(&nodes.client, SocketAddr::new(SERVICE, 80)).await?;
+    let reply = http.get("server", "/attack-at-dawn").await?;
+    ensure!(reply.status == 200, "{reply:?}\n{}", nodes.said());
+    let seen = capture.finish()?;
+    ensure!(seen.len() > 4000, "nothing was captured");
+    ensure!(!contains(&seen, SECRET) && !contains(&seen, b"attack-at-dawn"));
+    let line = nodes
+        .far
+        .logged(mark, |line| line.contains("inbound|9000||"))?;
+    ensure!(
+        line.contains("\"downstream_principal\":\"cluster.local/ns/default/sa/client\""),
+        "{line}"
+    );
+    // To whoever is not of the mesh it is plain text: the capture would have seen it.
+    let (_outside, mut outside) = accepting(&nodes.stranger, PORT)?;
+    let capture = Capture::of(&nodes.lab.node)?;
+    let mut client = nodes.client.netns.connect(nodes.stranger.at(PORT)).await?;
+    client.write_all(SECRET).await?;
+    let mut application = outside.recv().await.context("a connection")?;
+    ensure!(raw::read_exactly(&mut application, SECRET.len()).await? == SECRET);
+    ensure!(contains(&capture.finish()?, SECRET));
+    Ok(())
+}
+
+#[tokio::test]
+async fn half_closes_and_resets_travel_as_such() -> Result<()> {
+    let nodes = Nodes::new().await?;
+    let (_server, mut accepted) = accepting(&nodes.server, PORT)?;
+    let mut next = async || -> Result<(TcpStream, TcpStream)> {
+        let client = nodes.client.netns.connect(nodes.server.at(PORT)).await?;
+        let application = tokio::time::timeout(PATIENCE, accepted.recv()).await;
+        let application = application.with_context(|| nodes.said())?;
+        Ok((client, application.context("a connection")?))
+    };
+    let (mut client, mut application) = next().await?;
+    client.write_all(b"question").await?;
+    client.shutdown().await?;
+    let (bytes, end) = raw::drain(&mut application).await?;
+    ensure!(bytes == b"question" && end == End::Closed);
+    application.write_all(b"answer").await?;
+    drop(application);
+    let (bytes, end) = raw::drain(&mut client).await?;
+    ensure!(bytes == b"answer" && end == End::Closed);
+
+    let (mut client, mut application) = next().await?;
+    application.shutdown().await?;
+    ensure!(client.read(&mut [0]).await? == 0);
+    client.write_all(b"late").await?;
+    client.shutdown().await?;
+    let (bytes, end) = raw::drain(&mut application).await?;
+    ensure!(bytes == b"late" && end == End::Closed);
+
+    let (mut client, application) = next().await?;
+    raw::reset(application)?;
+    ensure!(raw::drain(&mut client).await?.1 == End::Reset);
+    let (client, mut application) = next().await?;
+    raw::reset(client)?;
+    ensure!(
+        raw::drain(&mut application).await?.1 == End::Reset,
+        "{:#?} {:#?}\n{}",
+        nodes.near.child.stdout.since(0),
+        nodes.far.child.stdout.since(0),
+        nodes.said()
+    );
+
+    // All over one connection.
+    ensure!(
+        counter(&nodes.near, "hbone_upstream_cx").await? <= 2,
+        "one a worker"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn bulk_and_many_connections_arrive_whole() -> Result<()> {
+    const EACH: usize = 256 << 10;
+    let nodes = Nodes::new().await?;
+    let _server = echo(&nodes.server, PORT)?;
+    let play = async |seed: u32, size: usize| -> Result<()> {
+        let data: Vec<u8> = (0..u32::try_from(size)?)
+            .map(|n| (n.wrapping_mul(2_654_435_761) ^ seed).to_be_bytes()[0])
+            .collect();
+        let mut stream = nodes.client.netns.connect(nodes.server.at(PORT)).await?;
+        let (mut read, mut write) = stream.split();
+        let mut found = Vec::with_capacity(size);
+        let sending = async {
+            write.write_all(&data).await?;
+            write.shutdown().await
+        };
+        let (sent, received) = tokio::join!(sending, read.read_to_end(&mut found));
+        sent?;
+        received?;
+        ensure!(found == data, "other bytes came back");
+        Ok(())
+    };
+    play(1, 64 << 20).await?;
+    // More than two connections' worth at once.
+    let all = (0..250).map(|seed| play(seed, EACH));
+    for one in futures_util::future::join_all(all).await {
+        one.with_context(|| nodes.said())?;
+    }
+    let connections = counter(&nodes.near, "hbone_upstream_cx").await?;
+    ensure!((3..=6).contains(&connections), "{connections}");
+    Ok(())
+}
+
+/// Whether `from` gets through to the server's port.
+async fn reaches(nodes: &Nodes, from: &Pod) -> Result<bool> {
+    let mut stream = match from.netns.connect(nodes.server.at(PORT)).await {
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(false),
+        connected => connected?,
+    };
+    let _ = stream.write_all(b"hello").await;
+    let _ = stream.shutdown().await;
+    match raw::drain(&mut stream).await? {
+        (bytes, End::Closed) if bytes == b"hello" => Ok(true),
+        (bytes, End::Reset) if bytes.is_empty() => Ok(false),
+        other => anyhow::bail!("neither an answer nor a reset: {other:?}\n{}", nodes.said()),
+    }
+}
+
+#[tokio::test]
+async fn strict_lets_the_mesh_in_and_policies_tell_identities_apart() -> Result<()> {
+    let nodes = Nodes::new().await?;
+    let _server = echo(&nodes.server, PORT)?;
+    let strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: default}\nspec: {mtls: {mode: STRICT}}\n";
+    let policy = |spec: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p, namespace: default}}\nspec: {{selector: {{matchLabels: {{app: server}}}}, {spec}}}\n"
+        )
+    };
+    let only = "rules: [{from: [{source: {principals: [cluster.local/ns/default/sa/client]}}]}]";
+    for (text, client, second, stranger) in [
+        (strict.replace("STRICT", "PERMISSIVE"), true, true, true),
+        (strict.replace("STRICT", "DISABLE"), true, true, true),
+        (strict.to_owned(), true, true, false),
+        (policy(only), true, false, false),
+        (policy(&format!("action: DENY, {only}")), false, true, true),
+    ] {
+        nodes.policies(&text).await?;
+        let found = (
+            reaches(&nodes, &nodes.client).await?,
+            reaches(&nodes, &nodes.second).await?,
+            reaches(&nodes, &nodes.stranger).await?,
+        );
+        ensure!(
+            found == (client, second, stranger),
+            "{text}{found:?}\n{}",
+            nodes.said()
+        );
+    }
+    // What a policy no longer allows ends, for the client too.
+    nodes.policies(strict).await?;
+    let mut open = nodes.client.netns.connect(nodes.server.at(PORT)).await?;
+    open.write_all(b"x").await?;
+    raw::read_exactly(&mut open, 1).await?;
+    nodes
+        .policies(&policy(&format!("action: DENY, {only}")))
+        .await?;
+    let deadline = Deadline::after(Duration::from_secs(1));
+    let (_, end) = raw::drain(&mut open).await?;
+    ensure!(end == End::Reset && !deadline.passed());
+    // Why, is in the client's log.
+    let mark = nodes.near.child.stdout.mark();
+    ensure!(!reaches(&nodes, &nodes.client).await?);
+    let line = nodes.near.logged(mark, |line| line.contains("hbone: "))?;
+    ensure!(
+        line.contains("hbone: the destination's policies refuse it"),
+        "{line}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_destination_that_restarts_is_reached_anew() -> Result<()> {
+    let mut nodes = Nodes::new().await?;
+    let _server = echo(&nodes.server, PORT)?;
+    ensure!(reaches(&nodes, &nodes.client).await?, "{}", nodes.said());
+    let lab = &nodes.lab;
+    nodes.far.child.stop(PATIENCE)?;
+    ensure!(
+        !reaches(&nodes, &nodes.client).await?,
+        "closed while nobody is there"
+    );
+    let far = Proxy::on(lab, &nodes.config)
+        .node(&nodes.node)
+        .authority()
+        .arguments(&LOG);
+    let far = far.ready().await?;
+    far.certified(1).await?;
+    // It takes the pins away when it is dropped.
+    let _old = std::mem::replace(&mut nodes.far, far);
+    ensure!(
+        reaches(&nodes, &nodes.client).await?,
+        "{:#?} {:#?}\n{}",
+        nodes.near.child.stdout.since(0),
+        nodes.far.child.stdout.since(0),
+        nodes.said()
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_is_not_of_the_same_mesh_is_not_reached() -> Result<()> {
+    // On the client's node: another root of the same name, and another trust domain.
+    let foreign = hbone::Authority::foreign("cluster.local")?.folder()?;
+    let foreign = foreign.path().to_string_lossy();
+    for (arguments, domain, why) in [
+        (
+            &["--ca-dir", &*foreign][..],
+            "cluster.local",
+            "hbone: TLS: ",
+        ),
+        (
+            &["--trust-domain", "other.test"][..],
+            "other.test",
+            "hbone: TLS: ",
+        ),
+    ] {
+        let nodes = Nodes::with(arguments).await?;
+        let (server, web) = (echo(&nodes.server, PORT)?, echo(&nodes.server, HTTP)?);
+        let mark = nodes.near.child.stdout.mark();
+        ensure!(!reaches(&nodes, &nodes.client).await?, "{domain}");
+        let line = nodes.near.logged(mark, |line| line.contains("hbone:"))?;
+        ensure!(line.contains(why), "{line}");
+        let mut http = Http::connect(&nodes.client, SocketAddr::new(SERVICE, 80)).await?;
+        let reply = http.get("server", "/").await?;
+        ensure!(reply.status == 503, "{reply:?}");
+        ensure!(server.accepted() + web.accepted() == 0, "{domain}");
+        ensure!(counter(&nodes.near, "hbone_upstream_cx_fail").await? > 0);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn neighbours_may_be_reached_inside_the_process() -> Result<()> {
+    for (way, tunnels) in [("hbone", true), ("direct", false)] {
+        let lab = Lab::new()?;
+        let (client, server) = (lab.pod("client")?, lab.pod("server")?);
+        let manifests = Manifests::new()
+            .namespace("default", &[])
+            .pod_on(&lab.node, "client", &client, &[("app", "client")])
+            .pod_on(&lab.node, "server", &server, &[("app", "server")])
+            .service("server", &[SERVICE], &[("http", 80, HTTP)], &[("app", "server")])
+            .yaml("apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: default}\nspec: {mtls: {mode: STRICT}}\n");
+        let config = Config::new(&manifests)?;
+        let proxy = Proxy::on(&lab, &config).authority().arguments(&LOG);
+        let proxy = proxy.arguments(&["--same-node", way]).ready().await?;
+        proxy.certified(2).await?;
+        let (_server, mut accepted) = accepting(&server, PORT)?;
+        let _web = Echo::start(&server, HTTP, "server")?;
+        let mark = proxy.child.stdout.mark();
+        let mut stream = client.netns.connect(server.at(PORT)).await?;
+        stream.write_all(b"hello").await?;
+        let mut application = tokio::time::timeout(PATIENCE, accepted.recv())
+            .await?
+            .context("one")?;
+        let source = application.peer_addr()?.ip().to_canonical();
+        ensure!(source == IpAddr::from(client.v4), "{source}");
+        raw::read_exactly(&mut application, 5).await?;
+        raw::reset(application)?;
+        ensure!(raw::drain(&mut stream).await?.1 == End::Reset);
+        let line = proxy.logged(mark, |line| line.contains("inbound|9000||"))?;
+        ensure!(
+            line.contains("\"downstream_principal\":\"cluster.local/ns/default/sa/client\"")
+                && line.contains("\"bytes_received\":5"),
+            "{line}"
+        );
+        let mut http = Http::connect(&client, SocketAddr::new(SERVICE, 80)).await?;
+        let reply = http.get("server", "/").await?;
+        ensure!(reply.status == 200, "{reply:?}\n{}", proxy.complaints());
+        ensure!((counter(&proxy, "hbone_upstream_rq").await? > 0) == tunnels);
+        ensure!((counter(&proxy, "downstream_cx_within").await? > 0) != tunnels);
+        // The same policies, at once for what is open.
+        let mut stream = client.netns.connect(server.at(PORT)).await?;
+        let _open = tokio::time::timeout(PATIENCE, accepted.recv())
+            .await?
+            .context("one")?;
+        let deny = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: default}\nspec: {action: DENY, rules: [{from: [{source: {serviceAccounts: [default/client]}}]}]}\n";
+        proxy.after(|| config.put("policies.yaml", deny)).await?;
+        let deadline = Deadline::after(Duration::from_secs(1));
+        ensure!(raw::drain(&mut stream).await?.1 == End::Reset && !deadline.passed());
+        let reply = http.get("server", "/").await?;
+        ensure!(reply.status == 503, "{way}: {reply:?}");
+    }
+    Ok(())
+}
