@@ -458,6 +458,39 @@ async fn who_is_not_of_the_same_mesh_is_not_reached() -> Result<()> {
 }
 
 #[tokio::test]
+async fn without_a_certificate_nothing_goes_and_nothing_comes() -> Result<()> {
+    // On the client's node the authority ends soon, and every certificate with it.
+    let ending = hbone::Authority::ending("cluster.local", Duration::from_secs(15))?.folder()?;
+    let nodes = Nodes::with(&["--ca-dir", &ending.path().to_string_lossy()]).await?;
+    let (server, own) = (echo(&nodes.server, PORT)?, echo(&nodes.client, PORT)?);
+    let expired = |answer: &serde_json::Value| answer.to_string().contains("\"expired\"");
+    nodes.near.until("/config/secrets", expired).await?;
+    let mark = nodes.near.child.stdout.mark();
+    ensure!(!reaches(&nodes, &nodes.client).await?);
+    nodes.near.logged(mark, |line| {
+        line.contains(
+            "hbone: there is no certificate for spiffe://cluster.local/ns/default/sa/client",
+        )
+    })?;
+    // Nor is the pod reached, by whoever has a good certificate.
+    let to = nodes.client.at(hbone::HBONE);
+    if let Ok(mut stream) = nodes.stranger.netns.connect(to).await {
+        ensure!(raw::drain(&mut stream).await?.1 == End::Reset);
+    }
+    nodes.near.logged(mark, |line| {
+        line.contains("hbone:_there_is_no_certificate_for")
+    })?;
+    ensure!(server.accepted() + own.accepted() == 0);
+    // Whoever is not of the mesh is reached as ever.
+    let outside = echo(&nodes.stranger, PORT)?;
+    let mut stream = nodes.client.netns.connect(nodes.stranger.at(PORT)).await?;
+    stream.write_all(b"x").await?;
+    raw::read_exactly(&mut stream, 1).await?;
+    ensure!(outside.accepted() == 1);
+    Ok(())
+}
+
+#[tokio::test]
 async fn neighbours_may_be_reached_inside_the_process() -> Result<()> {
     for (way, tunnels) in [("hbone", true), ("direct", false)] {
         let lab = Lab::new()?;

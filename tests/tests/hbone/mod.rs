@@ -59,6 +59,15 @@ impl Authority {
         })
     }
 
+    /// One that ends after a time.
+    pub(crate) fn ending(domain: &str, after: Duration) -> Result<Self> {
+        let now = aquifer::clock::wall();
+        Ok(Self {
+            issuer: Issuer::root(domain, now - HOUR, now + after)?,
+            domain: domain.into(),
+        })
+    }
+
     /// As `--ca-dir` has it.
     pub(crate) fn folder(&self) -> Result<tempfile::TempDir> {
         let folder = tempfile::tempdir()?;
