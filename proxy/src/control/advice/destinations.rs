@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::api::destination_rule::{
-    DestinationRule, LoadBalancer, LocalityLb, OutlierDetection, Simple,
+    DestinationRule, LoadBalancer, LocalityLb, OutlierDetection, Simple, TrafficPolicy,
 };
 use crate::types::Finding;
 
@@ -20,6 +20,9 @@ pub fn destination_rule(rule: &DestinationRule) -> Vec<Finding> {
         let policy = subset.traffic_policy.as_ref()?;
         Some((format!("spec.subsets[{index}].trafficPolicy"), policy))
     });
+    if let Some(policy) = &rule.spec.traffic_policy {
+        budget(policy, &mut findings);
+    }
     for (field, policy) in whole.into_iter().chain(subsets) {
         // A subset's blocks stand in the place of the rule's; what it lacks is the rule's.
         let inherited = rule.spec.traffic_policy.as_ref();
@@ -51,6 +54,23 @@ pub fn destination_rule(rule: &DestinationRule) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// A port's settings stand in the place of the whole policy, and can't have a budget; those of a
+/// subset leave it in force.
+fn budget(policy: &TrafficPolicy, findings: &mut Vec<Finding>) {
+    let ports = policy.port_level_settings.iter();
+    let ports = ports.filter_map(|one| Some(one.port.as_ref()?.number.to_string()));
+    let ports: Vec<String> = ports.collect();
+    if policy.retry_budget.is_some() && !ports.is_empty() {
+        findings.push(Finding::warning(
+            "spec.trafficPolicy.retryBudget",
+            format!(
+                "has no effect at port {}: portLevelSettings stand in the place of the whole policy there; a subset's own retryBudget counts at every port",
+                ports.join(" and ")
+            ),
+        ));
+    }
 }
 
 /// `outlier`: the detection that goes with it.

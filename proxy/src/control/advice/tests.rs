@@ -171,6 +171,11 @@ fn policies_that_do_not_do_what_they_seem_to() {
     for (name, policy, expected) in [
         ("nothing to say", "loadBalancer: {simple: RANDOM}", ""),
         (
+            "a budget that ports don't have",
+            "retryBudget: {percent: 20}, portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: RANDOM}}, {port: {number: 81}, loadBalancer: {simple: RANDOM}}]",
+            "spec.trafficPolicy.retryBudget: has no effect at port 80 and 81: portLevelSettings stand in the place of the whole policy there; a subset's own retryBudget counts at every port",
+        ),
+        (
             "LEAST_CONN",
             "loadBalancer: {simple: LEAST_CONN}",
             "spec.trafficPolicy.loadBalancer.simple: LEAST_CONN is deprecated, and the same as LEAST_REQUEST: write that",

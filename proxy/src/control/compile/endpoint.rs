@@ -315,7 +315,11 @@ pub(super) fn has_labels(endpoint: &Endpoint, wanted: &BTreeMap<String, String>)
     })
 }
 
-fn has_all(labels: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
+/// Whether there are all of `wanted` among the labels.
+pub(super) fn has_all(
+    labels: &BTreeMap<String, String>,
+    wanted: &BTreeMap<String, String>,
+) -> bool {
     let mut wanted = wanted.iter();
     wanted.all(|(label, value)| labels.get(label) == Some(value))
 }

@@ -164,11 +164,11 @@ impl Compiler {
             told.set_routes(&routes.reference, world.report(routes, &build));
         }
         for (host, _) in world.destination_rules.exact() {
-            world.report_rules(host, &build, &mut told);
+            world.report_rules(host, &build, &members, &mut told);
             world.report_merged(host, &mut told);
         }
         for (suffix, rules) in world.destination_rules.domains() {
-            world.report_domain(suffix, rules, &mut told);
+            world.report_domain(suffix, rules, &members, &mut told);
         }
 
         let version = build.version;

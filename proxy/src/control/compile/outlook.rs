@@ -7,24 +7,34 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt as _};
 
-use super::Build;
+use super::cluster::protocol;
+use super::endpoint::{Member, has_all};
 use super::told::{List, Told};
 use super::touched::of_rule;
 use super::visibility::is_public;
 use super::world::World;
-use crate::api::destination_rule::TrafficPolicy;
+use super::{Build, l4};
+use crate::api::destination_rule::{LoadBalancer, TrafficPolicy};
+use crate::api::service::ServicePort;
 use crate::api::{DestinationRule, Service};
 use crate::mesh::Cluster;
-use crate::types::{ClusterName, Finding, Hostname, Percent};
+use crate::types::{ClusterName, Finding, Hostname, Percent, Protocol};
 
 /// Istio's `maxEjectionPercent` where none is given.
 const DEFAULT_EJECTION: i32 = 10;
 
 impl World {
     /// What can be said about the DestinationRules of `host` now, each by itself.
-    pub(super) fn report_rules(&self, host: &Hostname, build: &Build, told: &mut Told) {
+    pub(super) fn report_rules(
+        &self,
+        host: &Hostname,
+        build: &Build,
+        members: &[Member],
+        told: &mut Told,
+    ) {
         for rule in self.destination_rules.of(host) {
             let mut found = Vec::new();
+            selected(rule, members, &mut found);
             match self.services.get(host) {
                 None => {
                     let message = format!("no Service has the name {host}: the rule has no effect");
@@ -32,6 +42,7 @@ impl World {
                 }
                 Some(service) => {
                     ports(rule, host, &[&**service], &mut found);
+                    hashes(rule, host, service, &mut found);
                     let mut ports = service.spec.ports.iter().filter(|port| port.is_tcp());
                     if let Some(port) = ports.next() {
                         report_rule(rule, host, port.port, build, &mut found);
@@ -47,6 +58,7 @@ impl World {
         &self,
         suffix: &str,
         rules: &[Arc<DestinationRule>],
+        members: &[Member],
         told: &mut Told,
     ) {
         let all = self.services.iter();
@@ -55,6 +67,7 @@ impl World {
         let host = Hostname::new(&format!("*{suffix}"));
         for rule in rules {
             let mut found = Vec::new();
+            selected(rule, members, &mut found);
             if services.is_empty() {
                 let message = format!("no Service has a name under {host}: the rule has no effect");
                 found.push(Finding::warning("spec.host", message));
@@ -80,6 +93,64 @@ fn tell(rule: &DestinationRule, found: Vec<Finding>, told: &mut Told) {
     let object = of_rule(rule);
     let found = found.into_iter().map(|one| (object.clone(), one)).collect();
     told.set_rule(&object, found);
+}
+
+/// A `workloadSelector` that selects nobody: the rule is for those clients alone.
+fn selected(rule: &DestinationRule, members: &[Member], findings: &mut Vec<Finding>) {
+    let Some(selector) = &rule.spec.workload_selector else {
+        return;
+    };
+    let namespace = &rule.metadata.namespace;
+    let start = members.partition_point(|one| one.workload.namespace < *namespace);
+    let own = members[start..].iter();
+    let mut own = own.take_while(|one| one.workload.namespace == *namespace);
+    if !own.any(|one| has_all(&one.workload.labels, &selector.match_labels)) {
+        findings.push(Finding::warning(
+            "spec.workloadSelector",
+            format!("no pod in namespace {namespace} has these labels: the rule has no effect"),
+        ));
+    }
+}
+
+/// Keys of requests at ports that carry none.
+fn hashes(rule: &DestinationRule, host: &Hostname, service: &Service, found: &mut Vec<Finding>) {
+    let Some(policy) = &rule.spec.traffic_policy else {
+        return;
+    };
+    let ports = || service.spec.ports.iter().filter(|port| port.is_tcp());
+    let asks = |balancer: Option<&LoadBalancer>| {
+        let hash = balancer.and_then(|one| one.consistent_hash.as_ref());
+        hash.is_some_and(|one| one.use_source_ip != Some(true))
+    };
+    let carries = |port: &ServicePort| {
+        let protocol = protocol(port);
+        protocol == Protocol::Auto || l4::kind(protocol).is_none()
+    };
+    let mut tell = |field: String, message: String| {
+        let field = format!("spec.trafficPolicy{field}.loadBalancer.consistentHash");
+        let message =
+            format!("has no effect: {message}, and there are no requests to hash; use useSourceIp");
+        found.push(Finding::warning(field, message));
+    };
+    let own = |number: u16| {
+        let mut all = policy.port_level_settings.iter();
+        all.position(|one| one.port.as_ref().is_some_and(|port| port.number == number))
+    };
+    let mut whole = ports().filter(|port| own(port.port).is_none()).peekable();
+    if asks(policy.load_balancer.as_ref()) && whole.peek().is_some() && !whole.any(carries) {
+        tell(
+            String::new(),
+            format!("no port of {host} that it is for carries HTTP"),
+        );
+    }
+    for port in ports().filter(|port| !carries(port)) {
+        if let Some(index) = own(port.port)
+            && asks(policy.port_level_settings[index].load_balancer.as_ref())
+        {
+            let message = format!("port {} of {host} does not carry HTTP", port.port);
+            tell(format!(".portLevelSettings[{index}]"), message);
+        }
+    }
 }
 
 /// Settings of ports that none of `services` has.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use super::endpoint::Index;
+use super::endpoint::{Index, Member};
 use super::l4::KeptL4;
 use super::rules::Routes;
 use super::service::{KeptTable, TableKey};
@@ -132,7 +132,7 @@ impl Compiler {
             told.addresses = findings;
             owners.into()
         });
-        report(touched, &world, &build, &mut told);
+        report(touched, &world, &build, &members, &mut told);
 
         let work = build.work;
         self.keep_tables(&hosts, touched, build.tables, build.l4_tables);
@@ -211,17 +211,17 @@ fn forget(changes: &[Change], told: &mut Told) {
     }
 }
 
-fn report(touched: &Touched, world: &World, build: &Build, told: &mut Told) {
+fn report(touched: &Touched, world: &World, build: &Build, members: &[Member], told: &mut Told) {
     for routes in world.users(touched.hosts.iter()) {
         told.set_routes(&routes.reference, world.report(routes, build));
     }
     for host in &touched.hosts {
-        world.report_rules(host, build, told);
+        world.report_rules(host, build, members, told);
         world.report_merged(host, told);
     }
     for (suffix, rules) in world.destination_rules.domains() {
         if ends_with(&touched.services, suffix) {
-            world.report_domain(suffix, rules, told);
+            world.report_domain(suffix, rules, members, told);
         }
     }
 }

@@ -37,8 +37,10 @@ fn a_selector_chooses_by_the_clients_labels() {
     let round = "trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}";
     let random = "trafficPolicy: {loadBalancer: {simple: RANDOM}}";
     let select = |app: &str| format!("workloadSelector: {{matchLabels: {{app: {app}}}}}");
+    let clients = "{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: x, labels: {app: one}}, status: {podIP: 10.3.0.1}}\n---\n{apiVersion: v1, kind: Pod, metadata: {name: b, namespace: x, labels: {app: two}}, status: {podIP: 10.3.0.2}}";
     let compiled = compile(&[
         WEB,
+        clients,
         &rule(
             "a",
             "x",
@@ -340,6 +342,64 @@ fn what_rules_amount_to_is_told() {
 }
 
 #[test]
+fn clients_and_requests_that_there_are_not_are_told() {
+    let told = "DestinationRule shop/a spec";
+    let hash = "loadBalancer: {consistentHash: {httpHeaderName: x}}";
+    let none = "and there are no requests to hash; use useSourceIp";
+    let web = "web.shop.svc.cluster.local";
+    let at = |number: u16, policy: &str| {
+        format!("portLevelSettings: [{{port: {{number: {number}}}, {policy}}}]")
+    };
+    for (name, spec, expected) in [
+        (
+            "a selector of a pod",
+            "workloadSelector: {matchLabels: {app: web, version: v1}}".to_owned(),
+            String::new(),
+        ),
+        (
+            "a selector of nobody",
+            "workloadSelector: {matchLabels: {app: web, version: v9}}".to_owned(),
+            format!(
+                "{told}.workloadSelector: no pod in namespace shop has these labels: the rule has no effect"
+            ),
+        ),
+        (
+            "requests at a port of two",
+            format!("trafficPolicy: {{{hash}}}"),
+            String::new(),
+        ),
+        (
+            "requests at the port that is left",
+            format!(
+                "trafficPolicy: {{{hash}, {}}}",
+                at(80, "loadBalancer: {simple: RANDOM}")
+            ),
+            format!(
+                "{told}.trafficPolicy.loadBalancer.consistentHash: has no effect: no port of {web} that it is for carries HTTP, {none}"
+            ),
+        ),
+        (
+            "requests at the other port",
+            format!("trafficPolicy: {{{}}}", at(5432, hash)),
+            format!(
+                "{told}.trafficPolicy.portLevelSettings[0].loadBalancer.consistentHash: has no effect: port 5432 of {web} does not carry HTTP, {none}"
+            ),
+        ),
+        (
+            "the client's address there",
+            format!(
+                "trafficPolicy: {{{}}}",
+                at(5432, "loadBalancer: {consistentHash: {useSourceIp: true}}")
+            ),
+            String::new(),
+        ),
+    ] {
+        let compiled = compile(&[WEB, &rule("a", "shop", &spec)]);
+        assert_eq!(findings(&compiled), expected, "{name}");
+    }
+}
+
+#[test]
 fn parts_of_rules_without_effect_are_told() {
     let ports = |number: u16| {
         format!(
@@ -391,7 +451,7 @@ DestinationRule shop/b spec.trafficPolicy: has no effect: DestinationRule shop/a
             vec![
                 rule("a", "shop", "trafficPolicy: {loadBalancer: {simple: RANDOM}}"),
                 rule("b", "other", "trafficPolicy: {loadBalancer: {simple: RANDOM}}"),
-                rule("c", "shop", "workloadSelector: {matchLabels: {a: b}}, trafficPolicy: {loadBalancer: {simple: RANDOM}}"),
+                rule("c", "shop", "workloadSelector: {matchLabels: {app: web}}, trafficPolicy: {loadBalancer: {simple: RANDOM}}"),
             ],
             String::new(),
         ),
