@@ -345,7 +345,7 @@ async fn what_is_in_force_is_shown() -> Result<()> {
         "9001: PERMISSIVE (PeerAuthentication default/p)",
         "STRICT (PeerAuthentication default/p)",
         "DENY AuthorizationPolicy istio-system/deny (1 rule)",
-        "ALLOW AuthorizationPolicy default/allow (1 rule, requests not looked at)",
+        "ALLOW AuthorizationPolicy default/allow (1 rule, about requests)",
     ] {
         ensure!(table.contains(part), "{part} is missing in\n{table}");
     }

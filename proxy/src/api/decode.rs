@@ -1,5 +1,6 @@
 //! Documents into objects: which kind it is, its fields, and what is to be said about them.
 
+mod closed;
 mod cursor;
 mod mistake;
 
@@ -20,6 +21,8 @@ pub struct Decoded {
     pub reference: Option<ObjectRef>,
     /// The object; `None` where it is not valid, or of a kind that is not read.
     pub object: Option<Object>,
+    /// What takes its place where it is not valid and never was; `None` where nothing does.
+    pub stand_in: Option<Object>,
     /// The lines of its fields.
     pub lines: Lines,
     /// What there is to say. Where there is no object and nothing to say, the kind is none of ours.
@@ -54,6 +57,7 @@ fn refused(node: &Node, finding: Finding) -> Decoded {
     Decoded {
         reference: None,
         object: None,
+        stand_in: None,
         lines: Lines::of(node),
         findings: vec![finding],
     }
@@ -115,6 +119,7 @@ fn object(node: &Node) -> Decoded {
             return Decoded {
                 reference: Some(reference),
                 object: None,
+                stand_in: None,
                 lines: Lines::of(node),
                 findings,
             };
@@ -141,6 +146,11 @@ fn object(node: &Node) -> Decoded {
     let valid = !findings
         .iter()
         .any(|one| one.severity == crate::types::Severity::Error);
+    let is_policy = group == schema::ISTIO_SECURITY && &*kind == "AuthorizationPolicy";
+    let stand_in = (is_policy && !valid)
+        .then(|| closed::policy(node, &reference))
+        .flatten()
+        .map(|one| Object::AuthorizationPolicy(Arc::new(one)));
     limit(&mut findings);
     // Core objects come by the ten thousand, and later messages are hardly ever about one of their
     // fields: for them the object's own line is enough.
@@ -155,6 +165,7 @@ fn object(node: &Node) -> Decoded {
     Decoded {
         reference: (!reference.name.is_empty()).then_some(reference),
         object: object.filter(|_| valid),
+        stand_in,
         lines,
         findings,
     }

@@ -243,7 +243,7 @@ fn policies(rows: Vec<PolicyRow>) -> String {
             };
             let trial = if one.dry_run { ", on trial" } else { "" };
             let requests = match one.asks_for_requests {
-                true => ", requests not looked at",
+                true => ", about requests",
                 false => "",
             };
             format!("{} {} ({rules}{trial}{requests})", one.action, one.source)

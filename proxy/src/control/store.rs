@@ -68,8 +68,10 @@ struct Known {
     round: u64,
     /// Its file and its place there.
     at: (usize, usize),
-    /// Its last good version.
+    /// Its last good version, or what stands in for it while there was none.
     good: Option<Checked>,
+    /// Whether that stands in.
+    stands_in: bool,
 }
 
 #[derive(Debug)]
@@ -84,6 +86,8 @@ struct Entry {
     /// Which of [`Store::known`] it is. `None` where it has no name, or is none of ours.
     known: Option<usize>,
     object: Option<Checked>,
+    /// What takes its place while there is no valid version and never was.
+    stand_in: Option<Checked>,
     lines: Lines,
     findings: Vec<Finding>,
 }
@@ -133,6 +137,7 @@ impl Store {
         let Decoded {
             reference,
             object,
+            stand_in,
             lines,
             mut findings,
         } = decoded;
@@ -164,11 +169,17 @@ impl Store {
             Some(Checked::Plain(Object::DestinationRule(one))) => advice::destination_rule(one),
             _ => Vec::new(),
         });
+        // The same one as before, where it says the same.
+        let stand_in = stand_in.map(|new| match good {
+            Some(Checked::Plain(old)) if new == *old => Checked::Plain(old.clone()),
+            _ => Checked::Plain(new),
+        });
         // Nothing to say of an object means: of a kind that is none of ours.
         let ours = object.is_some() || !findings.is_empty();
         Entry {
             known: reference.filter(|_| ours).map(|one| self.know(one)),
             object,
+            stand_in,
             lines,
             findings,
         }
@@ -183,6 +194,7 @@ impl Store {
             round: 0,
             at: (0, 0),
             good: None,
+            stands_in: false,
         });
         self.names.insert(reference, known);
         known
@@ -234,13 +246,26 @@ impl Store {
                 }
                 known.round = self.round;
                 known.at = (file_index, index);
-                if let Some(object) = &entry.object
+                let object = match (&entry.object, &entry.stand_in) {
+                    (Some(object), _) => {
+                        known.stands_in = false;
+                        Some(object)
+                    }
+                    (None, Some(stand_in)) if known.good.is_none() || known.stands_in => {
+                        known.stands_in = true;
+                        Some(stand_in)
+                    }
+                    (None, _) => None,
+                };
+                if let Some(object) = object
                     && !known.good.as_ref().is_some_and(|good| good.is(object))
                 {
                     known.good = Some(object.clone());
                     self.objects.put(reference, object);
                 }
-                let fallback = if known.good.is_some() {
+                let fallback = if known.stands_in {
+                    "until it is valid it allows nothing: what it is for is denied"
+                } else if known.good.is_some() {
                     "its last good version stays in force"
                 } else {
                     "it is not in force"

@@ -1,7 +1,11 @@
-//! Whether a caller may connect to a local pod, when it comes and for as long as it stays.
+//! Whether a caller may connect to a local pod, when it comes and for as long as it stays; and of
+//! each of its requests, where the pod's policies ask about requests.
 //!
-//! Every admitted connection is registered with its pod. When a snapshot has other rules for the
-//! pod, each of its connections is judged again, and one that is no longer allowed is told.
+//! Every admitted connection is registered with its pod, and every request that is under way with
+//! its connection. When a snapshot has other rules for the pod, each of them is judged again, and
+//! one that is no longer allowed is told.
+
+mod request;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -12,6 +16,7 @@ use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 
+pub(super) use self::request::{Head, Judged, Revocable};
 use super::pod::LocalPod;
 use super::worker::Worker;
 use crate::mesh::{Guard, Verdict, Workload};
@@ -35,12 +40,24 @@ pub(super) struct Admissions {
     open: RefCell<Slab<Rc<Entry>>>,
 }
 
+/// By what a connection is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// All that the policies ask.
+    Everything,
+    /// Who may call at all. Its requests, once it is known to have any, are judged each by itself.
+    Caller,
+}
+
 struct Entry {
     arrival: Arrival,
+    by: Cell<By>,
     /// By which it was admitted last; `None` where the pod had none.
     guard: RefCell<Option<Arc<Guard>>>,
     denial: RefCell<Option<Denial>>,
     waiting: Cell<Option<Waker>>,
+    /// Requests that are under way.
+    requests: RefCell<Slab<Rc<request::Open>>>,
 }
 
 /// An admitted connection. Dropping it ends the watch over it.
@@ -50,7 +67,42 @@ pub(super) struct Admitted {
     entry: Rc<Entry>,
 }
 
-/// Judges a connection and, where it is allowed, watches over it.
+/// A connection whose caller may call, to a pod whose policies ask about requests: whether it has
+/// any is not known yet.
+pub(super) struct Unseen(Admitted);
+
+/// What is known of a connection before its first byte.
+pub(super) enum Met {
+    /// It is admitted, whatever it carries.
+    Admitted(Admitted),
+    /// That depends on what it carries.
+    Unseen(Unseen),
+}
+
+/// Judges a connection before its first byte and, where it is allowed as far as can be told, watches
+/// over it.
+///
+/// # Errors
+/// Why it is denied.
+pub(super) fn meet(worker: &Worker, pod: &Rc<LocalPod>, arrival: Arrival) -> Result<Met, Denial> {
+    let guard = guard(worker, pod);
+    match guard {
+        Some(guard) if guard.asks_for_requests() => {
+            guard.admit_caller(&arrival.caller()).inspect_err(|_| {
+                worker.counters.rbac_denied.increment();
+            })?;
+            let admitted = register(pod, arrival, Some(guard), By::Caller);
+            Ok(Met::Unseen(Unseen(admitted)))
+        }
+        guard => {
+            judge(worker, guard.as_deref(), &arrival)?;
+            let admitted = register(pod, arrival, guard, By::Everything);
+            Ok(Met::Admitted(admitted))
+        }
+    }
+}
+
+/// Judges a connection whose bytes will not be looked at, and watches over it.
 ///
 /// # Errors
 /// Why it is denied.
@@ -59,35 +111,79 @@ pub(super) fn admit(
     pod: &Rc<LocalPod>,
     arrival: Arrival,
 ) -> Result<Admitted, Denial> {
-    let guard = {
-        let pod = pod.pod();
-        worker.snapshot().guard(&pod.workload).cloned()
-    };
-    if let Some(guard) = &guard {
-        arrival.judge(guard).inspect_err(|_| {
-            worker.counters.rbac_denied.increment();
-        })?;
-        worker.counters.rbac_allowed.increment();
-        tell_trial(worker, guard, &arrival);
+    match meet(worker, pod, arrival)? {
+        Met::Admitted(admitted) => Ok(admitted),
+        Met::Unseen(unseen) => unseen.bytes(worker),
     }
+}
+
+fn guard(worker: &Worker, pod: &LocalPod) -> Option<Arc<Guard>> {
+    let pod = pod.pod();
+    worker.snapshot().guard(&pod.workload).cloned()
+}
+
+/// Judges a connection whose bytes are not looked at.
+fn judge(worker: &Worker, guard: Option<&Guard>, arrival: &Arrival) -> Verdict {
+    let Some(guard) = guard else {
+        return Ok(());
+    };
+    arrival.judge(guard).inspect_err(|_| {
+        worker.counters.rbac_denied.increment();
+    })?;
+    worker.counters.rbac_allowed.increment();
+    tell_trial(worker, guard, arrival);
+    Ok(())
+}
+
+fn register(pod: &Rc<LocalPod>, arrival: Arrival, guard: Option<Arc<Guard>>, by: By) -> Admitted {
     let entry = Rc::new(Entry {
         arrival,
+        by: Cell::new(by),
         guard: RefCell::new(guard),
         denial: RefCell::default(),
         waiting: Cell::default(),
+        requests: RefCell::default(),
     });
-    let mut open = pod.admissions().open.borrow_mut();
-    let place = open.insert(Rc::clone(&entry));
-    drop(open);
-    Ok(Admitted {
+    let place = {
+        let mut open = pod.admissions().open.borrow_mut();
+        open.insert(Rc::clone(&entry))
+    };
+    Admitted {
         pod: Rc::clone(pod),
         place,
         entry,
-    })
+    }
 }
 
-/// Judges the open connections of a pod again, where its rules are others than those by which they
-/// were admitted.
+impl Unseen {
+    /// Resolves when the connection is no longer allowed.
+    pub(super) fn revoked(&self) -> Revoked<'_> {
+        self.0.revoked()
+    }
+
+    /// It carries requests: each is to be judged ([`Admitted::judge`]).
+    pub(super) fn requests(self) -> Admitted {
+        self.0
+    }
+
+    /// Its bytes will not be looked at: judged by all that the policies ask.
+    ///
+    /// # Errors
+    /// Why it is denied.
+    pub(super) fn bytes(self, worker: &Worker) -> Result<Admitted, Denial> {
+        let admitted = self.0;
+        let entry = &admitted.entry;
+        entry.by.set(By::Everything);
+        if let Some(guard) = guard(worker, &admitted.pod) {
+            entry.guard.replace(Some(guard));
+        }
+        judge(worker, entry.guard.borrow().as_deref(), &entry.arrival)?;
+        Ok(admitted)
+    }
+}
+
+/// Judges the open connections of a pod again, and their requests, where its rules are others than
+/// those by which they were admitted.
 pub(super) fn review(worker: &Worker, pod: &LocalPod) {
     let snapshot = worker.snapshot();
     let workload = Arc::clone(&pod.pod().workload);
@@ -95,6 +191,8 @@ pub(super) fn review(worker: &Worker, pod: &LocalPod) {
     let Some(guard) = snapshot.guard(&workload) else {
         return;
     };
+    // Whoever is told gives up its place.
+    let mut revoked = Vec::new();
     for (_, entry) in pod.admissions().open.borrow().iter() {
         let known = entry.guard.borrow();
         if known
@@ -105,7 +203,11 @@ pub(super) fn review(worker: &Worker, pod: &LocalPod) {
         }
         drop(known);
         entry.guard.replace(Some(Arc::clone(guard)));
-        if let Err(denial) = entry.arrival.judge(guard) {
+        let verdict = match entry.by.get() {
+            By::Everything => entry.arrival.judge(guard),
+            By::Caller => guard.admit_caller(&entry.arrival.caller()),
+        };
+        if let Err(denial) = verdict {
             worker.counters.rbac_revoked.increment();
             tracing::debug!(
                 pod = %Name(&workload), source = %entry.arrival.source, %denial,
@@ -115,7 +217,21 @@ pub(super) fn review(worker: &Worker, pod: &LocalPod) {
             if let Some(waiting) = entry.waiting.take() {
                 waiting.wake();
             }
+            continue;
         }
+        for (_, open) in entry.requests.borrow().iter() {
+            if let Err(denial) = open.judge(&entry.arrival, guard) {
+                worker.counters.rbac_rq_revoked.increment();
+                tracing::debug!(
+                    pod = %Name(&workload), source = %entry.arrival.source, %denial,
+                    "a request under way is no longer allowed"
+                );
+                revoked.push((Rc::clone(open), denial));
+            }
+        }
+    }
+    for (open, denial) in revoked {
+        open.revoke(denial);
     }
 }
 
@@ -158,9 +274,30 @@ impl Arrival {
 }
 
 impl Admitted {
+    /// Who it is.
+    pub(super) fn arrival(&self) -> &Arrival {
+        &self.entry.arrival
+    }
+
     /// Resolves when the connection is no longer allowed. For one waiter at a time.
     pub(super) fn revoked(&self) -> Revoked<'_> {
         Revoked(&self.entry)
+    }
+
+    /// Judges a request on the connection by the policies of the moment and, where it is allowed,
+    /// watches over it.
+    ///
+    /// # Errors
+    /// Why it is denied.
+    pub(super) fn judge(&self, worker: &Worker, head: Head) -> Result<Judged, Denial> {
+        let entry = &self.entry;
+        // Of a pod that is leaving its last guard counts.
+        if let Some(guard) = guard(worker, &self.pod) {
+            request::admit(worker, entry, &guard, head)
+        } else {
+            let guard = entry.guard.borrow().clone().unwrap_or_default();
+            request::admit(worker, entry, &guard, head)
+        }
     }
 }
 

@@ -1,21 +1,25 @@
 //! One connection into a local pod: dials the application at the address that the caller asked
 //! for, with the caller's own address, and relays.
 //!
-//! Port 15008 is HBONE's, see [`hbone`]. Anything else is plain text, or TLS that the application terminates: nobody has proved who the caller is.
-//! What the pod's policies refuse is reset, and an open connection too once they refuse it.
+//! Port 15008 is HBONE's, see [`hbone`]. Anything else is plain text, or TLS that the application
+//! terminates: nobody has proved who the caller is.
+//! What the pod's policies refuse is reset, and an open connection too once they refuse it. Where
+//! they ask about requests, those of HTTP are judged each by itself ([`http::inbound`]).
 
 use std::rc::Rc;
 
 use super::accept::Accepted;
-use super::authorize::{self, Admitted, Arrival};
-use super::connect;
-use super::hbone;
+use super::authorize::{self, Admitted, Arrival, Met, Unseen};
 use super::origin::{self, Captured};
 use super::outcome::Connection;
 use super::pod::LocalPod;
+use super::protocol::{self, Gone};
 use super::relay::{End, Limits, relay_until};
 use super::worker::Worker;
+use super::{connect, hbone, http, resolve};
+use crate::net::gather::Gather;
 use crate::net::socket;
+use crate::policy::authorization::Denial;
 use crate::types::{ClusterName, ResponseFlags};
 
 /// Carries it to its end.
@@ -45,13 +49,66 @@ async fn plain(worker: &Rc<Worker>, pod: &Rc<LocalPod>, captured: Captured) {
         source,
         destination,
     };
-    match authorize::admit(worker, pod, arrival) {
-        Ok(admitted) => carry(worker, pod, captured, &admitted, &mut log).await,
-        Err(denial) => {
-            tracing::debug!(%source, %destination, %denial, "refused");
-            log.deny(&denial);
-            socket::reset(captured.stream);
+    match authorize::meet(worker, pod, arrival) {
+        Ok(Met::Admitted(admitted)) => carry(worker, pod, captured, &admitted, &mut log).await,
+        // On the heap: few pods have policies about requests.
+        Ok(Met::Unseen(unseen)) => Box::pin(look(worker, pod, captured, unseen, log)).await,
+        Err(denial) => refuse(captured, &denial, &mut log),
+    }
+}
+
+fn refuse(captured: Captured, denial: &Denial, log: &mut Connection) {
+    let Captured {
+        stream,
+        source,
+        destination,
+        ..
+    } = captured;
+    tracing::debug!(%source, %destination, %denial, "refused");
+    log.deny(denial);
+    socket::reset(stream);
+}
+
+/// Looks whether it is HTTP, whose requests are judged each by itself.
+async fn look(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    captured: Captured,
+    unseen: Unseen,
+    mut log: Connection,
+) {
+    let declared = resolve::declared(&worker.snapshot(), captured.destination);
+    let seen = tokio::select! {
+        seen = protocol::arriving(&captured.stream, declared) => seen,
+        denial = unseen.revoked() => return refuse(captured, &denial, &mut log),
+    };
+    match seen {
+        Ok(Some(version)) => {
+            log.discard();
+            let Captured {
+                stream,
+                permit: _permit,
+                ..
+            } = captured;
+            let arriving = http::inbound::Arriving {
+                admitted: unseen.requests(),
+                version,
+                certificate: None,
+                application: None,
+            };
+            http::inbound::serve(worker, pod, Gather(stream), arriving).await;
         }
+        Ok(None) => {
+            let Ok(stream) = protocol::afresh(captured.stream) else {
+                return;
+            };
+            let captured = Captured { stream, ..captured };
+            match unseen.bytes(worker) {
+                Ok(admitted) => carry(worker, pod, captured, &admitted, &mut log).await,
+                Err(denial) => refuse(captured, &denial, &mut log),
+            }
+        }
+        Err(Gone) => log.flags = ResponseFlags::DOWNSTREAM_CLOSED,
     }
 }
 

@@ -120,6 +120,34 @@ pub(super) async fn detect(
     }
 }
 
+/// What a connection into a pod speaks, whose port is `declared` so: a version of HTTP, or `None` of
+/// it. Bytes that don't come in time are taken for opaque ones, but where the port says HTTP.
+///
+/// # Errors
+/// The client is gone, or was silent for too long.
+pub(super) async fn arriving(
+    stream: &TcpStream,
+    declared: types::Protocol,
+) -> Result<Option<Version>, Gone> {
+    match declared {
+        declared if declared.is_http() => match tokio::time::timeout(IDLE, version(stream)).await {
+            Ok(Some(version)) => Ok(Some(version)),
+            Ok(None) | Err(_) => Err(Gone),
+        },
+        types::Protocol::Auto => match tokio::time::timeout(PATIENCE, verdict(stream)).await {
+            Ok(Some(Verdict::Http1)) => Ok(Some(Version::Http1)),
+            Ok(Some(Verdict::Http2)) => Ok(Some(Version::Http2)),
+            Ok(Some(_)) | Err(_) => Ok(None),
+            Ok(None) => Err(Gone),
+        },
+        _ => Ok(None),
+    }
+}
+
+/// There is nobody to be served any more.
+#[derive(Debug)]
+pub(super) struct Gone;
+
 /// What is spoken on a port that declares nothing, and what has come of the early dial.
 enum Decision {
     Http(Version, Option<Outbound>),
@@ -220,7 +248,7 @@ async fn verdict(stream: &TcpStream) -> Option<Verdict> {
 
 /// The same socket with its readiness read anew: bytes that were waited on in vain (see [`more`])
 /// would not be noticed otherwise.
-fn afresh(stream: TcpStream) -> io::Result<TcpStream> {
+pub(super) fn afresh(stream: TcpStream) -> io::Result<TcpStream> {
     TcpStream::from_std(stream.into_std()?)
 }
 

@@ -59,3 +59,27 @@ pub(super) fn destination(snapshot: &Snapshot, destination: SocketAddr) -> Targe
     }
     .unwrap_or(Target::Address)
 }
+
+/// What the services of a pod declare its port at `destination` to carry: HTTP where one says so,
+/// something opaque where all do.
+pub(super) fn declared(snapshot: &Snapshot, destination: SocketAddr) -> Protocol {
+    let Some(Owner::Workload(_, services)) = snapshot.addresses.get(&destination.ip()) else {
+        return Protocol::Auto;
+    };
+    let ports = services.iter().flat_map(|service| &service.ports);
+    let leads_there = |port: &&ServicePort| {
+        let cluster = snapshot.cluster(&port.cluster);
+        cluster.is_some_and(|cluster| {
+            let endpoints = &cluster.endpoints;
+            let found = endpoints.binary_search_by(|one| one.address.cmp(&destination));
+            found.is_ok()
+        })
+    };
+    let said = ports.filter(leads_there).map(|port| port.protocol);
+    said.reduce(|one, other| match (one, other) {
+        (said, _) | (_, said) if said.is_http() => said,
+        (Protocol::Auto, _) | (_, Protocol::Auto) => Protocol::Auto,
+        (said, _) => said,
+    })
+    .unwrap_or(Protocol::Auto)
+}

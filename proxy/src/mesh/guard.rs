@@ -37,6 +37,19 @@ impl Guard {
         authorization::judge(&self.policies, caller, Some(request))
     }
 
+    /// Judges a connection whose requests will be judged each by itself: by who may call at all.
+    ///
+    /// # Errors
+    /// Why it is denied.
+    pub fn admit_caller(&self, caller: &Caller<'_>) -> Verdict {
+        self.plain_text(caller)
+    }
+
+    /// What the policies on trial would have done with a request; `None` where there is none.
+    pub fn shadow_request(&self, caller: &Caller<'_>, request: &Request<'_>) -> Option<Shadow> {
+        authorization::shadow(&self.policies, caller, Some(request))
+    }
+
     /// What the policies on trial would have done with a connection; `None` where there is none.
     pub fn shadow(&self, caller: &Caller<'_>) -> Option<Shadow> {
         authorization::shadow(&self.policies, caller, None)

@@ -121,9 +121,14 @@ pub fn keep_alive(
 
 /// Closes a connection with a reset instead of a FIN, whatever was left unread or unsent.
 pub fn reset<S: AsFd>(socket: S) {
-    // An error means that the peer has reset it already.
-    let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+    reset_on_close(&socket);
     drop(socket);
+}
+
+/// The same, for when it will be closed.
+pub fn reset_on_close<S: AsFd>(socket: &S) {
+    // An error means that the peer has reset it already.
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
 /// An address without the IPv4-mapped form: what an IPv6 socket accepted from an IPv4 peer.

@@ -48,6 +48,16 @@ counters! {
     rbac_denied,
     /// Open connections into local pods that were closed because their policies no longer allow them.
     rbac_revoked,
+    /// Requests to local pods that their policies allowed.
+    rbac_rq_allowed,
+    /// Requests to local pods that their policies refused.
+    rbac_rq_denied,
+    /// Requests to local pods that were broken off because their policies no longer allow them.
+    rbac_rq_revoked,
+    /// Requests to local pods that policies on trial would have allowed.
+    rbac_rq_shadow_allowed,
+    /// Requests to local pods that policies on trial would have refused.
+    rbac_rq_shadow_denied,
     /// Connections into local pods that policies on trial would have allowed.
     rbac_shadow_allowed,
     /// Connections into local pods that policies on trial would have refused.
@@ -76,8 +86,10 @@ counters! {
     hbone_upstream_rq_fail,
     /// Connections asked for by HBONE once more, because a shared connection turned out to be lost.
     hbone_upstream_rq_retry,
-    /// Requests that reached the HTTP engine.
+    /// Requests that reached the HTTP engine on their way out of local pods.
     downstream_rq,
+    /// Requests that reached the HTTP engine on their way into local pods.
+    inbound_rq,
     /// Requests that could not be read as HTTP.
     downstream_rq_malformed,
     /// Connections made to upstreams.

@@ -154,8 +154,7 @@ pub struct AppliedRow {
     /// Set where it is told of and not enforced.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
-    /// Set where it asks for what only a request has, which is not looked at: its ALLOW rules that
-    /// do never match, all others match without it.
+    /// Set where it asks for what only a request has, so that those of the pod are looked at.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub asks_for_requests: bool,
 }

@@ -247,18 +247,6 @@ impl KeptPolicy {
             }
             Action::Allow | Action::Deny => {}
         }
-        if self.policy.asks_for_requests() {
-            let message = match self.policy.action {
-                Action::Allow => {
-                    "requests are not looked at where they arrive yet: its rules that ask for more than the connection never match, and allow nothing"
-                }
-                Action::Deny | Action::Custom => {
-                    "requests are not looked at where they arrive yet: its rules match without what they ask for beyond the connection, and deny more"
-                }
-                Action::Audit => return findings,
-            };
-            findings.push(Finding::warning("spec.rules", message));
-        }
         findings
     }
 }

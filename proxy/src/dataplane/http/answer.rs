@@ -75,14 +75,14 @@ pub(super) async fn answer(
 }
 
 /// After a request that could not be understood nothing on its connection can be trusted.
-fn closes(error: &Error) -> bool {
+pub(super) fn closes(error: &Error) -> bool {
     matches!(
         error,
         Error::BadRequest(_) | Error::HeadersTooLarge | Error::TransferCoding | Error::RequestBody
     )
 }
 
-fn requested(parts: &request::Parts) -> Requested {
+pub(super) fn requested(parts: &request::Parts) -> Requested {
     let field = |name| parts.headers.get(name).cloned();
     Requested {
         wall: clock::wall(),
@@ -356,7 +356,13 @@ fn deliver(
             *response.status_mut() = StatusCode::OK;
         }
         exchange.status = response.status().as_u16();
-        upgrade::relay(downstream, client, &mut response, exchange);
+        let upstream = hyper::upgrade::on(&mut response);
+        upgrade::relay(
+            (&downstream.worker, &downstream.pod),
+            (client, upstream),
+            exchange,
+            std::future::pending(),
+        );
         let silent = Exchange::begin(
             &downstream.worker,
             downstream.source,

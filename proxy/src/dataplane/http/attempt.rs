@@ -135,7 +135,7 @@ impl Message {
     }
 
     /// The request, to be sent now. Whatever sent it before is cut off.
-    fn request(&self) -> Request<RequestBody> {
+    pub(super) fn request(&self) -> Request<RequestBody> {
         let body = match &self.body {
             Outgoing::Nothing => RequestBody::Empty,
             Outgoing::Upload(upload) => RequestBody::Read(Reader::new(upload)),
@@ -320,7 +320,7 @@ impl Try<'_> {
 }
 
 /// RFC 9113, section 6.8: a peer that goes away has done nothing about streams beyond its last.
-fn left_out(error: &hyper::Error) -> bool {
+pub(super) fn left_out(error: &hyper::Error) -> bool {
     h2_error(error)
         .is_some_and(|error| error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR))
 }

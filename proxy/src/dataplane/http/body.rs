@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -13,8 +13,11 @@ use tokio::task::{AbortHandle, spawn_local};
 
 use super::attempt;
 use super::deadline::Deadline;
+use super::inbound::Aborting;
+use crate::dataplane::authorize::{Judged, Revocable};
 use crate::dataplane::error::Error;
 use crate::dataplane::outcome::Exchange;
+use crate::policy::authorization::Denial;
 use crate::types::ResponseFlags;
 
 /// From so many bytes on hyper may wait for the client instead of asking for more of the body, and
@@ -29,10 +32,18 @@ pub(crate) struct ResponseBody {
     watch: Option<Watch>,
 }
 
-/// Ends an answer when its time is over, whether or not its client reads.
+/// Ends an answer from outside, whether or not its client reads.
 struct Watch {
     rest: Rc<Rest>,
-    task: AbortHandle,
+    by: By,
+}
+
+/// Who watches.
+enum By {
+    /// Whoever waits for its time to be over.
+    Deadline(AbortHandle),
+    /// Whoever knows for how long it is allowed.
+    Policies(#[expect(dead_code, reason = "it is only held on to")] Judged),
 }
 
 /// What is left of a watched answer.
@@ -40,6 +51,22 @@ struct Rest {
     passing: RefCell<Option<Passing>>,
     /// Whoever reads, while it waits for the upstream.
     reader: RefCell<Option<Waker>>,
+    /// The connection that ends with it.
+    aborting: Option<Rc<Aborting>>,
+}
+
+impl Revocable for Rest {
+    fn revoke(&self, denial: &Denial) {
+        if let Some(mut passing) = self.passing.take() {
+            passing.revoke(denial);
+            if let Some(aborting) = &self.aborting {
+                aborting.abort();
+            }
+        }
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
 }
 
 /// What passes, and what ends with it.
@@ -62,6 +89,9 @@ pub(crate) enum BrokenOff {
     /// The rule's timeout.
     #[error("the route's timeout")]
     Timeout,
+    /// Whoever watches over it.
+    #[error("it was ended")]
+    Ended,
 }
 
 enum Source {
@@ -90,6 +120,36 @@ impl ResponseBody {
         Self::new(Source::Streamed(body), exchange, deadline)
     }
 
+    /// The application's body, for as long as the request is allowed. `aborting`: what ends with it.
+    pub(super) fn judged(
+        body: Incoming,
+        mut exchange: Box<Exchange>,
+        judged: Judged,
+        aborting: Option<Rc<Aborting>>,
+    ) -> Self {
+        if body.is_end_stream() {
+            exchange.complete();
+        }
+        let rest = Rc::new(Rest {
+            passing: RefCell::new(Some(Passing {
+                source: Source::Streamed(body),
+                exchange,
+                deadline: None,
+            })),
+            reader: RefCell::default(),
+            aborting,
+        });
+        let weak: Weak<Rest> = Rc::downgrade(&rest);
+        judged.carried_by(weak);
+        Self {
+            own: None,
+            watch: Some(Watch {
+                rest,
+                by: By::Policies(judged),
+            }),
+        }
+    }
+
     fn new(source: Source, exchange: Box<Exchange>, deadline: Option<Box<Deadline>>) -> Self {
         let own = Some(Passing {
             source,
@@ -108,6 +168,7 @@ impl ResponseBody {
         let rest = Rc::new(Rest {
             passing: RefCell::new(Some(passing)),
             reader: RefCell::default(),
+            aborting: None,
         });
         let watched = Rc::downgrade(&rest);
         let task = spawn_local(async move {
@@ -125,8 +186,8 @@ impl ResponseBody {
                 reader.wake();
             }
         });
-        let task = task.abort_handle();
-        self.watch = Some(Watch { rest, task });
+        let by = By::Deadline(task.abort_handle());
+        self.watch = Some(Watch { rest, by });
     }
 
     /// Asks what passes; where there is nothing left, that is `None`.
@@ -140,7 +201,9 @@ impl ResponseBody {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.task.abort();
+        if let By::Deadline(task) = &self.by {
+            task.abort();
+        }
     }
 }
 
@@ -152,7 +215,7 @@ impl Passing {
         let frame = match &mut self.source {
             Source::Local(text) => text.take().map(|text| Ok(Frame::data(text))),
             Source::Streamed(body) => match Pin::new(&mut *body).poll_frame(cx) {
-                Poll::Ready(None) if self.exchange.attempt.stream.is_some() => {
+                Poll::Ready(None) if self.exchange.upstream_protocol == Some("HTTP/2") => {
                     let whole = body.is_end_stream();
                     (!whole).then_some(Err(BrokenOff::Cancelled))
                 }
@@ -178,6 +241,8 @@ impl Passing {
                 self.exchange.broke_off(&attempt::classify(error, true));
             }
             Some(Err(BrokenOff::Cancelled)) => self.exchange.broke_off(&Error::Reset),
+            // What is ended from outside is not asked any more.
+            Some(Err(BrokenOff::Ended)) => {}
             None => self.exchange.complete(),
         }
         Poll::Ready(frame)
@@ -190,6 +255,19 @@ impl Passing {
         self.exchange.timed_out();
         self.exchange.details = "response_timeout".into();
         self.exchange.abandon(ResponseFlags::UPSTREAM_TIMEOUT);
+    }
+
+    /// The pod's policies do not allow the request any more.
+    fn revoke(&mut self, denial: &Denial) {
+        if self.exchange.is_finished() {
+            return;
+        }
+        if let Some(upload) = &self.exchange.received {
+            // What the client still sends is for nobody.
+            upload.cut_off();
+        }
+        self.exchange.details = denial.details();
+        self.exchange.abandon(ResponseFlags::NONE);
     }
 
     fn is_end_stream(&self) -> bool {
@@ -239,7 +317,7 @@ impl Body for ResponseBody {
                     }
                     polled
                 }
-                None => Poll::Ready(Some(Err(BrokenOff::Timeout))),
+                None => Poll::Ready(Some(Err(BrokenOff::Ended))),
             };
         }
         let Some(own) = &mut self.own else {

@@ -184,8 +184,8 @@ pub(super) fn has_two_lengths(headers: &HeaderMap) -> bool {
     headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH)
 }
 
-/// Makes an upstream's header fields those of the answer to the client.
-pub(super) fn to_downstream(headers: &mut HeaderMap, service_time: Option<u64>) {
+/// Takes off what belongs to the hop that an answer came by.
+pub(super) fn leave(headers: &mut HeaderMap) {
     let own = |name: &HeaderName| {
         matches!(
             name.as_str(),
@@ -195,6 +195,11 @@ pub(super) fn to_downstream(headers: &mut HeaderMap, service_time: Option<u64>) 
     if headers.keys().any(own) {
         strip(headers, own);
     }
+}
+
+/// Makes an upstream's header fields those of the answer to the client.
+pub(super) fn to_downstream(headers: &mut HeaderMap, service_time: Option<u64>) {
+    leave(headers);
     headers.insert(SERVER, HeaderValue::from_static("envoy"));
     let service_time = match service_time {
         None => return,

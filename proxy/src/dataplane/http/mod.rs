@@ -2,6 +2,8 @@
 //! order: [`answer`] (the whole sequence) → [`canonical`] (one unambiguous request) → [`route`] →
 //! [`rewrite`] → [`forward`] (retries) → [`attempt`] → [`finish`] → [`body`].
 //!
+//! At the destination: [`inbound`] → [`canonical`] → judged → the application → [`body`].
+//!
 //! hyper reads and writes HTTP; this module decides everything it leaves open.
 
 mod admission;
@@ -15,6 +17,7 @@ mod fields;
 pub(super) mod finish;
 mod forward;
 mod headers;
+pub(super) mod inbound;
 mod mirror;
 mod reply;
 mod rewrite;
@@ -29,14 +32,16 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 
-use http::Request;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_local;
 
+use self::body::ResponseBody;
 use super::origin::Captured;
 use super::pod::LocalPod;
 use super::protocol::Version;
@@ -76,11 +81,11 @@ pub(super) struct Downstream {
 
 /// Resolves when a client has asked for nothing for a whole [`IDLE`] and waits for no answer: Envoy's
 /// idle timeout of downstream connections. hyper's own timer would be set anew for every request.
-async fn idle(downstream: &Downstream) {
+async fn idle(requests: &Cell<u64>, unanswered: &Cell<u32>) {
     let mut before = None;
     loop {
-        let now = Some(downstream.requests.get());
-        if before == now && downstream.unanswered.get() == 0 {
+        let now = Some(requests.get());
+        if before == now && unanswered.get() == 0 {
             return;
         }
         before = now;
@@ -103,19 +108,71 @@ where
 }
 
 /// One request that waits for its answer.
-struct Asked<'a>(&'a Downstream);
+struct Asked<'a>(&'a Cell<u32>);
 
 impl<'a> Asked<'a> {
-    fn new(downstream: &'a Downstream) -> Self {
-        downstream.requests.set(downstream.requests.get() + 1);
-        downstream.unanswered.set(downstream.unanswered.get() + 1);
-        Self(downstream)
+    fn new(requests: &Cell<u64>, unanswered: &'a Cell<u32>) -> Self {
+        requests.set(requests.get() + 1);
+        unanswered.set(unanswered.get() + 1);
+        Self(unanswered)
     }
 }
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        self.0.unanswered.set(self.0.unanswered.get() - 1);
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Reads requests and writes what `service` answers, until the connection ends. When `end` resolves
+/// no more requests are taken, and those under way are finished.
+async fn speak<I, S>(
+    io: I,
+    version: Version,
+    service: S,
+    end: impl Future<Output = ()>,
+) -> hyper::Result<()>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible>,
+    S::Future: 'static,
+{
+    let io = TokioIo::new(io);
+    match version {
+        Version::Http1 => {
+            let mut builder = http1::Builder::new();
+            builder
+                .half_close(false)
+                .max_buf_size(READ_BUFFER)
+                .max_header_size(LIST_LIMIT as usize);
+            let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = end => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        }
+        Version::Http2 => {
+            let mut builder = http2::Builder::new(LocalExecutor);
+            builder
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(STREAMS)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_header_list_size(LIST_LIMIT)
+                .max_send_buf_size(SEND_BUFFER)
+                .enable_connect_protocol();
+            let mut connection = pin!(builder.serve_connection(io, service));
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = end => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        }
     }
 }
 
@@ -154,57 +211,19 @@ pub(super) async fn proxy(
             let parts = Box::new(parts);
             // On the heap, because hyper moves it about.
             Box::pin(async move {
-                let _asked = Asked::new(&downstream);
+                let _asked = Asked::new(&downstream.requests, &downstream.unanswered);
                 let answer = answer::answer(Rc::clone(&downstream), parts, body).await;
                 Ok::<_, Infallible>(answer)
             })
         })
     };
-    let io = TokioIo::new(Gather(stream));
-    let ended = match version {
-        Version::Http1 => {
-            let mut builder = http1::Builder::new();
-            builder
-                .half_close(false)
-                .max_buf_size(READ_BUFFER)
-                .max_header_size(LIST_LIMIT as usize);
-            let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = pod.draining() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-                () = idle(&downstream) => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            }
-        }
-        Version::Http2 => {
-            let mut builder = http2::Builder::new(LocalExecutor);
-            builder
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(STREAMS)
-                .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
-                .max_header_list_size(LIST_LIMIT)
-                .max_send_buf_size(SEND_BUFFER)
-                .enable_connect_protocol();
-            let mut connection = pin!(builder.serve_connection(io, service));
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = pod.draining() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-                () = idle(&downstream) => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            }
+    let end = async {
+        tokio::select! {
+            () = pod.draining() => {}
+            () = idle(&downstream.requests, &downstream.unanswered) => {}
         }
     };
+    let ended = speak(Gather(stream), version, service, end).await;
     if let Some(hung_up) = &downstream.hung_up {
         hung_up.set(true);
     }
@@ -212,7 +231,7 @@ pub(super) async fn proxy(
         if error.is_parse() {
             // hyper has answered 400, 414 or 431 by itself.
             worker.counters.downstream_rq_malformed.increment();
-            reply::log_malformed(&downstream, &error);
+            reply::log_malformed(worker, (source, destination), version, &error);
         }
         tracing::debug!(%source, %destination, %error, "an HTTP connection ended");
     }

@@ -1,16 +1,19 @@
 //! Answers that the proxy makes itself, in Envoy's form.
 
+use std::net::SocketAddr;
+use std::rc::Rc;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, LOCATION, SERVER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use super::Downstream;
 use super::body::ResponseBody;
 use crate::clock;
 use crate::dataplane::error::Error;
 use crate::dataplane::outcome::{Exchange, Requested};
 use crate::dataplane::protocol::Version;
+use crate::dataplane::worker::Worker;
 use crate::mesh::DirectResponse;
 use crate::policy::{fault, grpc};
 use crate::types::ResponseFlags;
@@ -99,6 +102,16 @@ impl Local {
         }
     }
 
+    /// What the policies of the pod that is asked do not allow (Envoy's RBAC filter).
+    pub(super) fn forbidden(grpc: bool) -> Self {
+        const TEXT: &str = "RBAC: access denied";
+        let status = StatusCode::FORBIDDEN;
+        if grpc {
+            return Self::grpc(grpc::Status::of_http(status), TEXT, "");
+        }
+        Self::new(status, Bytes::from_static(TEXT.as_bytes()), "")
+    }
+
     /// A failure as gRPC tells it: 200, the status in the head, no body.
     fn grpc(status: grpc::Status, message: &str, details: &'static str) -> Self {
         let mut reply = Self::new(StatusCode::OK, Bytes::new(), details);
@@ -153,16 +166,22 @@ pub(super) fn failed(
     reply.response(exchange)
 }
 
+/// Makes an answer one of the destination's proxy: Istio's call themselves so.
+pub(super) fn from_destination(headers: &mut HeaderMap) {
+    headers.insert(SERVER, HeaderValue::from_static("istio-envoy"));
+}
+
 /// Logs a request that hyper could not read and has answered by itself.
-pub(super) fn log_malformed(downstream: &Downstream, error: &hyper::Error) {
-    if !downstream.worker.logs() {
+pub(super) fn log_malformed(
+    worker: &Rc<Worker>,
+    (source, destination): (SocketAddr, SocketAddr),
+    version: Version,
+    error: &hyper::Error,
+) {
+    if !worker.logs() {
         return;
     }
-    let mut exchange = Exchange::begin(
-        &downstream.worker,
-        downstream.source,
-        downstream.destination,
-    );
+    let mut exchange = Exchange::begin(worker, source, destination);
     exchange.status = if error.is_parse_too_large() { 431 } else { 400 };
     exchange.details = "http1.codec_error".into();
     exchange.failure = error.to_string();
@@ -170,7 +189,7 @@ pub(super) fn log_malformed(downstream: &Downstream, error: &hyper::Error) {
         wall: clock::wall(),
         method: http::Method::from_bytes(b"-").unwrap_or_default(),
         target: http::Uri::default(),
-        protocol: match downstream.version {
+        protocol: match version {
             Version::Http1 => "HTTP/1.1",
             Version::Http2 => "HTTP/2",
         },

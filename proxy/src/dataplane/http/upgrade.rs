@@ -6,16 +6,16 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use http::Response;
-use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Downstream;
 use crate::dataplane::error::Error;
 use crate::dataplane::outcome::Exchange;
-use crate::dataplane::worker;
+use crate::dataplane::pod::LocalPod;
+use crate::dataplane::worker::{self, Worker};
+use crate::policy::authorization::Denial;
+use crate::types::ResponseFlags;
 
 /// One read's worth, each way.
 const BUFFER: usize = 16 * 1024;
@@ -97,15 +97,15 @@ impl AsyncWrite for Watched<'_> {
 }
 
 /// Relays between the two sides once both have changed over; the exchange ends with it. Who ended it
-/// is told as Envoy tells it; the other side may still finish what it was saying.
+/// is told as Envoy tells it; the other side may still finish what it was saying. When `revoked`
+/// resolves, both end at once.
 pub(super) fn relay(
-    downstream: &Rc<Downstream>,
-    client: OnUpgrade,
-    response: &mut Response<Incoming>,
+    (worker, pod): (&Rc<Worker>, &Rc<LocalPod>),
+    (client, upstream): (OnUpgrade, OnUpgrade),
     mut exchange: Box<Exchange>,
+    revoked: impl Future<Output = Denial> + 'static,
 ) {
-    let upstream = hyper::upgrade::on(response);
-    worker::spawn(&downstream.worker, &downstream.pod, async move {
+    worker::spawn(worker, pod, async move {
         let (Ok(client), Ok(upstream)) = (client.await, upstream.await) else {
             exchange.left();
             return;
@@ -120,12 +120,20 @@ pub(super) fn relay(
         let mut upstream = watched(upstream, Side::Upstream);
         let moved =
             tokio::io::copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER);
-        let whole = moved.await.is_ok();
+        let whole = tokio::select! {
+            moved = moved => moved.is_ok(),
+            denial = revoked => {
+                exchange.sent = course.sent.get();
+                exchange.details = denial.details();
+                exchange.abandon(ResponseFlags::NONE);
+                return;
+            }
+        };
         exchange.sent = course.sent.get();
         match course.first.get() {
             Some(Side::Client) => exchange.left(),
             // Over HTTP/2 the end of a stream is no loss of the connection.
-            _ if whole && exchange.attempt.stream.is_some() => exchange.complete(),
+            _ if whole && exchange.upstream_protocol == Some("HTTP/2") => exchange.complete(),
             _ => exchange.broke_off(&Error::Closed),
         }
     });

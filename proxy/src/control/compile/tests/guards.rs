@@ -201,8 +201,6 @@ fn policies_without_effect_are_told() {
         "AuthorizationPolicy empty/all spec.selector: there is no pod that it is for: it has no effect
 AuthorizationPolicy shop/audit spec.action: nothing here takes what it marks: it has no effect
 AuthorizationPolicy shop/custom spec.provider: no provider can be asked yet: whatever it matches is denied
-AuthorizationPolicy shop/http spec.rules: requests are not looked at where they arrive yet: its rules that ask for more than the connection never match, and allow nothing
-AuthorizationPolicy shop/no-http spec.rules: requests are not looked at where they arrive yet: its rules match without what they ask for beyond the connection, and deny more
 AuthorizationPolicy shop/nobody spec.selector: there is no pod that it is for: it has no effect
 AuthorizationPolicy shop/svc spec.targetRefs: policies attached to objects are not in force yet: use a selector
 PeerAuthentication empty/default spec.selector: there is no pod that it is for: it has no effect
@@ -252,5 +250,63 @@ fn ports_that_no_policy_is_asked_about_are_told() {
         texts.extend(policies.iter().map(|one| policy(one)));
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         assert_eq!(findings(&compile(&texts)), expected, "{policies:?}");
+    }
+}
+
+#[test]
+fn a_policy_that_never_was_valid_allows_nothing() {
+    const ALLOWED: &str = "allowed";
+    let denied = "[ns[shop]-policy[p]-rule[0]]";
+    for (policy, expected) in [
+        (
+            "Auth shop/p: {rules: [{from: [{source: {ipBlocks: [nonsense]}}]}]}",
+            ["[none]", "[none]", ALLOWED],
+        ),
+        (
+            "Auth shop/p: {selector: {matchLabels: {app: db}}, rules: 5}",
+            [ALLOWED, "[none]", ALLOWED],
+        ),
+        (
+            "Auth shop/p: {selector: {matchLabels: {app: db}}, action: DENY, rules: [{when: [{key: x, values: [y]}]}]}",
+            [ALLOWED, denied, ALLOWED],
+        ),
+        (
+            "Auth shop/p: {action: DENNY, rules: [{}]}",
+            [denied, denied, ALLOWED],
+        ),
+        ("Auth shop/p: {action: 5}", [denied, denied, ALLOWED]),
+        (
+            "Auth shop/p: {selector: nonsense, action: DENY}",
+            [denied, denied, ALLOWED],
+        ),
+        (
+            "Auth shop/p: {action: CUSTOM, rules: [{}]}",
+            [denied, denied, ALLOWED],
+        ),
+        (
+            "Auth shop/p: {action: AUDIT, rules: [{to: [{}]}]}",
+            [ALLOWED; 3],
+        ),
+    ] {
+        let mut fixture = Fixture::new();
+        let mut apply = |policy: &str| {
+            let texts = world(&[policy]);
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            fixture.apply_anyway(&texts)
+        };
+        let compiled = apply(policy);
+        let pods = ["shop/web", "shop/db", "bank/web"];
+        assert_eq!(
+            pods.map(|pod| admitted(&compiled, pod, 80)),
+            expected,
+            "{policy}"
+        );
+        // A valid version takes its place, and is the last good one of those that follow.
+        let valid = "Auth shop/p: {rules: [{to: [{operation: {ports: ['80']}}]}]}";
+        for policy in [valid, policy] {
+            let compiled = apply(policy);
+            assert_eq!(admitted(&compiled, "shop/db", 80), ALLOWED);
+            assert_eq!(admitted(&compiled, "shop/db", 81), "[none]");
+        }
     }
 }
