@@ -6,6 +6,7 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
@@ -33,10 +34,15 @@ pub mod authority;
 mod signing;
 use signing::Signing;
 
+/// How long a thread that read a configuration waits for the next. The allocator's pieces that it has
+/// at hand, up to a few MiB, go back when it ends.
+const READER_IDLE: Duration = Duration::from_millis(200);
+
 /// The node proxy, until SIGTERM or SIGINT.
 pub fn run(settings: settings::Run) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .thread_keep_alive(READER_IDLE)
         .build()
         .context("start the control runtime")?;
     runtime.block_on(node(settings))
