@@ -34,8 +34,8 @@ pub mod authority;
 mod signing;
 use signing::Signing;
 
-/// How long a thread that read a configuration waits for the next. The allocator's pieces that it has
-/// at hand, up to a few MiB, go back when it ends.
+/// How long a thread that read a configuration, or the kernel's types, waits for more to do. The
+/// pieces that the allocator has at hand for it, up to a few MiB, go back when it ends.
 const READER_IDLE: Duration = Duration::from_millis(200);
 
 /// The node proxy, until SIGTERM or SIGINT.
@@ -78,12 +78,15 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
     let Signing { secrets, driver } = Signing::new(&settings.certificates)?;
 
     let host = Namespace::current().context("open the host's network namespace")?;
-    let mut kernel = Kernel::load(&kernel::Options {
+    let options = kernel::Options {
         bpffs: settings.bpffs.bpffs.clone(),
         cgroup,
         host: host.cookie(),
         log: settings.kernel_log,
-    })?;
+    };
+    // Elsewhere for the reason of READER_IDLE: loading reads the kernel's types, which are large.
+    let loading = tokio::task::spawn_blocking(move || Kernel::load(&options));
+    let mut kernel = loading.await.context("load the kernel side")??;
     if let Some(records) = kernel.take_records() {
         tokio::spawn(records.follow());
     }
