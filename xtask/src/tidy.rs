@@ -16,6 +16,7 @@ const LONGEST: usize = 400;
 const FOLDERS: &[&str] = &["common", "ebpf", "proxy", "tests", "xtask"];
 /// Files that may have `unsafe` blocks. Elsewhere only `unsafe impl … Pod`.
 const UNSAFE: &[&str] = &[
+    "proxy/src/memory.rs",
     "proxy/src/net/netns.rs",
     "proxy/src/net/socket.rs",
     "proxy/src/net/splice.rs",
