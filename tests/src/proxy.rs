@@ -231,6 +231,13 @@ impl Proxy {
             .collect())
     }
 
+    /// One of the node's own counters.
+    pub async fn counter(&self, name: &str) -> Result<u64> {
+        let stats = self.stats().await?;
+        let value = stats.get(&format!("node.{name}"));
+        value.copied().context("no such counter")
+    }
+
     /// The version of the snapshot in force.
     pub async fn version(&self) -> Result<u64> {
         let status = self.admin("/status").await?;

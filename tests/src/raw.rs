@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::mpsc,
     task::{JoinHandle, JoinSet},
 };
 
@@ -52,6 +53,24 @@ impl Server {
             }
         });
         Ok(Self { accepted, task })
+    }
+
+    /// Sends back what comes, until the client ends it.
+    pub fn echo(pod: &Pod, port: u16) -> Result<Self> {
+        Self::start(pod, port, |mut stream, _| async move {
+            let (mut read, mut write) = stream.split();
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+        })
+    }
+
+    /// Hands every connection over.
+    pub fn accepting(pod: &Pod, port: u16) -> Result<(Self, mpsc::UnboundedReceiver<TcpStream>)> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let server = Self::start(pod, port, move |stream, _| {
+            let _ = sender.send(stream);
+            async {}
+        })?;
+        Ok((server, receiver))
     }
 
     /// How many connections it has accepted.

@@ -16,14 +16,6 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 /// Within this a connection that is no longer allowed ends.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Answers what comes, until the client ends it.
-fn echo(pod: &Pod, port: u16) -> Result<Server> {
-    Server::start(pod, port, |mut stream, _| async move {
-        let (mut read, mut write) = stream.split();
-        let _ = tokio::io::copy(&mut read, &mut write).await;
-    })
-}
-
 /// `KIND/NAME: SPEC` a line, in the namespace `default`.
 fn policies(lines: &[&str]) -> String {
     let documents = lines.iter().map(|line| {
@@ -75,14 +67,6 @@ async fn say(stream: &mut TcpStream) -> Result<()> {
     Ok(())
 }
 
-async fn counter(world: &World, name: &str) -> Result<u64> {
-    let stats = world.proxy.stats().await?;
-    stats
-        .get(&format!("node.{name}"))
-        .copied()
-        .context("no such counter")
-}
-
 /// The usual world with a pod outside the mesh, which is as good as any stranger.
 async fn with_stranger() -> Result<(World, Pod)> {
     let world = World::new().await?;
@@ -93,8 +77,8 @@ async fn with_stranger() -> Result<(World, Pod)> {
 #[tokio::test]
 async fn policies_decide_who_connects() -> Result<()> {
     let (world, stranger) = with_stranger().await?;
-    let _server = echo(&world.server, TCP)?;
-    let _other = echo(&world.server, 9001)?;
+    let _server = Server::echo(&world.server, TCP)?;
+    let _other = Server::echo(&world.server, 9001)?;
     let by_address = format!(
         "AuthorizationPolicy/p: {{selector: {{matchLabels: {{app: server}}}}, rules: [{{from: [{{source: {{ipBlocks: ['{}', '{}']}}}}]}}]}}",
         world.client.v4, world.client.v6
@@ -195,7 +179,7 @@ async fn policies_decide_who_connects() -> Result<()> {
 #[tokio::test]
 async fn a_refusal_is_logged_and_counted() -> Result<()> {
     let (world, stranger) = with_stranger().await?;
-    let _server = echo(&world.server, TCP)?;
+    let _server = Server::echo(&world.server, TCP)?;
     for (line, details) in [
         (
             "AuthorizationPolicy/no: {action: DENY, rules: [{to: [{operation: {ports: ['1']}}]}, {}]}",
@@ -216,7 +200,7 @@ async fn a_refusal_is_logged_and_counted() -> Result<()> {
             .after(|| world.config.put("policies.yaml", &text))
             .await?;
         let mark = world.proxy.child.stdout.mark();
-        let before = counter(&world, "rbac_denied").await?;
+        let before = world.proxy.counter("rbac_denied").await?;
         ensure!(!reaches(&world, &stranger, TCP, false).await?, "{line}");
         let inbound = format!("inbound|{TCP}||");
         let logged = world.proxy.logged(mark, |one| one.contains(&inbound))?;
@@ -226,7 +210,7 @@ async fn a_refusal_is_logged_and_counted() -> Result<()> {
             "{logged}"
         );
         ensure!(
-            counter(&world, "rbac_denied").await? == before + 1,
+            world.proxy.counter("rbac_denied").await? == before + 1,
             "{line}"
         );
     }
@@ -236,7 +220,7 @@ async fn a_refusal_is_logged_and_counted() -> Result<()> {
 #[tokio::test]
 async fn an_open_connection_ends_when_it_is_no_longer_allowed() -> Result<()> {
     let (world, stranger) = with_stranger().await?;
-    let _server = echo(&world.server, TCP)?;
+    let _server = Server::echo(&world.server, TCP)?;
     let deny = |pod: &Pod| {
         policies(&[&format!(
             "AuthorizationPolicy/late: {{action: DENY, rules: [{{from: [{{source: {{ipBlocks: ['{}']}}}}]}}]}}",
@@ -257,7 +241,7 @@ async fn an_open_connection_ends_when_it_is_no_longer_allowed() -> Result<()> {
     world.proxy.logged(mark, |line| {
         line.contains("rbac_access_denied_matched_policy[ns[default]-policy[late]-rule[0]]")
     })?;
-    ensure!(counter(&world, "rbac_revoked").await? == 1);
+    ensure!(world.proxy.counter("rbac_revoked").await? == 1);
     say(&mut kept).await.context("the other goes on")?;
 
     // Another policy of the same effect leaves it alone; STRICT does not.
@@ -289,7 +273,7 @@ async fn a_policy_on_trial_refuses_nobody_and_is_told() -> Result<()> {
     let log = ["--log", "info,aquifer::dataplane=debug"];
     let world = World::with(&log, |manifests| manifests).await?;
     let stranger = world.lab.pod("stranger")?;
-    let _server = echo(&world.server, TCP)?;
+    let _server = Server::echo(&world.server, TCP)?;
     let text = "
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -301,8 +285,8 @@ spec: {action: DENY, rules: [{}]}
         .after(|| world.config.put("policies.yaml", text))
         .await?;
     ensure!(reaches(&world, &stranger, TCP, false).await?);
-    ensure!(counter(&world, "rbac_shadow_denied").await? == 1);
-    ensure!(counter(&world, "rbac_denied").await? == 0);
+    ensure!(world.proxy.counter("rbac_shadow_denied").await? == 1);
+    ensure!(world.proxy.counter("rbac_denied").await? == 0);
     // Written by a thread of its own: not there yet, perhaps.
     let told = |line: &str| line.contains("a policy on trial would have denied");
     world.proxy.child.stderr.wait_for(0, PATIENCE, told)?;

@@ -72,12 +72,6 @@ impl Arena {
         let to = self.world.server.at(port);
         Ok(self.stranger.netns.connect(to).await?)
     }
-
-    async fn counter(&self, name: &str) -> Result<u64> {
-        let stats = self.world.proxy.stats().await?;
-        let count = stats.get(&format!("node.{name}")).copied();
-        count.context("no such counter")
-    }
 }
 
 fn is_denied(reply: &Reply) -> bool {
@@ -314,8 +308,8 @@ async fn a_refusal_is_told_as_envoy_tells_it() -> Result<()> {
     arena.world.proxy.logged(mark, |line| {
         line.contains("\"GET /a HTTP/1.1\" 200 - via_upstream ") && line.contains(" default")
     })?;
-    assert_eq!(arena.counter("rbac_rq_denied").await?, 2);
-    assert_eq!(arena.counter("rbac_rq_allowed").await?, 1);
+    assert_eq!(arena.world.proxy.counter("rbac_rq_denied").await?, 2);
+    assert_eq!(arena.world.proxy.counter("rbac_rq_allowed").await?, 1);
 
     // gRPC has its own way to say so.
     let mut http = arena.http2().await?;
@@ -380,7 +374,7 @@ async fn a_change_of_policy_holds_for_what_is_open() -> Result<()> {
             && line
                 .contains("200 - rbac_access_denied_matched_policy[ns[default]-policy[p]-rule[0]]")
     })?;
-    assert_eq!(arena.counter("rbac_rq_revoked").await?, 2);
+    assert_eq!(arena.world.proxy.counter("rbac_rq_revoked").await?, 2);
     // The others go on.
     let mut rest = yes.into_body();
     let first = rest.frame().await.context("a frame")??;
@@ -518,7 +512,7 @@ async fn where_no_policy_asks_about_requests_bytes_are_relayed_untouched() -> Re
     stream.write_all(odd).await?;
     stream.shutdown().await?;
     assert_eq!(raw::drain(&mut stream).await?, (odd.to_vec(), End::Closed));
-    assert_eq!(arena.counter("inbound_rq").await?, 0);
+    assert_eq!(arena.world.proxy.counter("inbound_rq").await?, 0);
     Ok(())
 }
 
@@ -533,9 +527,12 @@ async fn a_policy_on_trial_is_told_what_it_would_do_with_requests() -> Result<()
     for path in ["/no", "/yes", "/yes"] {
         assert_eq!(http.get("app", path).await?.status, 200);
     }
-    assert_eq!(arena.counter("rbac_rq_shadow_denied").await?, 1);
-    assert_eq!(arena.counter("rbac_rq_shadow_allowed").await?, 2);
-    assert_eq!(arena.counter("rbac_rq_denied").await?, 0);
+    assert_eq!(arena.world.proxy.counter("rbac_rq_shadow_denied").await?, 1);
+    assert_eq!(
+        arena.world.proxy.counter("rbac_rq_shadow_allowed").await?,
+        2
+    );
+    assert_eq!(arena.world.proxy.counter("rbac_rq_denied").await?, 0);
     Ok(())
 }
 

@@ -22,7 +22,6 @@ use rustls::ClientConfig;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    sync::mpsc,
 };
 
 const PORT: u16 = 9001;
@@ -61,34 +60,15 @@ impl Called {
     }
 
     async fn counter(&self, name: &str) -> Result<u64> {
-        let stats = self.world.proxy.stats().await?;
-        let value = stats.get(&format!("node.{name}"));
-        value.copied().context("no such counter")
+        self.world.proxy.counter(name).await
     }
-}
-
-fn echo(pod: &Pod, port: u16) -> Result<Server> {
-    Server::start(pod, port, |mut stream, _| async move {
-        let (mut read, mut write) = stream.split();
-        let _ = tokio::io::copy(&mut read, &mut write).await;
-    })
-}
-
-/// Hands every connection over.
-fn accepting(pod: &Pod, port: u16) -> Result<(Server, mpsc::UnboundedReceiver<TcpStream>)> {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let server = Server::start(pod, port, move |stream, _| {
-        let _ = sender.send(stream);
-        async {}
-    })?;
-    Ok((server, receiver))
 }
 
 #[tokio::test]
 async fn a_tunnel_carries_bytes_with_the_callers_address_and_identity() -> Result<()> {
     let called = Called::new().await?;
     let world = &called.world;
-    let (_server, mut accepted) = accepting(&world.server, PORT)?;
+    let (_server, mut accepted) = Server::accepting(&world.server, PORT)?;
     for to in [IpAddr::from(world.server.v4), world.server.v6.into()] {
         let config = called.authority.client(CALLER)?;
         let peer = Peer::connect(&called.caller, to, config).await?;
@@ -169,7 +149,7 @@ async fn a_tunnel_carries_bytes_with_the_callers_address_and_identity() -> Resul
 #[tokio::test]
 async fn half_closes_and_resets_pass_through() -> Result<()> {
     let called = Called::new().await?;
-    let (_server, mut accepted) = accepting(&called.world.server, PORT)?;
+    let (_server, mut accepted) = Server::accepting(&called.world.server, PORT)?;
     let peer = called.peer().await?;
     let mut next = async || -> Result<(hbone::Tunnel, TcpStream)> {
         let tunnel = peer.open(&called.at(PORT)).await?;
@@ -234,9 +214,9 @@ async fn half_closes_and_resets_pass_through() -> Result<()> {
 async fn what_can_not_be_carried_out_is_answered_as_by_ztunnel() -> Result<()> {
     let called = Called::new().await?;
     let world = &called.world;
-    let _server = echo(&world.server, PORT)?;
+    let _server = Server::echo(&world.server, PORT)?;
     let other = &world.client;
-    let _other = echo(other, PORT)?;
+    let _other = Server::echo(other, PORT)?;
     let peer = called.peer().await?;
     let own = world.server.v4;
     let mut listeners = Vec::new();
@@ -302,7 +282,7 @@ async fn what_can_not_be_carried_out_is_answered_as_by_ztunnel() -> Result<()> {
 async fn who_can_not_prove_to_be_of_the_mesh_is_refused() -> Result<()> {
     let called = Called::new().await?;
     let world = &called.world;
-    let server = echo(&world.server, PORT)?;
+    let server = Server::echo(&world.server, PORT)?;
     let own = &called.authority;
     let good = own.client(CALLER)?;
     let with = |change: fn(&mut ClientConfig)| {
@@ -410,7 +390,7 @@ async fn who_can_not_prove_to_be_of_the_mesh_is_refused() -> Result<()> {
 async fn records_of_one_byte_and_an_enormous_hello_are_survived() -> Result<()> {
     let called = Called::new().await?;
     let world = &called.world;
-    let _server = echo(&world.server, PORT)?;
+    let _server = Server::echo(&world.server, PORT)?;
     let stream = called.caller.netns.connect(world.server.at(HBONE)).await?;
     stream.set_nodelay(true)?;
     let config = called.authority.client(CALLER)?;
@@ -446,7 +426,7 @@ async fn records_of_one_byte_and_an_enormous_hello_are_survived() -> Result<()> 
 async fn policies_ask_who_calls() -> Result<()> {
     let called = Called::new().await?;
     let world = &called.world;
-    let _server = echo(&world.server, PORT)?;
+    let _server = Server::echo(&world.server, PORT)?;
     let peer = called.peer().await?;
     let strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: default}\nspec: {mtls: {mode: STRICT}}\n";
     let policy = |spec: &str| {
@@ -544,7 +524,7 @@ async fn policies_ask_who_calls() -> Result<()> {
 #[tokio::test]
 async fn two_hundred_tunnels_share_a_connection_and_one_more_is_refused() -> Result<()> {
     let called = Called::new().await?;
-    let _server = echo(&called.world.server, PORT)?;
+    let _server = Server::echo(&called.world.server, PORT)?;
     let peer = called.peer().await?;
     let mut tunnels = Vec::new();
     for _ in 0..200 {
@@ -571,7 +551,7 @@ async fn two_hundred_tunnels_share_a_connection_and_one_more_is_refused() -> Res
 #[tokio::test]
 async fn a_proxy_that_stops_says_so_and_lets_tunnels_end() -> Result<()> {
     let called = Called::new().await?;
-    let _server = echo(&called.world.server, PORT)?;
+    let _server = Server::echo(&called.world.server, PORT)?;
     let (busy, idle) = (called.peer().await?, called.peer().await?);
     let mut tunnel = busy.open(&called.at(PORT)).await?;
     tunnel.write(Bytes::from_static(b"before")).await?;

@@ -24,7 +24,6 @@ use aquifer_tests::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    sync::mpsc,
 };
 
 const PORT: u16 = 9000;
@@ -124,28 +123,6 @@ impl Nodes {
     }
 }
 
-async fn counter(proxy: &Proxy, name: &str) -> Result<u64> {
-    let stats = proxy.stats().await?;
-    let value = stats.get(&format!("node.{name}"));
-    value.copied().context("no such counter")
-}
-
-fn echo(pod: &Pod, port: u16) -> Result<Server> {
-    Server::start(pod, port, |mut stream, _| async move {
-        let (mut read, mut write) = stream.split();
-        let _ = tokio::io::copy(&mut read, &mut write).await;
-    })
-}
-
-fn accepting(pod: &Pod, port: u16) -> Result<(Server, mpsc::UnboundedReceiver<TcpStream>)> {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let server = Server::start(pod, port, move |stream, _| {
-        let _ = sender.send(stream);
-        async {}
-    })?;
-    Ok((server, receiver))
-}
-
 /// Everything that goes over the bridge between the pods, until it is asked for.
 struct Capture {
     stop: Arc<AtomicBool>,
@@ -196,7 +173,7 @@ fn contains(all: &[u8], part: &[u8]) -> bool {
 async fn nothing_of_what_pods_say_is_on_the_wire() -> Result<()> {
     const SECRET: &[u8] = b"attack at dawn, behind the aqueduct";
     let nodes = Nodes::new().await?;
-    let (_server, mut accepted) = accepting(&nodes.server, PORT)?;
+    let (_server, mut accepted) = Server::accepting(&nodes.server, PORT)?;
     let _web = Echo::start(&nodes.server, HTTP, "server")?;
     let capture = Capture::of(&nodes.lab.node)?;
     let mark = nodes.far.child.stdout.mark();
@@ -237,7 +214,7 @@ async fn nothing_of_what_pods_say_is_on_the_wire() -> Result<()> {
         "{line}"
     );
     // To whoever is not of the mesh it is plain text: the capture would have seen it.
-    let (_outside, mut outside) = accepting(&nodes.stranger, PORT)?;
+    let (_outside, mut outside) = Server::accepting(&nodes.stranger, PORT)?;
     let capture = Capture::of(&nodes.lab.node)?;
     let mut client = nodes.client.netns.connect(nodes.stranger.at(PORT)).await?;
     client.write_all(SECRET).await?;
@@ -250,7 +227,7 @@ async fn nothing_of_what_pods_say_is_on_the_wire() -> Result<()> {
 #[tokio::test]
 async fn half_closes_and_resets_travel_as_such() -> Result<()> {
     let nodes = Nodes::new().await?;
-    let (_server, mut accepted) = accepting(&nodes.server, PORT)?;
+    let (_server, mut accepted) = Server::accepting(&nodes.server, PORT)?;
     let mut next = async || -> Result<(TcpStream, TcpStream)> {
         let client = nodes.client.netns.connect(nodes.server.at(PORT)).await?;
         let application = tokio::time::timeout(PATIENCE, accepted.recv()).await;
@@ -290,7 +267,7 @@ async fn half_closes_and_resets_travel_as_such() -> Result<()> {
 
     // All over one connection.
     ensure!(
-        counter(&nodes.near, "hbone_upstream_cx").await? <= 2,
+        nodes.near.counter("hbone_upstream_cx").await? <= 2,
         "one a worker"
     );
     Ok(())
@@ -300,7 +277,7 @@ async fn half_closes_and_resets_travel_as_such() -> Result<()> {
 async fn bulk_and_many_connections_arrive_whole() -> Result<()> {
     const EACH: usize = 256 << 10;
     let nodes = Nodes::new().await?;
-    let _server = echo(&nodes.server, PORT)?;
+    let _server = Server::echo(&nodes.server, PORT)?;
     let play = async |seed: u32, size: usize| -> Result<()> {
         let data: Vec<u8> = (0..u32::try_from(size)?)
             .map(|n| (n.wrapping_mul(2_654_435_761) ^ seed).to_be_bytes()[0])
@@ -324,7 +301,7 @@ async fn bulk_and_many_connections_arrive_whole() -> Result<()> {
     for one in futures_util::future::join_all(all).await {
         one.with_context(|| nodes.said())?;
     }
-    let connections = counter(&nodes.near, "hbone_upstream_cx").await?;
+    let connections = nodes.near.counter("hbone_upstream_cx").await?;
     ensure!((3..=6).contains(&connections), "{connections}");
     Ok(())
 }
@@ -347,7 +324,7 @@ async fn reaches(nodes: &Nodes, from: &Pod) -> Result<bool> {
 #[tokio::test]
 async fn strict_lets_the_mesh_in_and_policies_tell_identities_apart() -> Result<()> {
     let nodes = Nodes::new().await?;
-    let _server = echo(&nodes.server, PORT)?;
+    let _server = Server::echo(&nodes.server, PORT)?;
     let strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: default}\nspec: {mtls: {mode: STRICT}}\n";
     let policy = |spec: &str| {
         format!(
@@ -399,7 +376,7 @@ async fn strict_lets_the_mesh_in_and_policies_tell_identities_apart() -> Result<
 #[tokio::test]
 async fn a_destination_that_restarts_is_reached_anew() -> Result<()> {
     let mut nodes = Nodes::new().await?;
-    let _server = echo(&nodes.server, PORT)?;
+    let _server = Server::echo(&nodes.server, PORT)?;
     ensure!(reaches(&nodes, &nodes.client).await?, "{}", nodes.said());
     let lab = &nodes.lab;
     nodes.far.child.stop(PATIENCE)?;
@@ -443,7 +420,10 @@ async fn who_is_not_of_the_same_mesh_is_not_reached() -> Result<()> {
         ),
     ] {
         let nodes = Nodes::with(arguments).await?;
-        let (server, web) = (echo(&nodes.server, PORT)?, echo(&nodes.server, HTTP)?);
+        let (server, web) = (
+            Server::echo(&nodes.server, PORT)?,
+            Server::echo(&nodes.server, HTTP)?,
+        );
         let mark = nodes.near.child.stdout.mark();
         ensure!(!reaches(&nodes, &nodes.client).await?, "{domain}");
         let line = nodes.near.logged(mark, |line| line.contains("hbone:"))?;
@@ -452,7 +432,7 @@ async fn who_is_not_of_the_same_mesh_is_not_reached() -> Result<()> {
         let reply = http.get("server", "/").await?;
         ensure!(reply.status == 503, "{reply:?}");
         ensure!(server.accepted() + web.accepted() == 0, "{domain}");
-        ensure!(counter(&nodes.near, "hbone_upstream_cx_fail").await? > 0);
+        ensure!(nodes.near.counter("hbone_upstream_cx_fail").await? > 0);
     }
     Ok(())
 }
@@ -462,7 +442,10 @@ async fn without_a_certificate_nothing_goes_and_nothing_comes() -> Result<()> {
     // On the client's node the authority ends soon, and every certificate with it.
     let ending = hbone::Authority::ending("cluster.local", Duration::from_secs(15))?.folder()?;
     let nodes = Nodes::with(&["--ca-dir", &ending.path().to_string_lossy()]).await?;
-    let (server, own) = (echo(&nodes.server, PORT)?, echo(&nodes.client, PORT)?);
+    let (server, own) = (
+        Server::echo(&nodes.server, PORT)?,
+        Server::echo(&nodes.client, PORT)?,
+    );
     let expired = |answer: &serde_json::Value| answer.to_string().contains("\"expired\"");
     nodes.near.until("/config/secrets", expired).await?;
     let mark = nodes.near.child.stdout.mark();
@@ -482,7 +465,7 @@ async fn without_a_certificate_nothing_goes_and_nothing_comes() -> Result<()> {
     })?;
     ensure!(server.accepted() + own.accepted() == 0);
     // Whoever is not of the mesh is reached as ever.
-    let outside = echo(&nodes.stranger, PORT)?;
+    let outside = Server::echo(&nodes.stranger, PORT)?;
     let mut stream = nodes.client.netns.connect(nodes.stranger.at(PORT)).await?;
     stream.write_all(b"x").await?;
     raw::read_exactly(&mut stream, 1).await?;
@@ -505,7 +488,7 @@ async fn neighbours_may_be_reached_inside_the_process() -> Result<()> {
         let proxy = Proxy::on(&lab, &config).authority().arguments(&LOG);
         let proxy = proxy.arguments(&["--same-node", way]).ready().await?;
         proxy.certified(2).await?;
-        let (_server, mut accepted) = accepting(&server, PORT)?;
+        let (_server, mut accepted) = Server::accepting(&server, PORT)?;
         let _web = Echo::start(&server, HTTP, "server")?;
         let mark = proxy.child.stdout.mark();
         let mut stream = client.netns.connect(server.at(PORT)).await?;
@@ -527,8 +510,8 @@ async fn neighbours_may_be_reached_inside_the_process() -> Result<()> {
         let mut http = Http::connect(&client, SocketAddr::new(SERVICE, 80)).await?;
         let reply = http.get("server", "/").await?;
         ensure!(reply.status == 200, "{reply:?}\n{}", proxy.complaints());
-        ensure!((counter(&proxy, "hbone_upstream_rq").await? > 0) == tunnels);
-        ensure!((counter(&proxy, "downstream_cx_within").await? > 0) != tunnels);
+        ensure!((proxy.counter("hbone_upstream_rq").await? > 0) == tunnels);
+        ensure!((proxy.counter("downstream_cx_within").await? > 0) != tunnels);
         // The same policies, at once for what is open.
         let mut stream = client.netns.connect(server.at(PORT)).await?;
         let _open = tokio::time::timeout(PATIENCE, accepted.recv())

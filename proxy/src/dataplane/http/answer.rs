@@ -15,6 +15,7 @@ use hyper::upgrade::OnUpgrade;
 use super::attempt::{Message, Outgoing, Upstream};
 use super::body::ResponseBody;
 use super::canonical::Canonical;
+use super::entry::{self, Entered};
 use super::fields::Fields;
 use super::finish::Finish;
 use super::forward::{Answer, Forward};
@@ -112,34 +113,19 @@ enum Served {
 async fn serve(
     downstream: &Rc<Downstream>,
     exchange: &mut Exchange,
-    (mut parts, fields): (Box<request::Parts>, Fields),
+    (parts, fields): (Box<request::Parts>, Fields),
     body: Incoming,
     grpc: bool,
 ) -> Result<Served, Error> {
     let worker = &downstream.worker;
-    let client = parts.extensions.remove::<OnUpgrade>();
-    let mut canonical = Canonical::new(parts, fields)?;
-    // An extended CONNECT has become an upgrade.
-    let fields = if client.is_some() {
-        Fields::of(&canonical.parts.headers)
-    } else {
-        fields
-    };
-    let random = || u128::from(worker.draw()) << 64 | u128::from(worker.draw());
-    let upgrade = headers::enter(&mut canonical.parts.headers, fields, random);
-    if fields.has(Fields::FORWARDED_FOR) {
-        exchange.forwarded = headers::forwarded(&mut canonical.parts.headers);
-    }
-    if let Some(requested) = &mut exchange.requested {
-        requested.request_id = canonical.parts.headers.get(headers::REQUEST_ID).cloned();
-    }
+    let Entered { canonical, client } = entry::enter(worker, exchange, parts, fields)?;
     let snapshot = worker.snapshot();
     let request = Incomplete {
         downstream,
         canonical,
         body,
         grpc,
-        client: client.zip(upgrade),
+        client,
     };
     let route = route::choose(&snapshot, downstream, &request.canonical)?;
     let mut forward = match &route {

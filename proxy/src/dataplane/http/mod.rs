@@ -1,8 +1,8 @@
 //! The HTTP engine: reads requests of one downstream connection and answers each, in reading
-//! order: [`answer`] (the whole sequence) → [`canonical`] (one unambiguous request) → [`route`] →
-//! [`rewrite`] → [`forward`] (retries) → [`attempt`] → [`finish`] → [`body`].
+//! order: [`answer`] (the whole sequence) → [`entry`] (one unambiguous request, [`canonical`]) →
+//! [`route`] → [`rewrite`] → [`forward`] (retries) → [`attempt`] → [`finish`] → [`body`].
 //!
-//! At the destination: [`inbound`] → [`canonical`] → judged → the application → [`body`].
+//! At the destination: [`inbound`] → [`entry`] → judged → the application → [`body`].
 //!
 //! hyper reads and writes HTTP; this module decides everything it leaves open.
 
@@ -13,6 +13,7 @@ pub(super) mod body;
 mod canonical;
 pub(super) mod content;
 mod deadline;
+mod entry;
 mod fields;
 pub(super) mod finish;
 mod forward;

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::super::answer::{closes, requested};
 use super::super::attempt::{Message, Outgoing};
 use super::super::body::ResponseBody;
-use super::super::canonical::Canonical;
+use super::super::entry::{self, Entered};
 use super::super::fields::Fields;
 use super::super::upload::Upload;
 use super::super::{headers, reply, upgrade};
@@ -102,27 +102,15 @@ pub(super) async fn answer(
 async fn serve(
     inbound: &Rc<Inbound>,
     exchange: &mut Exchange,
-    (mut parts, fields): (Box<request::Parts>, Fields),
+    (parts, fields): (Box<request::Parts>, Fields),
     body: Incoming,
 ) -> Result<Answer, Failure> {
     let worker = &inbound.worker;
-    let client = parts.extensions.remove::<OnUpgrade>();
-    let mut canonical = Canonical::new(parts, fields)?;
-    // An extended CONNECT has become an upgrade.
-    let fields = if client.is_some() {
-        Fields::of(&canonical.parts.headers)
-    } else {
-        fields
-    };
-    let random = || u128::from(worker.draw()) << 64 | u128::from(worker.draw());
-    let upgrade = headers::enter(&mut canonical.parts.headers, fields, random);
-    if fields.has(Fields::FORWARDED_FOR) {
-        exchange.forwarded = headers::forwarded(&mut canonical.parts.headers);
-    }
+    let Entered {
+        mut canonical,
+        client,
+    } = entry::enter(worker, exchange, parts, fields)?;
     certificate::tell(&mut canonical.parts.headers, inbound.certificate.as_ref());
-    if let Some(requested) = &mut exchange.requested {
-        requested.request_id = canonical.parts.headers.get(headers::REQUEST_ID).cloned();
-    }
     let head = Head {
         method: canonical.parts.method.clone(),
         target: canonical.parts.uri.clone(),
@@ -158,7 +146,7 @@ async fn serve(
     } else {
         status == StatusCode::SWITCHING_PROTOCOLS
     };
-    let upgraded = match client.zip(upgrade) {
+    let upgraded = match client {
         Some(asked) if accepted => Some(asked),
         // An upgrade that nobody asked for, or that HTTP/2 does not have.
         _ if status == StatusCode::SWITCHING_PROTOCOLS => return Err(Error::Protocol.into()),
