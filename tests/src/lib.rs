@@ -14,6 +14,7 @@
 //! | [`process`] | a child process, its end and its lines as events |
 //! | [`proxy`] | the `aquifer` binary: start, readiness, admin, end |
 //! | [`authority`] | `aquifer ca`: start, readiness, end |
+//! | [`peer`] | Envoy and ztunnel as proxies of other meshes beside a pod |
 //! | [`world`] | the lab that most tests start from |
 //! | [`shop`] | the lab of `deploy/examples` |
 //! | [`differential`] | the same requests through aquifer and Envoy |
@@ -29,6 +30,7 @@ pub mod gate;
 pub mod lab;
 pub mod manifest;
 pub mod netns;
+pub mod peer;
 pub mod process;
 pub mod proxy;
 pub mod raw;

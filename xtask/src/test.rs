@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use aquifer_tests::process;
+use aquifer_tests::{peer::ztunnel, process};
 
 use crate::{envoy, setup};
 
@@ -101,6 +101,12 @@ fn end_to_end(arguments: &Arguments, remarks: &mut Vec<String>) -> Result<(Count
             "envoy_",
             "what needs Envoy (the comparison, HBONE)",
         ),
+        (
+            "ZTUNNEL_BIN",
+            ztunnel(),
+            "ztunnel_",
+            "HBONE with a real ztunnel",
+        ),
     ] {
         match tool {
             Ok(path) => drop(command.env(variable, path)),
@@ -118,6 +124,13 @@ fn unable() -> Option<String> {
     (!setup::is_root()).then(|| {
         "they make network namespaces and load eBPF, which needs root: run this as root".into()
     })
+}
+
+/// Istio's node proxy, which nobody packs for this: it is there where somebody has built one.
+fn ztunnel() -> Result<PathBuf> {
+    let path = ztunnel::binary().context("ZTUNNEL_BIN names none")?;
+    anyhow::ensure!(path.is_file(), "there is no {}", path.display());
+    Ok(path)
 }
 
 /// The conformance suite of HTTP/2, built where there is a Go toolchain.

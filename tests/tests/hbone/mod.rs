@@ -12,25 +12,63 @@ use std::{
 use anyhow::{Context, Result};
 use aquifer::tls::{Credential, Issuer, Key, Secrets, Trust};
 use aquifer::types::Identity;
-use aquifer_tests::{Config, PATIENCE, Pod};
+use aquifer_tests::{Config, PATIENCE, Pod, raw::Server};
 use bytes::Bytes;
 use h2::{RecvStream, SendStream, client::SendRequest};
 use http::{Request, Response, Uri};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     task::JoinHandle,
 };
 use tokio_rustls::TlsConnector;
 
-/// The port.
-pub(crate) const HBONE: u16 = 15008;
+pub(crate) use aquifer_tests::peer::HBONE;
+
 /// What the pods of the usual world are.
 pub(crate) const DEFAULT: &str = "spiffe://cluster.local/ns/default/sa/default";
 
 const HOUR: Duration = Duration::from_secs(3600);
+
+/// Sends back what comes, its end too.
+pub(crate) fn echo(pod: &Pod, port: u16) -> Result<Server> {
+    Server::start(pod, port, |mut stream, _| async move {
+        let (mut read, mut write) = stream.split();
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+        let _ = write.shutdown().await;
+    })
+}
+
+/// Bulk to an [`echo`] and back, which ends by half-closes, over one connection and over `many` at
+/// once.
+pub(crate) async fn play(connect: impl AsyncFn() -> Result<TcpStream>, many: usize) -> Result<()> {
+    let one = async |size: u32| -> Result<()> {
+        let data: Vec<u8> = (0..size)
+            .map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0])
+            .collect();
+        let mut stream = connect().await?;
+        let (mut read, mut write) = stream.split();
+        let mut found = Vec::new();
+        let sending = async {
+            write.write_all(&data).await?;
+            write.shutdown().await
+        };
+        let (sent, received) = tokio::join!(sending, read.read_to_end(&mut found));
+        sent?;
+        received?;
+        anyhow::ensure!(found == data, "{} of {size} bytes came back", found.len());
+        Ok(())
+    };
+    tokio::time::timeout(PATIENCE, one(16 << 20)).await??;
+    let many = (0..many).map(|_| one(20_000));
+    let all = futures_util::future::join_all(many);
+    for one in tokio::time::timeout(PATIENCE, all).await? {
+        one?;
+    }
+    Ok(())
+}
 
 /// Who signs.
 pub(crate) struct Authority {
@@ -112,6 +150,11 @@ impl Authority {
         let secrets = Secrets::new(trust);
         secrets.put(Credential::new(&identity, &key, chain)?)?;
         Ok(secrets)
+    }
+
+    /// The one who signs, for those who sign by themselves.
+    pub(crate) fn issuer(self) -> Issuer {
+        self.issuer
     }
 
     /// A certificate and its key as text, for those who read files; it names these URIs.

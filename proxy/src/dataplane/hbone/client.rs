@@ -9,12 +9,14 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use h2::client::{Builder, Connection};
+use h2::RecvStream;
+use h2::client::{Builder, Connection, ResponseFuture};
 use http::header::{FORWARDED, HeaderName};
 use http::uri::Authority;
-use http::{HeaderValue, Request, StatusCode, Uri};
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
@@ -41,6 +43,10 @@ const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 /// How often a stream is tried on another connection, where one turned out to be lost before it was
 /// answered: nothing of the application's has been sent by then.
 const TRIES: usize = 3;
+/// How often a connection is looked at on which no answer comes. One that its peer is leaving (GOAWAY)
+/// is given up at the second look: a ztunnel that ends takes no more streams then, and answers those
+/// that were under way neither yes nor no.
+const LOOK: Duration = Duration::from_millis(500);
 
 type Http2 = Connection<TlsStream<Ahead<TcpStream>>, Bytes>;
 
@@ -91,11 +97,11 @@ async fn attempts(
         match ask(pod, &place, to).await {
             Ok(tunnel) => return Ok((tunnel, place)),
             // The connection was there before, and turned out to be lost or full.
-            Err(Error::Tunnel(failure @ Failure::Lost(_))) => {
+            Err(Error::Tunnel(failure @ (Failure::Lost(_) | Failure::Leaving))) => {
                 place.retire();
-                let reused = place.reused;
+                let again = place.reused || matches!(failure, Failure::Leaving);
                 last = failure.into();
-                if !reused {
+                if !again {
                     return Err(last);
                 }
                 worker.counters.hbone_upstream_rq_retry.increment();
@@ -113,11 +119,27 @@ async fn ask(pod: &LocalPod, place: &Place, to: SocketAddr) -> Result<Tunnel, Er
     let mut send = opened.send.clone().ready().await.map_err(lost)?;
     let request = request(pod, to)?;
     let (response, stream) = send.send_request(request, false).map_err(lost)?;
-    let response = response.await.map_err(lost)?;
+    let response = answer(opened, response).await?;
     match response.status() {
         StatusCode::OK => Ok(Tunnel::new(stream, response.into_body())),
         StatusCode::UNAUTHORIZED => Err(Failure::Denied.into()),
         other => Err(Failure::Status(other.as_u16()).into()),
+    }
+}
+
+/// What is answered.
+async fn answer(
+    opened: &Opened,
+    response: ResponseFuture,
+) -> Result<Response<RecvStream>, Failure> {
+    let mut response = pin!(response);
+    let mut was_leaving = false;
+    loop {
+        match tokio::time::timeout(LOOK, &mut response).await {
+            Ok(answered) => return answered.map_err(|error| Failure::unanswered(&error)),
+            Err(_) if was_leaving => return Err(Failure::Leaving),
+            Err(_) => was_leaving = !opened.takes_streams(),
+        }
     }
 }
 
@@ -243,4 +265,44 @@ async fn handshake(
         .await
         .map_err(Failure::from)?;
     Ok((Opened { send, local }, connection, chain))
+}
+
+#[cfg(test)]
+mod tests {
+    use h2::server;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_who_leaves_without_an_answer_is_waited_for_a_second_at_most() {
+        for leaves in [true, false] {
+            let (near, far) = tokio::io::duplex(1 << 16);
+            let (client, server) = tokio::join!(
+                Builder::new().handshake::<_, Bytes>(near),
+                server::Builder::new().handshake::<_, Bytes>(far),
+            );
+            let (mut send, connection) = client.expect("a client");
+            let mut server = server.expect("a server");
+            tokio::spawn(connection);
+            let request = Request::connect("10.0.0.1:80").body(()).expect("a request");
+            let (response, _stream) = send.send_request(request, false).expect("a stream");
+            let server = tokio::spawn(async move {
+                let taken = server.accept().await.expect("a stream").expect("CONNECT");
+                if leaves {
+                    server.graceful_shutdown();
+                }
+                let _ = server.accept().await;
+                drop(taken);
+            });
+            let opened = Opened { send, local: None };
+            let long = 3 * LOOK;
+            let answered = tokio::time::timeout(long, answer(&opened, response)).await;
+            match answered {
+                Ok(Err(Failure::Leaving)) => assert!(leaves),
+                Err(_) => assert!(!leaves, "one who stays may take its time"),
+                other => panic!("{other:?}"),
+            }
+            server.abort();
+        }
+    }
 }

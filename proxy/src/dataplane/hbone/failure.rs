@@ -32,6 +32,9 @@ pub(in crate::dataplane) enum Failure {
     /// The connection ended, or refused the stream, before there was an answer.
     #[error("the connection to the destination's proxy was lost: {0}")]
     Lost(String),
+    /// It has sent GOAWAY, and there was no answer for a while.
+    #[error("the destination's proxy is leaving, and does not answer")]
+    Leaving,
 }
 
 impl Failure {

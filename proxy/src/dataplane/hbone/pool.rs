@@ -62,6 +62,13 @@ pub(super) struct Opened {
     pub(super) local: Option<SocketAddr>,
 }
 
+impl Opened {
+    /// False where the peer has sent GOAWAY, or the connection has ended.
+    pub(super) fn takes_streams(&self) -> bool {
+        matches!(self.send.clone().ready().now_or_never(), Some(Ok(_)))
+    }
+}
+
 /// One stream's place on a connection.
 pub(in crate::dataplane) struct Place {
     shared: Rc<Shared>,
@@ -121,10 +128,7 @@ impl Shared {
         !self.retired.get()
             && match self.opened.get() {
                 None => true,
-                // Not where the peer has sent GOAWAY, or the connection has ended.
-                Some(Ok(opened)) => {
-                    matches!(opened.send.clone().ready().now_or_never(), Some(Ok(_)))
-                }
+                Some(Ok(opened)) => opened.takes_streams(),
                 Some(Err(_)) => false,
             }
     }
