@@ -4,9 +4,17 @@
 use std::{fs, net::SocketAddr, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
-use aquifer_tests::{PATIENCE, Proxy, client::Http, clock::Deadline, process::Child, raw};
+use aquifer_tests::{
+    PATIENCE, Proxy,
+    client::Http,
+    clock::Deadline,
+    peer::{Envoy, Ztunnel},
+    process::Child,
+    proxy::Start,
+    raw,
+};
 
-use super::{cores, field::Field};
+use super::{cores, field::Field, load::Load, pair, table::Table};
 
 /// One of the proxies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,12 +33,23 @@ pub(super) enum Contender {
     AquiferMesh,
     /// This project, two hops on the one proxy core: both ends are in the mesh.
     AquiferBoth,
+    /// Two Envoys that carry TCP by HBONE.
+    EnvoyHbone,
+    /// Two ztunnels.
+    Ztunnel,
+    /// Two node proxies of this project that carry TCP by HBONE.
+    AquiferHbone,
+    /// Two Envoys that carry HTTP over HTTP/2 and mutual TLS.
+    EnvoyMtls,
+    /// Two node proxies of this project, the first of which routes HTTP.
+    AquiferMtls,
 }
 
 /// A contender that runs, and where the load goes.
 #[derive(Debug)]
 pub(super) struct Running {
-    process: Process,
+    processes: Vec<Process>,
+    table: Table,
     /// Where HTTP/1.1 goes.
     pub(super) http1: SocketAddr,
     /// Where HTTP/2 goes.
@@ -38,18 +57,23 @@ pub(super) struct Running {
 }
 
 #[derive(Debug)]
-enum Process {
+pub(super) enum Process {
     Peer(Child),
+    Envoy(Envoy),
+    Ztunnel {
+        ztunnel: Ztunnel,
+        _redirect: Option<pair::Redirect>,
+    },
     Aquifer(Proxy),
 }
 
 /// Where the peers listen, in the client's namespace.
-const LISTEN: u16 = 18080;
+pub(super) const LISTEN: u16 = 18080;
 const LISTEN2: u16 = 18081;
 
 impl Contender {
-    /// All of them; the first is what the others are compared with.
-    pub(super) const ALL: [Self; 7] = [
+    /// All of them.
+    pub(super) const ALL: [Self; 12] = [
         Self::Envoy,
         Self::EnvoyMesh,
         Self::Haproxy,
@@ -57,6 +81,11 @@ impl Contender {
         Self::Aquifer,
         Self::AquiferMesh,
         Self::AquiferBoth,
+        Self::EnvoyHbone,
+        Self::Ztunnel,
+        Self::AquiferHbone,
+        Self::EnvoyMtls,
+        Self::AquiferMtls,
     ];
 
     /// Its name on the command line and in the table.
@@ -69,22 +98,37 @@ impl Contender {
             Self::Aquifer => "aquifer",
             Self::AquiferMesh => "aquifer-mesh",
             Self::AquiferBoth => "aquifer-both",
+            Self::EnvoyHbone => "envoy-hbone",
+            Self::Ztunnel => "ztunnel",
+            Self::AquiferHbone => "aquifer-hbone",
+            Self::EnvoyMtls => "envoy-mtls",
+            Self::AquiferMtls => "aquifer-mtls",
         }
     }
 
     /// True for this project's own.
     pub(super) fn is_ours(self) -> bool {
-        matches!(self, Self::Aquifer | Self::AquiferMesh | Self::AquiferBoth)
+        self.name().starts_with("aquifer")
+    }
+
+    /// Where its figures go.
+    pub(super) fn table(self) -> Table {
+        let own = |table: &Table| table.contenders().contains(&self);
+        let found = Table::ALL.into_iter().find(own);
+        found.expect("every contender is in a table")
     }
 
     /// Starts it on the proxy's core and waits until it answers.
     pub(super) async fn start(self, field: &Field) -> Result<Running> {
         let listen = SocketAddr::from(([127, 0, 0, 1], LISTEN));
-        let peer = |process| Running {
-            process: Process::Peer(process),
-            http1: listen,
-            http2: listen,
+        let table = self.table();
+        let running = |processes, to| Running {
+            processes,
+            table,
+            http1: to,
+            http2: to,
         };
+        let peer = |process| running(vec![Process::Peer(process)], listen);
         let running = match self {
             Self::Envoy => peer(envoy(field, include_str!("../../peers/envoy.yaml"))?),
             Self::EnvoyMesh => peer(envoy(field, include_str!("../../peers/envoy-mesh.yaml"))?),
@@ -109,19 +153,14 @@ impl Contender {
                     Self::AquiferBoth => &field.both,
                     _ => &field.one_hop,
                 };
-                let start = Proxy::on(&field.lab, config)
-                    .binary(field.aquifer.clone().context("it was not built")?)
-                    // Like with like: no contender writes an access log.
-                    .arguments(&["--workers", "1", "--access-log", "off"]);
-                let proxy = cores::on(cores::PROXY, || start.spawn())?;
-                proxy.wait_ready().await?;
-                let service = field.service;
-                Running {
-                    process: Process::Aquifer(proxy),
-                    http1: service,
-                    http2: service,
-                }
+                let proxy = aquifer(field, Proxy::on(&field.lab, config)).await?;
+                running(vec![Process::Aquifer(proxy)], field.service)
             }
+            Self::EnvoyHbone => running(pair::envoy_hbone(field)?, listen),
+            Self::Ztunnel => running(pair::ztunnel(field).await?, field.backend_address),
+            Self::AquiferHbone => running(pair::aquifer(field).await?, field.opaque),
+            Self::EnvoyMtls => running(pair::envoy_mtls(field)?, listen),
+            Self::AquiferMtls => running(pair::aquifer(field).await?, field.service),
         };
         running
             .wait(field)
@@ -132,25 +171,22 @@ impl Contender {
 }
 
 impl Running {
-    /// The process whose cost is counted, with all below it.
-    pub(super) fn pid(&self) -> i32 {
-        self.child().pid()
-    }
-
-    fn child(&self) -> &Child {
-        match &self.process {
-            Process::Peer(child) => child,
-            Process::Aquifer(proxy) => &proxy.child,
-        }
+    /// The processes whose cost is counted, with all below them.
+    pub(super) fn pids(&self) -> Vec<i32> {
+        self.processes.iter().map(|one| one.child().pid()).collect()
     }
 
     /// Waits until a request goes all the way, over both protocols.
     async fn wait(&self, field: &Field) -> Result<()> {
         let deadline = Deadline::after(PATIENCE);
         loop {
-            let ended = self.child().ended();
-            let said = || self.child().stderr.since(0).join("\n");
-            ensure!(ended.is_none(), "it ended: {}", said());
+            let ended = |process: &Process| process.child().ended().is_some();
+            let said = || {
+                let all = self.processes.iter();
+                let lines = all.flat_map(|process| process.child().stderr.since(0));
+                lines.collect::<Vec<_>>().join("\n")
+            };
+            ensure!(!self.processes.iter().any(ended), "it ended: {}", said());
             let tried = self.ask(field).await;
             match tried {
                 Ok(()) => return Ok(()),
@@ -175,20 +211,44 @@ impl Running {
                 reply.text()
             );
         }
-        let reply = Http::connect2(&field.client, self.http2)
-            .await?
-            .get(&host, "/")
-            .await?;
-        ensure!(
-            reply.status == 200,
-            "HTTP/2: {} {}",
-            reply.status,
-            reply.text()
-        );
+        if self.table.loads().contains(&Load::Http2) {
+            let reply = Http::connect2(&field.client, self.http2)
+                .await?
+                .get(&host, "/")
+                .await?;
+            ensure!(
+                reply.status == 200,
+                "HTTP/2: {} {}",
+                reply.status,
+                reply.text()
+            );
+        }
         let close = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
         raw::ask(&field.client, self.http1, close.as_bytes()).await?;
         Ok(())
     }
+}
+
+impl Process {
+    fn child(&self) -> &Child {
+        match self {
+            Self::Peer(child) => child,
+            Self::Envoy(envoy) => &envoy.child,
+            Self::Ztunnel { ztunnel, .. } => &ztunnel.child,
+            Self::Aquifer(proxy) => &proxy.child,
+        }
+    }
+}
+
+/// This project's proxy, once it is ready.
+pub(super) async fn aquifer(field: &Field, start: Start<'_>) -> Result<Proxy> {
+    let start = start
+        .binary(field.aquifer.clone().context("it was not built")?)
+        // Like with like: no contender writes an access log.
+        .arguments(&["--workers", "1", "--access-log", "off"]);
+    let proxy = cores::on(cores::PROXY, || start.spawn())?;
+    proxy.wait_ready().await?;
+    Ok(proxy)
 }
 
 fn envoy(field: &Field, text: &str) -> Result<Child> {

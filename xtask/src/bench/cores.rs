@@ -51,12 +51,12 @@ impl Sub for Spent {
     }
 }
 
-/// What the process `root` and all below it have spent, with the proxy core's ksoftirqd.
-pub(super) fn spent(root: i32) -> Result<Spent> {
+/// What the processes `roots` and all below them have spent, with the proxy core's ksoftirqd.
+pub(super) fn spent(roots: &[i32]) -> Result<Spent> {
     let processes = processes()?;
     let softirq = format!("ksoftirqd/{PROXY}");
     let deferred = processes.values().filter(|process| process.name == softirq);
-    let ticks: u64 = family(&processes, root)
+    let ticks: u64 = family(&processes, roots)
         .chain(deferred)
         .map(|process| process.ticks)
         .sum();
@@ -64,10 +64,10 @@ pub(super) fn spent(root: i32) -> Result<Spent> {
     Ok(Spent(Duration::from_secs_f64(ticks as f64 / rate as f64)))
 }
 
-/// Resident memory of the process `root` and all below it, in bytes.
-pub(super) fn resident(root: i32) -> Result<u64> {
+/// Resident memory of the processes `roots` and all below them, in bytes.
+pub(super) fn resident(roots: &[i32]) -> Result<u64> {
     let mut bytes = 0;
-    for process in family(&processes()?, root) {
+    for process in family(&processes()?, roots) {
         let path = format!("/proc/{}/status", process.pid);
         let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -85,10 +85,15 @@ struct Process {
     ticks: u64,
 }
 
-fn family(processes: &BTreeMap<i32, Process>, root: i32) -> impl Iterator<Item = &Process> {
+fn family<'a>(
+    processes: &'a BTreeMap<i32, Process>,
+    roots: &'a [i32],
+) -> impl Iterator<Item = &'a Process> {
     processes.values().filter(move |process| {
         let parents = std::iter::successors(Some(*process), |child| processes.get(&child.parent));
-        parents.take(64).any(|ancestor| ancestor.pid == root)
+        parents
+            .take(64)
+            .any(|ancestor| roots.contains(&ancestor.pid))
     })
 }
 

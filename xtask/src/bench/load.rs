@@ -18,12 +18,15 @@ pub(super) enum Load {
     Large,
     /// Small responses over HTTP/2, 8 connections with 10 streams each.
     Http2,
+    /// Responses of [`BULK`] bytes over one connection that stays.
+    Bulk,
 }
 
-impl Load {
-    /// All of them, in the order of the table.
-    pub(super) const ALL: [Self; 4] = [Self::Keepalive, Self::Fresh, Self::Large, Self::Http2];
+/// What a response of [`Load::Bulk`] has, in bytes.
+pub(super) const BULK: u64 = 16 << 20;
+const GIB: f64 = (1_u64 << 30) as f64;
 
+impl Load {
     /// The heading of its columns.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -31,6 +34,32 @@ impl Load {
             Self::Fresh => "new connections",
             Self::Large => "64 KiB responses",
             Self::Http2 => "HTTP/2",
+            Self::Bulk => "bulk, one connection",
+        }
+    }
+
+    /// The file that is asked for.
+    fn path(self) -> &'static str {
+        match self {
+            Self::Keepalive | Self::Fresh | Self::Http2 => "/",
+            Self::Large => "/64k",
+            Self::Bulk => "/16m",
+        }
+    }
+
+    /// How many requests its CPU is told for: 100,000 of them, or a GiB.
+    pub(super) fn unit(self) -> f64 {
+        match self {
+            Self::Bulk => GIB / BULK as f64,
+            _ => 100_000.0,
+        }
+    }
+
+    /// Its rate, of the requests a second.
+    pub(super) fn rate(self, requests: f64) -> String {
+        match self {
+            Self::Bulk => format!("{:.1} Gbit/s", requests * BULK as f64 * 8.0 / 1e9),
+            _ => format!("{requests:.0}"),
         }
     }
 }
@@ -46,8 +75,7 @@ pub(super) struct Outcome {
 
 /// Sends `load` to `target` from inside `netns` for so many seconds.
 pub(super) fn run(load: Load, netns: &Netns, target: SocketAddr, seconds: u32) -> Result<Outcome> {
-    let path = if load == Load::Large { "/64k" } else { "/" };
-    let url = format!("http://{target}{path}");
+    let url = format!("http://{target}{}", load.path());
     let duration = format!("-D{seconds}");
     let mut command = if load == Load::Http2 {
         let mut command = Command::new("h2load");
@@ -55,7 +83,8 @@ pub(super) fn run(load: Load, netns: &Netns, target: SocketAddr, seconds: u32) -
         command
     } else {
         let mut command = Command::new("wrk");
-        command.args(["-t1", "-c32", &format!("-d{seconds}s"), "--latency"]);
+        let connections = if load == Load::Bulk { "-c1" } else { "-c32" };
+        command.args(["-t1", connections, &format!("-d{seconds}s"), "--latency"]);
         if load == Load::Fresh {
             command.args(["-H", "Connection: close"]);
         }

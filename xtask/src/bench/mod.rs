@@ -1,10 +1,10 @@
 //! `cargo xtask bench`: the proxy against real peers in one run, one core for the proxy, one for
 //! load and backend, rounds interleaved. `proxy/benches/README.md` says how to read it.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use aquifer_tests::clock;
+use aquifer_tests::{clock, peer::ztunnel};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::setup;
@@ -13,10 +13,12 @@ mod contender;
 mod cores;
 mod field;
 mod load;
+mod pair;
 mod report;
+mod table;
 
 use contender::Contender;
-use field::Field;
+use field::{Field, Needs};
 use load::Load;
 use report::{Measured, Run};
 
@@ -31,9 +33,13 @@ pub(crate) struct Arguments {
     /// Seconds of each load in each round
     #[arg(long, default_value_t = 6)]
     seconds: u32,
-    /// Only these contenders: envoy, envoy-mesh, haproxy, nginx, aquifer, aquifer-mesh, aquifer-both
+    /// Only these contenders: envoy, envoy-mesh, haproxy, nginx, aquifer, aquifer-mesh, aquifer-both;
+    /// envoy-hbone, ztunnel, aquifer-hbone; envoy-mtls, aquifer-mtls
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// This build of the proxy, instead of one made for the purpose
+    #[arg(long)]
+    binary: Option<PathBuf>,
 }
 
 /// Measures and prints the tables.
@@ -41,9 +47,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if !setup::is_root() {
         bail!("the bench makes network namespaces and loads eBPF: run it as root");
     }
-    let contenders = contenders(&arguments.only)?;
+    let ztunnel = ztunnel::binary();
+    let contenders = contenders(&arguments.only, ztunnel.is_some())?;
     cores::check()?;
-    let field = Field::build(contenders.iter().copied().any(Contender::is_ours))?;
+    let ours = contenders.iter().copied().any(Contender::is_ours);
+    let field = Field::build(Needs {
+        aquifer: ours.then(|| arguments.binary.clone()),
+        ztunnel: ztunnel.filter(|_| contenders.contains(&Contender::Ztunnel)),
+    })?;
     let (rounds, seconds) = if arguments.quick {
         (1, 1)
     } else {
@@ -66,9 +77,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn contenders(names: &[String]) -> Result<Vec<Contender>> {
+fn contenders(names: &[String], has_ztunnel: bool) -> Result<Vec<Contender>> {
     if names.is_empty() {
-        return Ok(Contender::ALL.to_vec());
+        let all = Contender::ALL.into_iter();
+        if has_ztunnel {
+            return Ok(all.collect());
+        }
+        println!("ztunnel does not take part: ZTUNNEL_BIN names none");
+        return Ok(all.filter(|one| *one != Contender::Ztunnel).collect());
     }
     let find = |name: &String| {
         let found = Contender::ALL
@@ -88,7 +104,8 @@ async fn measure(
     rounds: u32,
     seconds: u32,
 ) -> Result<Measured> {
-    let steps = u64::from(rounds) * (contenders.len() * Load::ALL.len()) as u64;
+    let loads = contenders.iter().map(|one| one.table().loads().len());
+    let steps = u64::from(rounds) * loads.sum::<usize>() as u64;
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} (left: {eta})")?;
     let bar = ProgressBar::new(steps).with_style(style);
     let mut measured = Measured::default();
@@ -97,21 +114,21 @@ async fn measure(
         for step in 0..contenders.len() {
             let contender = contenders[(round + step) % contenders.len()];
             let running = contender.start(field).await?;
-            let pid = running.pid();
+            let pids = running.pids();
             // A few requests have gone through, and then none: this is the memory of a proxy that has
             // worked and is idle.
             tokio::time::sleep(IDLE).await;
-            measured.add_idle(contender, cores::resident(pid)? as f64 / 1048576.0);
-            for load in Load::ALL {
+            measured.add_idle(contender, cores::resident(&pids)? as f64 / 1048576.0);
+            for &load in contender.table().loads() {
                 bar.set_message(format!("{}, {}", contender.name(), load.name()));
                 let target = if load == Load::Http2 {
                     running.http2
                 } else {
                     running.http1
                 };
-                let run = once(field, pid, load, target, seconds);
+                let run = once(field, &pids, load, target, seconds);
                 measured.add(contender, load, run.with_context(|| contender.name())?);
-                if load == Load::Keepalive {
+                if load == Load::Keepalive && contender.table().has_tail() {
                     let tail = tail(field, target).with_context(|| contender.name())?;
                     measured.add_tail(contender, &tail);
                 }
@@ -125,7 +142,7 @@ async fn measure(
 
 fn once(
     field: &Field,
-    pid: i32,
+    pids: &[i32],
     load: Load,
     target: std::net::SocketAddr,
     seconds: u32,
@@ -133,14 +150,14 @@ fn once(
     let netns = &field.client.netns;
     // Caches, connection pools and congestion windows fill.
     load::run(load, netns, target, 1)?;
-    let before = cores::spent(pid)?;
+    let before = cores::spent(pids)?;
     let start = clock::now();
     let outcome = load::run(load, netns, target, seconds)?;
     let took = start.elapsed().as_secs_f64();
-    let cpu = cores::spent(pid)? - before;
+    let cpu = cores::spent(pids)? - before;
     let requests = outcome.requests as f64;
     Ok(Run {
-        cpu: cpu.as_secs_f64() * 100_000.0 / requests,
+        cpu: cpu.as_secs_f64() * load.unit() / requests,
         rate: requests / took,
     })
 }

@@ -1,8 +1,11 @@
-//! Medians over the rounds, ratios to the first contender, as a Markdown table.
+//! Medians over the rounds, ratios to the first contender of a table, as Markdown tables.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write},
+};
 
-use super::{contender::Contender, load::Load};
+use super::{contender::Contender, load::Load, table::Table};
 
 /// All that was measured.
 #[derive(Debug, Default)]
@@ -16,7 +19,7 @@ pub(super) struct Measured {
 /// One round of one load.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Run {
-    /// CPU seconds for 100,000 requests.
+    /// CPU seconds for what the load is measured by: 100,000 requests, a GiB.
     pub(super) cpu: f64,
     /// Requests a second.
     pub(super) rate: f64,
@@ -58,56 +61,71 @@ impl Measured {
 
     /// The tables: CPU with its ratio to Envoy, then rates, then one line a goal.
     pub(super) fn markdown(&self) -> String {
+        let mut text = String::new();
+        for table in Table::ALL {
+            let was_measured = |one: &&Contender| self.idle.contains_key(*one);
+            let rows: Vec<_> = table.contenders().iter().filter(was_measured).collect();
+            if !rows.is_empty() {
+                let _ = writeln!(text, "### {}\n", table.title());
+                text += &self.costs(table, &rows);
+                if table.has_tail() {
+                    text += &self.spreads();
+                }
+                text += &self.rates(table, &rows);
+                text += "\n";
+            }
+        }
+        text + &self.goals()
+    }
+
+    fn costs(&self, table: Table, rows: &[&Contender]) -> String {
         let mut text = String::from(
-            "CPU seconds of the proxy for 100,000 requests, and the ratio to Envoy:\n\n",
+            "CPU seconds of the proxies for 100,000 requests, of bulk for a GiB, and the ratio to the \
+             first:\n\n",
         );
-        let loads: Vec<_> = Load::ALL.iter().map(|load| load.name()).collect();
-        text += &row(["proxy"]
-            .into_iter()
-            .chain(loads.iter().copied())
-            .chain(["p99 µs, 32 keep-alive", "idle MiB"]));
-        text += &row(std::iter::repeat_n("---", loads.len() + 3));
-        for contender in Contender::ALL {
-            let against =
-                |own: Option<f64>, reference: Option<f64>, digits: usize| match (own, reference) {
-                    (Some(own), Some(reference)) if reference > 0.0 => {
-                        format!("{own:.digits$} ({:.2})", own / reference)
-                    }
-                    (Some(own), _) => format!("{own:.digits$}"),
-                    (None, _) => "–".into(),
-                };
-            let reference = Contender::Envoy;
+        let tail = table.has_tail().then_some("p99 µs, 32 keep-alive");
+        let heads = ["proxy"].into_iter();
+        let heads = heads.chain(table.loads().iter().map(|load| load.name()));
+        let heads: Vec<_> = heads.chain(tail).chain(["idle MiB"]).collect();
+        text += &row(heads.iter().copied());
+        text += &row(heads.iter().map(|_| "---"));
+        let against = |own: Option<f64>, first: Option<f64>, digits: usize| match (own, first) {
+            (Some(own), Some(first)) if first > 0.0 => {
+                format!("{own:.digits$} ({:.2})", own / first)
+            }
+            (Some(own), _) => format!("{own:.digits$}"),
+            (None, _) => "–".into(),
+        };
+        let first = table.contenders()[0];
+        for &&contender in rows {
             let mut cells = vec![contender.name().to_owned()];
-            for load in Load::ALL {
-                cells.push(against(
-                    self.cpu(contender, load),
-                    self.cpu(reference, load),
-                    2,
-                ));
+            for &load in table.loads() {
+                let (own, first) = (self.cpu(contender, load), self.cpu(first, load));
+                cells.push(against(own, first, 2));
             }
-            cells.push(against(self.p99(contender), self.p99(reference), 0));
-            cells.push(against(self.idle(contender), self.idle(reference), 1));
-            if cells[1..].iter().any(|cell| cell != "–") {
-                text += &row(cells.iter().map(String::as_str));
+            if table.has_tail() {
+                cells.push(against(self.p99(contender), self.p99(first), 0));
             }
+            cells.push(against(self.idle(contender), self.idle(first), 1));
+            text += &row(cells.iter().map(String::as_str));
         }
-        text += &self.spreads();
-        text += "\nRequests a second (one core for the proxy):\n\n";
-        text += &row(["proxy"].into_iter().chain(loads.iter().copied()));
+        text
+    }
+
+    fn rates(&self, table: Table, rows: &[&Contender]) -> String {
+        let mut text = String::from("\nRequests a second:\n\n");
+        let loads = table.loads();
+        let heads = ["proxy"].into_iter();
+        text += &row(heads.chain(loads.iter().map(|load| load.name())));
         text += &row(std::iter::repeat_n("---", loads.len() + 1));
-        for contender in Contender::ALL {
+        for &&contender in rows {
             let mut cells = vec![contender.name().to_owned()];
-            for load in Load::ALL {
-                cells.push(
-                    self.rate(contender, load)
-                        .map_or("–".into(), |rate| format!("{rate:.0}")),
-                );
+            for &load in loads {
+                let rate = self.rate(contender, load);
+                cells.push(rate.map_or("–".into(), |rate| load.rate(rate)));
             }
-            if cells[1..].iter().any(|cell| cell != "–") {
-                text += &row(cells.iter().map(String::as_str));
-            }
+            text += &row(cells.iter().map(String::as_str));
         }
-        text += &self.goals();
         text
     }
 
@@ -142,54 +160,102 @@ impl Measured {
 
     /// What was to be reached, and whether it was.
     fn goals(&self) -> String {
-        use Contender::{Aquifer, AquiferMesh, Envoy, EnvoyMesh};
+        use Contender as C;
+        use Goal::{Least, Most};
         let cpu = |own, other, load| Some(self.cpu(own, load)? / self.cpu(other, load)?);
-        let ratio = |load| cpu(Aquifer, Envoy, load);
+        let ratio = |load| cpu(C::Aquifer, C::Envoy, load);
         let p99 = |own, other| Some(self.p99(own)? / self.p99(other)?);
+        let hbone = |load| cpu(C::AquiferHbone, C::EnvoyHbone, load);
+        let rate = |own, other, load| Some(self.rate(own, load)? / self.rate(other, load)?);
         let goals = [
             (
                 "CPU at 32 keep-alive connections, of Envoy's",
-                0.36,
+                Most(0.36),
                 ratio(Load::Keepalive),
             ),
             (
                 "CPU of new connections, of Envoy's",
-                0.5,
+                Most(0.5),
                 ratio(Load::Fresh),
             ),
             (
                 "CPU of 64 KiB responses, of Envoy's",
-                0.5,
+                Most(0.5),
                 ratio(Load::Large),
             ),
             (
                 "p99 at 32 keep-alive connections, of Envoy's",
-                0.5,
-                p99(Aquifer, Envoy),
+                Most(0.5),
+                p99(C::Aquifer, C::Envoy),
             ),
             (
                 "CPU at 32 keep-alive connections with a mesh's policies, of Envoy's with the same",
-                0.38,
-                cpu(AquiferMesh, EnvoyMesh, Load::Keepalive),
+                Most(0.38),
+                cpu(C::AquiferMesh, C::EnvoyMesh, Load::Keepalive),
             ),
             (
                 "p99 with a mesh's policies, of Envoy's with the same",
-                0.5,
-                p99(AquiferMesh, EnvoyMesh),
+                Most(0.5),
+                p99(C::AquiferMesh, C::EnvoyMesh),
             ),
-            ("idle memory in MiB", 12.0, self.idle(Aquifer)),
+            ("idle memory in MiB", Most(12.0), self.idle(C::Aquifer)),
+            (
+                "HBONE: CPU of small requests at 32 connections, of Envoy's",
+                Most(0.85),
+                hbone(Load::Keepalive),
+            ),
+            (
+                "HBONE: CPU a GiB, of Envoy's",
+                Most(0.85),
+                hbone(Load::Bulk),
+            ),
+            (
+                "HBONE: new connections a second, of Envoy's",
+                Least(1.8),
+                rate(C::AquiferHbone, C::EnvoyHbone, Load::Fresh),
+            ),
+            (
+                "HTTP over mutual TLS: CPU at 32 keep-alive connections, of Envoy's",
+                Most(0.4),
+                cpu(C::AquiferMtls, C::EnvoyMtls, Load::Keepalive),
+            ),
         ];
-        let mut text = String::from("\nGoals:\n\n");
-        for (what, most, reached) in goals {
+        let mut text = String::from("Goals:\n\n");
+        for (what, goal, reached) in goals {
             let verdict = match reached {
-                Some(value) if value <= most => format!("{value:.2}, reached"),
+                Some(value) if goal.holds(value) => format!("{value:.2}, reached"),
                 Some(value) => format!("{value:.2}, MISSED"),
                 None => "not measured".into(),
             };
             // Writing to a string does not fail.
-            let _ = writeln!(text, "- {what}: at most {most}: {verdict}");
+            let _ = writeln!(text, "- {what}: {goal}: {verdict}");
         }
         text
+    }
+}
+
+/// What a figure is to be.
+#[derive(Clone, Copy, Debug)]
+enum Goal {
+    Most(f64),
+    Least(f64),
+}
+
+impl Goal {
+    fn holds(self, value: f64) -> bool {
+        match self {
+            Self::Most(most) => value <= most,
+            Self::Least(least) => value >= least,
+        }
+    }
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Most(most) => write!(f, "at most {most}"),
+            Self::Least(least) => write!(f, "at least {least}"),
+        }
     }
 }
 
@@ -244,12 +310,28 @@ mod tests {
         let run = |cpu| Run { cpu, rate: 1000.0 };
         measured.add(Contender::Envoy, Load::Keepalive, run(4.0));
         measured.add(Contender::Aquifer, Load::Keepalive, run(1.0));
+        let rate = |rate| Run { cpu: 1.0, rate };
+        for (contender, fresh) in [
+            (Contender::EnvoyHbone, 500.0),
+            (Contender::AquiferHbone, 900.0),
+        ] {
+            measured.add(contender, Load::Fresh, rate(fresh));
+            measured.add(contender, Load::Bulk, rate(10.0));
+        }
+        for contender in [
+            Contender::Envoy,
+            Contender::Aquifer,
+            Contender::EnvoyHbone,
+            Contender::AquiferHbone,
+        ] {
+            measured.add_idle(contender, 2.0);
+        }
         measured.add_tail(Contender::Envoy, &[400.0]);
         measured.add_tail(Contender::Aquifer, &[100.0, 9000.0]);
         measured.add_tail(Contender::Aquifer, &[100.0, 100.0]);
         let text = measured.markdown();
         assert!(
-            text.contains("| aquifer | 1.00 (0.25) | – | – | – | 100 (0.25) | – |"),
+            text.contains("| aquifer | 1.00 (0.25) | – | – | – | 100 (0.25) | 2.0 (1.00) |"),
             "{text}"
         );
         assert!(
@@ -258,6 +340,12 @@ mod tests {
         );
         assert!(text.contains("at most 0.36: 0.25, reached"), "{text}");
         assert!(text.contains("CPU of new connections, of Envoy's: at most 0.5: not measured"));
+        assert!(text.contains("at least 1.8: 1.80, reached"), "{text}");
+        assert!(
+            text.contains("| aquifer-hbone | – | 900 | 1.3 Gbit/s |"),
+            "{text}"
+        );
+        assert!(!text.contains("mutual TLS: two"), "nor a table: {text}");
         assert!(
             !text.contains("haproxy"),
             "what was not measured has no row: {text}"
