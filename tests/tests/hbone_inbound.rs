@@ -13,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use aquifer_tests::{
     PATIENCE, Pod, World,
     clock::Deadline,
+    echo::Echo,
     raw::{self, End, Server},
 };
 use bytes::Bytes;
@@ -518,6 +519,98 @@ async fn policies_ask_who_calls() -> Result<()> {
         Err(error) => ensure!(error.kind() == ErrorKind::ConnectionReset, "{error}"),
         Ok(mut plain) => ensure!(raw::drain(&mut plain).await?.1 == End::Reset),
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn requests_in_a_tunnel_are_judged_each_by_itself() -> Result<()> {
+    let called = Called::new().await?;
+    let world = &called.world;
+    let _server = Echo::start(&world.server, PORT, "server")?;
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: default}\nspec: {rules: [{from: [{source: {principals: [cluster.local/ns/elsewhere/sa/caller]}}], to: [{operation: {paths: [/a]}}]}]}\n";
+    world
+        .proxy
+        .after(|| world.config.put("policies.yaml", policy))
+        .await?;
+    let peer = called.peer().await?;
+    // The port declares nothing; the request comes in pieces of one byte.
+    let mut tunnel = peer.open(&called.at(PORT)).await?;
+    for byte in b"GET /a HTTP/1.1\r\nhost: app\r\n\r\n" {
+        tunnel.write(Bytes::copy_from_slice(&[*byte])).await?;
+    }
+    tunnel.read_until("\"HTTP/1.1\"}").await?;
+    // What is refused leaves the tunnel as it is.
+    for (path, status) in [("/b", 403), ("/b/../a", 200), ("/a/", 403)] {
+        let ask = format!("GET {path} HTTP/1.1\r\nhost: app\r\n\r\n");
+        tunnel.write(ask.into()).await?;
+        let end = if status == 200 {
+            "\"HTTP/1.1\"}"
+        } else {
+            "RBAC: access denied"
+        };
+        let said = tunnel.read_until(end).await?;
+        ensure!(
+            said.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{path}: {said}"
+        );
+    }
+    // It ends as a connection does: with its peer's last word, or by what its request says.
+    tunnel
+        .write("GET /a HTTP/1.1\r\nhost: app\r\nconnection: close\r\n\r\n".into())
+        .await?;
+    let said = tunnel.read_to_end().await?;
+    ensure!(said.starts_with(b"HTTP/1.1 200 "));
+    // Another pod of the mesh is another caller.
+    let other = called.authority.client(DEFAULT)?;
+    let other = Peer::connect(&called.caller, world.server.v4.into(), other).await?;
+    let mut tunnel = other.open(&called.at(PORT)).await?;
+    tunnel
+        .write("GET /a HTTP/1.1\r\nhost: app\r\n\r\n".into())
+        .await?;
+    let said = tunnel.read_until("RBAC: access denied").await?;
+    ensure!(said.starts_with("HTTP/1.1 403 "), "{said}");
+    // Bytes that are no request are refused as such, and nothing is dialled for them.
+    let mark = world.proxy.child.stdout.mark();
+    let before = called.counter("rbac_denied").await?;
+    let mut tunnel = peer.open(&called.at(PORT)).await?;
+    tunnel.write(Bytes::from_static(b"\0hello")).await?;
+    let error = tunnel.read().await.expect_err("a reset and no end");
+    ensure!(error.downcast::<h2::Error>()?.is_reset());
+    let line = world
+        .proxy
+        .logged(mark, |line| line.contains("\"method\":\"\""))?;
+    ensure!(
+        line.contains("rbac_access_denied_matched_policy[none]")
+            && line.contains("\"downstream_principal\":\"cluster.local/ns/elsewhere/sa/caller\""),
+        "{line}"
+    );
+    ensure!(called.counter("rbac_denied").await? == before + 1);
+    // One that is reset before it has said what it speaks.
+    let mut tunnel = peer.open(&called.at(PORT)).await?;
+    tunnel.write(Bytes::from_static(b"GE")).await?;
+    tunnel.send.send_reset(h2::Reason::CANCEL);
+    let mut tunnel = peer.open(&called.at(PORT)).await?;
+    tunnel
+        .write("GET /a HTTP/1.1\r\nhost: app\r\n\r\n".into())
+        .await?;
+    tunnel.read_until("\"HTTP/1.1\"}").await?;
+    // A request under way ends with its permission, and so does its tunnel.
+    tunnel
+        .write("POST /a HTTP/1.1\r\nhost: app\r\ncontent-length: 10\r\n\r\n12345".into())
+        .await?;
+    let until = Deadline::after(PATIENCE);
+    while called.counter("rbac_rq_allowed").await? < 5 {
+        ensure!(!until.passed(), "the request did not arrive");
+        tokio::task::yield_now().await;
+    }
+    let policy = policy.replace("[/a]", "[/c]");
+    world
+        .proxy
+        .after(|| world.config.put("policies.yaml", &policy))
+        .await?;
+    let deadline = Deadline::after(Duration::from_secs(1));
+    while tunnel.read().await?.is_some() {}
+    ensure!(!deadline.passed());
     Ok(())
 }
 

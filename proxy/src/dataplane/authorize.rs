@@ -18,10 +18,11 @@ use slab::Slab;
 
 pub(super) use self::request::{Head, Judged, Revocable};
 use super::pod::LocalPod;
+use super::resolve;
 use super::worker::Worker;
 use crate::mesh::{Guard, Verdict, Workload};
 use crate::policy::authorization::{Caller, Denial, Shadow};
-use crate::types::Identity;
+use crate::types::{Identity, Protocol};
 
 /// Who connects to a local pod.
 #[derive(Clone, Debug)]
@@ -67,9 +68,12 @@ pub(super) struct Admitted {
     entry: Rc<Entry>,
 }
 
-/// A connection whose caller may call, to a pod whose policies ask about requests: whether it has
-/// any is not known yet.
-pub(super) struct Unseen(Admitted);
+/// A connection whose caller may call, to a port where policies ask about requests, and which its
+/// bytes alone would not be allowed: whether it has any requests is not known yet.
+pub(super) struct Unseen {
+    admitted: Admitted,
+    declared: Protocol,
+}
 
 /// What is known of a connection before its first byte.
 pub(super) enum Met {
@@ -86,35 +90,26 @@ pub(super) enum Met {
 /// Why it is denied.
 pub(super) fn meet(worker: &Worker, pod: &Rc<LocalPod>, arrival: Arrival) -> Result<Met, Denial> {
     let guard = guard(worker, pod);
-    match guard {
-        Some(guard) if guard.asks_for_requests() => {
+    if let Some(guard) = guard
+        .as_ref()
+        .filter(|guard| guard.is_about_requests(&arrival.caller()))
+    {
+        let declared = resolve::declared(&worker.snapshot(), arrival.destination);
+        // A port that is declared to carry something else carries no requests.
+        if declared.is_http() || declared == Protocol::Auto {
             guard.admit_caller(&arrival.caller()).inspect_err(|_| {
                 worker.counters.rbac_denied.increment();
             })?;
-            let admitted = register(pod, arrival, Some(guard), By::Caller);
-            Ok(Met::Unseen(Unseen(admitted)))
-        }
-        guard => {
-            judge(worker, guard.as_deref(), &arrival)?;
-            let admitted = register(pod, arrival, guard, By::Everything);
-            Ok(Met::Admitted(admitted))
+            let guard = Some(Arc::clone(guard));
+            return Ok(Met::Unseen(Unseen {
+                admitted: register(pod, arrival, guard, By::Caller),
+                declared,
+            }));
         }
     }
-}
-
-/// Judges a connection whose bytes will not be looked at, and watches over it.
-///
-/// # Errors
-/// Why it is denied.
-pub(super) fn admit(
-    worker: &Worker,
-    pod: &Rc<LocalPod>,
-    arrival: Arrival,
-) -> Result<Admitted, Denial> {
-    match meet(worker, pod, arrival)? {
-        Met::Admitted(admitted) => Ok(admitted),
-        Met::Unseen(unseen) => unseen.bytes(worker),
-    }
+    judge(worker, guard.as_deref(), &arrival)?;
+    let admitted = register(pod, arrival, guard, By::Everything);
+    Ok(Met::Admitted(admitted))
 }
 
 fn guard(worker: &Worker, pod: &LocalPod) -> Option<Arc<Guard>> {
@@ -156,14 +151,19 @@ fn register(pod: &Rc<LocalPod>, arrival: Arrival, guard: Option<Arc<Guard>>, by:
 }
 
 impl Unseen {
+    /// What its port is declared to carry: HTTP, or nothing.
+    pub(super) fn declared(&self) -> Protocol {
+        self.declared
+    }
+
     /// Resolves when the connection is no longer allowed.
     pub(super) fn revoked(&self) -> Revoked<'_> {
-        self.0.revoked()
+        self.admitted.revoked()
     }
 
     /// It carries requests: each is to be judged ([`Admitted::judge`]).
     pub(super) fn requests(self) -> Admitted {
-        self.0
+        self.admitted
     }
 
     /// Its bytes will not be looked at: judged by all that the policies ask.
@@ -171,7 +171,7 @@ impl Unseen {
     /// # Errors
     /// Why it is denied.
     pub(super) fn bytes(self, worker: &Worker) -> Result<Admitted, Denial> {
-        let admitted = self.0;
+        let admitted = self.admitted;
         let entry = &admitted.entry;
         entry.by.set(By::Everything);
         if let Some(guard) = guard(worker, &admitted.pod) {

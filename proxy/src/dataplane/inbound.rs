@@ -14,9 +14,9 @@ use super::origin::{self, Captured};
 use super::outcome::Connection;
 use super::pod::LocalPod;
 use super::protocol::{self, Gone};
-use super::relay::{End, Limits, relay_until};
+use super::relay::{Limits, relay_until};
 use super::worker::Worker;
-use super::{connect, hbone, http, resolve};
+use super::{connect, hbone, http};
 use crate::net::gather::Gather;
 use crate::net::socket;
 use crate::policy::authorization::Denial;
@@ -77,9 +77,8 @@ async fn look(
     unseen: Unseen,
     mut log: Connection,
 ) {
-    let declared = resolve::declared(&worker.snapshot(), captured.destination);
     let seen = tokio::select! {
-        seen = protocol::arriving(&captured.stream, declared) => seen,
+        seen = protocol::arriving(&captured.stream, unseen.declared()) => seen,
         denial = unseen.revoked() => return refuse(captured, &denial, &mut log),
     };
     match seen {
@@ -94,6 +93,7 @@ async fn look(
                 admitted: unseen.requests(),
                 version,
                 certificate: None,
+                encrypted: false,
                 application: None,
             };
             http::inbound::serve(worker, pod, Gather(stream), arriving).await;
@@ -142,13 +142,6 @@ async fn carry(
     let mut denial = None;
     let revoked = async { denial = Some(admitted.revoked().await) };
     let limits = Limits::default();
-    match relay_until(captured.stream, stream, log.meter(), limits, revoked).await {
-        End::Closed | End::Stopped => {}
-        End::Downstream => log.flags = ResponseFlags::DOWNSTREAM_CLOSED,
-        End::Upstream => log.flags = ResponseFlags::UPSTREAM_CLOSED,
-        End::Idle | End::Old => log.flags = ResponseFlags::LOCAL_RESET,
-    }
-    if let Some(denial) = denial {
-        log.deny(&denial);
-    }
+    let end = relay_until(captured.stream, stream, log.meter(), limits, revoked).await;
+    log.ended(end, denial.as_ref());
 }

@@ -7,8 +7,10 @@
 //! runs on one worker's thread and shares nothing with other workers but what is atomic.
 
 mod accept;
+mod arriving;
 mod authorize;
 mod balance;
+mod channel;
 mod cluster;
 mod connect;
 mod error;

@@ -40,6 +40,8 @@ pub(super) struct Requested {
     pub(super) user_agent: Option<HeaderValue>,
     pub(super) forwarded_for: Option<HeaderValue>,
     pub(super) request_id: Option<HeaderValue>,
+    /// Who called, where that was proved.
+    pub(super) principal: Option<Rc<str>>,
 }
 
 /// One request and its answer. It is finished when it is dropped, however it ends.
@@ -294,7 +296,7 @@ impl Exchange {
             downstream_remote_address: Some(self.remote()),
             requested_server_name: "",
             route_name: self.route.as_deref().unwrap_or_default(),
-            downstream_principal: "",
+            downstream_principal: requested.principal.as_deref().unwrap_or_default(),
         });
     }
 }

@@ -29,7 +29,7 @@ use crate::wire::sniff::{LIMIT, Verdict, sniff};
 
 /// How long first bytes are waited for. It ends the waiting, not the connection, which is relayed
 /// as opaque from then on.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a client may still show that it speaks HTTP (and be answered 503) after the endpoint of
 /// its service has refused; then it is reset.
@@ -163,7 +163,7 @@ async fn undeclared(
 ) -> Decision {
     let mut verdict = std::pin::pin!(verdict(&captured.stream));
     let mut early = std::pin::pin!(tcp::dial(worker, pod, captured.destination, target, None));
-    let dialled = tokio::select! {
+    let mut dialled = tokio::select! {
         biased;
         verdict = &mut verdict => return match verdict {
             // The early connection is not needed: HTTP is routed by its own rules.
@@ -174,7 +174,7 @@ async fn undeclared(
         },
         dialled = &mut early => dialled,
     };
-    let verdict = match (&dialled, target) {
+    let verdict = match (&mut dialled, target) {
         (Ok(outbound), _) => tokio::select! {
             biased;
             verdict = &mut verdict => verdict,

@@ -1,4 +1,4 @@
-//! Moves bytes both ways between two sockets, or a socket and a tunnel: half-closes pass as
+//! Moves bytes both ways between two sockets, a socket and a tunnel, or what else carries them: half-closes pass as
 //! half-closes, resets as resets.
 //!
 //! Memory is taken only while bytes are under way: an idle connection holds no buffer.
@@ -6,13 +6,17 @@
 mod tunnelled;
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::io::Interest;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::hbone::Tunnel;
+use super::http::inbound::Abort;
 use crate::mesh::cluster::Tcp;
 use crate::net::socket;
 
@@ -184,6 +188,34 @@ pub(super) async fn relay_tunnel(
     end
 }
 
+/// The same for streams of any other kind: nothing is saved here.
+pub(super) async fn relay_streams<D, U>(
+    mut downstream: D,
+    mut upstream: U,
+    meter: &Meter,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+) -> End
+where
+    D: AsyncRead + AsyncWrite + Abort + Unpin,
+    U: AsyncRead + AsyncWrite + Abort + Unpin,
+{
+    let end = {
+        let (from, to_downstream) = tokio::io::split(&mut downstream);
+        let (back, to_upstream) = tokio::io::split(&mut upstream);
+        let (up, down) = (
+            pump(from, to_upstream, &meter.received),
+            pump(back, to_downstream, &meter.sent),
+        );
+        carry(up, down, meter, limits, stop).await
+    };
+    if end != End::Closed {
+        downstream.abort();
+        upstream.abort();
+    }
+    end
+}
+
 /// Runs both directions within the limits.
 async fn carry(
     up: impl Future<Output = Result<(), Side>>,
@@ -273,6 +305,30 @@ async fn copy(from: &TcpStream, to: &TcpStream, moved: &Cell<u64>) -> Result<(),
         }
         moved.set(moved.get() + read as u64);
         // A pair that always has bytes ready must not keep the worker from everybody else.
+        tokio::task::coop::consume_budget().await;
+    }
+}
+
+async fn pump(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    moved: &Cell<u64>,
+) -> Result<(), Side> {
+    loop {
+        let read = poll_fn(|cx| {
+            let mut buffer = Buffer::take();
+            let mut read = ReadBuf::new(&mut buffer.0);
+            ready!(Pin::new(&mut from).poll_read(cx, &mut read))?;
+            let count = read.filled().len();
+            Poll::Ready(io::Result::Ok((buffer, count)))
+        });
+        let (buffer, count) = read.await.map_err(|_| Side::From)?;
+        if count == 0 {
+            return to.shutdown().await.map_err(|_| Side::To);
+        }
+        let written = to.write_all(&buffer.0[..count]).await;
+        written.map_err(|_| Side::To)?;
+        moved.set(moved.get() + count as u64);
         tokio::task::coop::consume_budget().await;
     }
 }

@@ -12,7 +12,7 @@ use super::error::Error;
 use super::origin::Captured;
 use super::outcome::Connection;
 use super::pod::LocalPod;
-use super::relay::{End, Limits, Meter, Wire, relay, relay_until};
+use super::relay::{End, Limits, Meter, Wire, relay, relay_streams, relay_until};
 use super::resolve::Target;
 use super::upstream::Upstream;
 use super::worker::Worker;
@@ -174,6 +174,10 @@ async fn carry(downstream: TcpStream, upstream: Upstream, meter: &Meter, limits:
                 ..
             } = *tunnelled.take();
             relay(downstream, Wire::Tunnel(tunnel), meter, limits).await
+        }
+        Upstream::Judged(channel, _) => {
+            let stop = std::future::pending();
+            Box::pin(relay_streams(downstream, channel, meter, limits, stop)).await
         }
         Upstream::Within(stream, mut within) => {
             let mut denial = None;

@@ -11,11 +11,12 @@ use send_wrapper::SendWrapper;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::channel::Channel;
 use super::error::Error;
 use super::hbone::{self, Failure, Place, Tunnel};
 use super::pod::LocalPod;
 use super::relay::speaks;
-use super::within::{self, Within};
+use super::within::{self, Connected, Within};
 use super::worker::Worker;
 use super::{connect, way};
 use crate::mesh::cluster::Tcp;
@@ -26,6 +27,8 @@ pub(super) enum Upstream {
     Socket(TcpStream),
     /// To a pod of this node.
     Within(TcpStream, Own<Within>),
+    /// To the proxy's own side of a pod of this node that judges requests; its address.
+    Judged(Channel, SocketAddr),
     /// To a pod of the mesh.
     Tunnel(Own<Tunnelled>),
 }
@@ -57,8 +60,12 @@ pub(super) async fn connect(
         way::Way::Within(at) => {
             let connected = Box::pin(within::connect(worker, pod, &at, to, policy)).await;
             count(worker, &connected);
-            let (stream, within) = connected?;
-            Ok(Upstream::Within(stream, Own::new(Box::new(within))))
+            Ok(match connected? {
+                Connected::Bytes(stream, within) => {
+                    Upstream::Within(stream, Own::new(Box::new(within)))
+                }
+                Connected::Requests(channel) => Upstream::Judged(channel, to),
+            })
         }
         way::Way::Tunnel(expected) => {
             let opening = hbone::client::connect(worker, pod, to, expected, policy);
@@ -82,6 +89,7 @@ impl Upstream {
         match self {
             Self::Socket(stream) | Self::Within(stream, _) => stream.local_addr().ok(),
             Self::Tunnel(tunnelled) => tunnelled.place.local(),
+            Self::Judged(..) => None,
         }
     }
 
@@ -90,11 +98,12 @@ impl Upstream {
         match self {
             Self::Socket(stream) | Self::Within(stream, _) => stream.peer_addr().ok(),
             Self::Tunnel(tunnelled) => Some(tunnelled.to),
+            Self::Judged(_, to) => Some(*to),
         }
     }
 
     /// Resolves when there is something to read, an end or an error included.
-    pub(super) async fn speaks(&self) {
+    pub(super) async fn speaks(&mut self) {
         match self {
             Self::Socket(stream) => speaks(stream).await,
             Self::Within(stream, within) => tokio::select! {
@@ -102,17 +111,19 @@ impl Upstream {
                 _ = within.revoked() => {}
             },
             Self::Tunnel(tunnelled) => tunnelled.tunnel.speaks().await,
+            Self::Judged(channel, _) => channel.speaks().await,
         }
     }
 
     /// Whether it is open and has said nothing.
-    pub(super) fn is_silent(&self) -> bool {
+    pub(super) fn is_silent(&mut self) -> bool {
         match self {
             Self::Socket(stream) | Self::Within(stream, _) => {
                 let read = stream.try_read(&mut [0]);
                 matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
             }
             Self::Tunnel(tunnelled) => tunnelled.tunnel.is_silent(),
+            Self::Judged(channel, _) => channel.is_silent(),
         }
     }
 }
@@ -139,6 +150,7 @@ impl AsyncRead for Upstream {
                 Poll::Ready(Ok(()))
             }
             Self::Tunnel(tunnelled) => tunnelled.tunnel.poll_read(cx, buffer),
+            Self::Judged(channel, _) => Pin::new(channel).poll_read(cx, buffer),
         }
     }
 }
@@ -166,6 +178,7 @@ impl AsyncWrite for Upstream {
                 Poll::Ready(Ok(written))
             }
             Self::Tunnel(tunnelled) => tunnelled.tunnel.poll_write(cx, slices),
+            Self::Judged(channel, _) => Pin::new(channel).poll_write_vectored(cx, slices),
         }
     }
 
@@ -174,7 +187,7 @@ impl AsyncWrite for Upstream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Neither a socket nor a stream of HTTP/2 holds anything back.
+        // None of them holds anything back.
         Poll::Ready(Ok(()))
     }
 
@@ -182,6 +195,7 @@ impl AsyncWrite for Upstream {
         match self.get_mut() {
             Self::Socket(stream) | Self::Within(stream, _) => Pin::new(stream).poll_shutdown(cx),
             Self::Tunnel(tunnelled) => Poll::Ready(tunnelled.tunnel.finish()),
+            Self::Judged(channel, _) => Pin::new(channel).poll_shutdown(cx),
         }
     }
 }

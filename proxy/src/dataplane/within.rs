@@ -13,17 +13,19 @@ use std::task::{Context, Poll};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use super::authorize::{self, Admitted, Arrival};
-use super::connect;
+use super::authorize::{self, Admitted, Arrival, Met};
+use super::channel::{self, Channel};
 use super::error::Error;
 use super::hbone::Failure;
+use super::http::inbound::certificate;
 use super::outcome::Connection;
 use super::pod::LocalPod;
 use super::relay::{End, Meter};
 use super::worker::{self, Worker};
+use super::{arriving, connect};
 use crate::mesh::cluster::Tcp;
 use crate::policy::authorization::Denial;
-use crate::types::{ClusterName, ResponseFlags};
+use crate::types::ClusterName;
 
 /// What stays with such a connection as long as it is open.
 pub(super) struct Within {
@@ -36,6 +38,14 @@ pub(super) struct Within {
     _kept: oneshot::Sender<Infallible>,
 }
 
+/// What leads to a pod of this node.
+pub(super) enum Connected {
+    /// The application's own socket.
+    Bytes(TcpStream, Within),
+    /// The proxy on the pod's side, which judges requests each by itself.
+    Requests(Channel),
+}
+
 /// Connects the pod `from` to `to`, an address of the pod `at`.
 pub(super) async fn connect(
     worker: &Rc<Worker>,
@@ -43,7 +53,7 @@ pub(super) async fn connect(
     at: &Rc<LocalPod>,
     to: SocketAddr,
     policy: &Tcp,
-) -> Result<(TcpStream, Within), Error> {
+) -> Result<Connected, Error> {
     worker.counters.downstream_cx_within.increment();
     let trust = worker.secrets.trust();
     let peer = from.pod().workload.identity(trust.domain());
@@ -56,15 +66,29 @@ pub(super) async fn connect(
     log.peer = Some(peer.clone());
     log.upstream_host = Some(to);
     let arrival = Arrival {
-        peer: Some(peer),
+        peer: Some(peer.clone()),
         source,
         destination: to,
     };
-    let admitted = authorize::admit(worker, at, arrival).map_err(|denial| {
+    let met = authorize::meet(worker, at, arrival).map_err(|denial| {
         tracing::debug!(%source, destination = %to, %denial, "refused");
         log.deny(&denial);
         Failure::Denied
     })?;
+    let admitted = match met {
+        Met::Admitted(admitted) => admitted,
+        Met::Unseen(unseen) => {
+            let own = at.pod().workload.identity(trust.domain());
+            let own = own.map_err(Failure::from)?;
+            let met = arriving::Met {
+                unseen,
+                log,
+                certificate: certificate::element(&own, &peer, None),
+                encrypted: false,
+            };
+            return Ok(Connected::Requests(begin(worker, at, met)));
+        }
+    };
     let dialled = tokio::select! {
         dialled = tokio::time::timeout(
             policy.connect_timeout,
@@ -87,7 +111,17 @@ pub(super) async fn connect(
         gone: RefCell::new(gone),
         _kept: kept,
     };
-    Ok((stream, within))
+    Ok(Connected::Bytes(stream, within))
+}
+
+/// Serves the other end of a channel on the destination's side.
+fn begin(worker: &Rc<Worker>, at: &Rc<LocalPod>, met: arriving::Met) -> Channel {
+    let (near, far) = channel::pair();
+    let (serving, pod) = (Rc::clone(worker), Rc::clone(at));
+    worker::spawn(worker, at, async move {
+        arriving::serve(&serving, &pod, far, met).await;
+    });
+    near
 }
 
 /// Something that runs for the pod until the second end is dropped; the first ends with the pod.
@@ -109,15 +143,7 @@ impl Within {
     pub(super) fn ended(&mut self, end: End, meter: &Meter, denial: Option<Denial>) {
         self.log.meter().received.set(meter.received.get());
         self.log.meter().sent.set(meter.sent.get());
-        match end {
-            End::Closed | End::Stopped => {}
-            End::Downstream => self.log.flags = ResponseFlags::DOWNSTREAM_CLOSED,
-            End::Upstream => self.log.flags = ResponseFlags::UPSTREAM_CLOSED,
-            End::Idle | End::Old => self.log.flags = ResponseFlags::LOCAL_RESET,
-        }
-        if let Some(denial) = denial {
-            self.log.deny(&denial);
-        }
+        self.log.ended(end, denial.as_ref());
     }
 
     /// Resolves when the destination's policies no longer allow it, or the destination goes (`None`).

@@ -55,9 +55,10 @@ impl Guard {
         authorization::shadow(&self.policies, caller, None)
     }
 
-    /// Whether a policy asks for what only a request has.
-    pub fn asks_for_requests(&self) -> bool {
-        self.policies.iter().any(|one| one.asks_for_requests())
+    /// Whether the requests of a connection are to be judged each by itself, and not the connection
+    /// as a whole: where that may make a difference.
+    pub fn is_about_requests(&self, caller: &Caller<'_>) -> bool {
+        authorization::is_about_requests(&self.policies, caller)
     }
 
     /// Whether everybody may call, whatever the port.

@@ -290,6 +290,17 @@ impl Tunnel {
         Ok(all)
     }
 
+    /// Reads until `mark` has come, and no further.
+    pub(crate) async fn read_until(&mut self, mark: &str) -> Result<String> {
+        let mut all = String::new();
+        while !all.contains(mark) {
+            let more = self.read().await?;
+            let more = more.with_context(|| format!("the end came after {all:?}"))?;
+            all.push_str(&String::from_utf8_lossy(&more));
+        }
+        Ok(all)
+    }
+
     pub(crate) async fn read_to_end(&mut self) -> Result<Vec<u8>> {
         let mut all = Vec::new();
         while let Some(more) = self.read().await? {

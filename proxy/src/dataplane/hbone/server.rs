@@ -12,9 +12,9 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
-use h2::{Reason, RecvStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::header::HeaderName;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -27,13 +27,15 @@ use super::{
     STREAMS, Tunnel, keepalive, request,
 };
 use crate::clock;
-use crate::dataplane::authorize::{self, Admitted, Arrival};
+use crate::dataplane::arriving;
+use crate::dataplane::authorize::{self, Admitted, Arrival, Met, Unseen};
 use crate::dataplane::connect;
 use crate::dataplane::error::Error;
+use crate::dataplane::http::inbound::certificate;
 use crate::dataplane::origin::Captured;
 use crate::dataplane::outcome;
 use crate::dataplane::pod::LocalPod;
-use crate::dataplane::relay::{End, Limits, relay_tunnel};
+use crate::dataplane::relay::{Limits, relay_tunnel};
 use crate::dataplane::worker::{self, Worker};
 use crate::net::ahead::Ahead;
 use crate::net::socket;
@@ -54,8 +56,19 @@ struct Session {
     worker: Rc<Worker>,
     pod: Rc<LocalPod>,
     peer: Identity,
+    /// Of its certificate.
+    leaf: Option<CertificateDer<'static>>,
     source: SocketAddr,
     destination: SocketAddr,
+}
+
+impl Session {
+    /// What the application is told about the peer's certificate.
+    fn certificate(&self) -> Option<HeaderValue> {
+        let trust = self.worker.secrets.trust();
+        let own = self.pod.pod().workload.identity(trust.domain()).ok()?;
+        certificate::element(&own, &self.peer, self.leaf.as_deref())
+    }
 }
 
 /// A peer that was verified.
@@ -96,6 +109,7 @@ pub(in crate::dataplane) async fn serve(
         worker: Rc::clone(worker),
         pod: Rc::clone(pod),
         peer: verified.identity.clone(),
+        leaf: verified.chain.first().cloned(),
         source,
         destination,
     });
@@ -234,8 +248,8 @@ async fn stream(session: &Session, request: Request<RecvStream>, mut respond: Se
         source: *source,
         destination,
     };
-    let admitted = match authorize::admit(worker, pod, arrival) {
-        Ok(admitted) => admitted,
+    let met = match authorize::meet(worker, pod, arrival) {
+        Ok(met) => met,
         Err(denial) => {
             tracing::debug!(%source, %destination, peer = %session.peer, %denial, "refused");
             log.deny(&denial);
@@ -246,6 +260,10 @@ async fn stream(session: &Session, request: Request<RecvStream>, mut respond: Se
         worker.counters.downstream_cx_overflow.increment();
         log.fail(&Error::ConnectionOverflow);
         return refuse(worker, respond, StatusCode::SERVICE_UNAVAILABLE);
+    };
+    let admitted = match met {
+        Met::Admitted(admitted) => admitted,
+        Met::Unseen(unseen) => return Box::pin(look(session, unseen, request, respond, log)).await,
     };
     let mut dialling = pin!(connect::application(worker, pod, *source, destination));
     let given_up = tokio::select! {
@@ -280,11 +298,7 @@ async fn stream(session: &Session, request: Request<RecvStream>, mut respond: Se
         }
     };
     log.upstream_local = application.local_addr().ok();
-    let mut response = Response::new(());
-    if let Some(baggage) = pod.baggage() {
-        response.headers_mut().insert(BAGGAGE, baggage);
-    }
-    match respond.send_response(response, false) {
+    match accept(pod, &mut respond) {
         Ok(send) => {
             let tunnel = Tunnel::new(send, request.into_body());
             relay(tunnel, application, &admitted, &mut log).await;
@@ -294,6 +308,42 @@ async fn stream(session: &Session, request: Request<RecvStream>, mut respond: Se
             socket::reset(application);
         }
     }
+}
+
+/// One CONNECT to a port where requests are judged: they come over it once it is answered.
+async fn look(
+    session: &Session,
+    unseen: Unseen,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    mut log: outcome::Connection,
+) {
+    let Session { worker, pod, .. } = session;
+    match accept(pod, &mut respond) {
+        Ok(send) => {
+            let tunnel = Tunnel::new(send, request.into_body());
+            let met = arriving::Met {
+                unseen,
+                log,
+                certificate: session.certificate(),
+                encrypted: true,
+            };
+            arriving::serve(worker, pod, tunnel, met).await;
+        }
+        Err(_) => log.flags = ResponseFlags::DOWNSTREAM_CLOSED,
+    }
+}
+
+/// Answers 200.
+fn accept(
+    pod: &LocalPod,
+    respond: &mut SendResponse<Bytes>,
+) -> Result<SendStream<Bytes>, h2::Error> {
+    let mut response = Response::new(());
+    if let Some(baggage) = pod.baggage() {
+        response.headers_mut().insert(BAGGAGE, baggage);
+    }
+    respond.send_response(response, false)
 }
 
 /// Relays for as long as the caller is allowed to.
@@ -306,15 +356,8 @@ async fn relay(
     let mut denial = None;
     let revoked = async { denial = Some(admitted.revoked().await) };
     let limits = Limits::default();
-    match relay_tunnel(tunnel, application, log.meter(), limits, revoked).await {
-        End::Closed | End::Stopped => {}
-        End::Downstream => log.flags = ResponseFlags::DOWNSTREAM_CLOSED,
-        End::Upstream => log.flags = ResponseFlags::UPSTREAM_CLOSED,
-        End::Idle | End::Old => log.flags = ResponseFlags::LOCAL_RESET,
-    }
-    if let Some(denial) = denial {
-        log.deny(&denial);
-    }
+    let end = relay_tunnel(tunnel, application, log.meter(), limits, revoked).await;
+    log.ended(end, denial.as_ref());
 }
 
 fn refuse(worker: &Worker, mut respond: SendResponse<Bytes>, status: StatusCode) {

@@ -6,12 +6,18 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use h2::{Reason, RecvStream, SendStream};
-use tokio::io::ReadBuf;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::dataplane::arriving;
+use crate::dataplane::http::inbound::Abort;
+use crate::dataplane::relay::{End, Limits, Meter, relay_tunnel};
 
 /// What is copied at most of one write.
 const WRITE: usize = 64 << 10;
@@ -193,7 +199,87 @@ impl Tunnel {
     }
 }
 
+impl Abort for Tunnel {
+    fn abort(&mut self) {
+        self.reset();
+    }
+}
+
+impl arriving::Stream for Tunnel {
+    fn poll_first(&mut self, cx: &mut Context<'_>, seen: usize) -> Poll<io::Result<Bytes>> {
+        self.receive.get_mut().poll_first(cx, seen)
+    }
+
+    async fn relay(
+        self,
+        application: TcpStream,
+        meter: &Meter,
+        stop: impl Future<Output = ()>,
+    ) -> End {
+        relay_tunnel(self, application, meter, Limits::default(), stop).await
+    }
+}
+
+impl AsyncRead for Tunnel {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Self::poll_read(&self, cx, buffer)
+    }
+}
+
+impl AsyncWrite for Tunnel {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Self::poll_write(&self, cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Self::poll_write(&self, cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A stream of HTTP/2 holds nothing back.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.finish())
+    }
+}
+
 impl Receive {
+    /// Fills until there are more than `seen` bytes, or the end.
+    fn poll_first(&mut self, cx: &mut Context<'_>, seen: usize) -> Poll<io::Result<Bytes>> {
+        loop {
+            let before = self.pending.take();
+            let have = before.as_ref().map_or(0, Bytes::len);
+            if have > seen || self.ended {
+                self.pending.clone_from(&before);
+                return Poll::Ready(Ok(before.unwrap_or_default()));
+            }
+            let filled = self.poll_fill(cx);
+            self.pending = match (before, self.pending.take()) {
+                (Some(before), Some(more)) => Some([before, more].concat().into()),
+                (before, more) => before.or(more),
+            };
+            ready!(filled)?;
+        }
+    }
+
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.pending.is_none() && !self.ended {
             match ready!(self.stream.poll_data(cx)) {

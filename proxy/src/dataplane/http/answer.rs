@@ -101,6 +101,7 @@ pub(super) fn requested(parts: &request::Parts) -> Requested {
         user_agent: field(USER_AGENT),
         forwarded_for: field(headers::FORWARDED_FOR),
         request_id: field(headers::REQUEST_ID),
+        principal: None,
     }
 }
 

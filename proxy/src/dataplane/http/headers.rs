@@ -106,6 +106,11 @@ pub(super) fn enter(
     upgrade
 }
 
+/// Says that a request came by TLS, where nobody before has said how it was sent (Envoy).
+pub(super) fn came_by_tls(headers: &mut HeaderMap) {
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
+}
+
 /// Takes the upgrade off: HTTP/2 has none (RFC 9113, section 8.6), but asks for it in another way.
 pub(super) fn take_upgrade(headers: &mut HeaderMap) -> Option<HeaderValue> {
     headers.remove(CONNECTION);

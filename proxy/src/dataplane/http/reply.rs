@@ -197,6 +197,7 @@ pub(super) fn log_malformed(
         user_agent: None,
         forwarded_for: None,
         request_id: None,
+        principal: None,
     }));
     exchange.abandon(ResponseFlags::DOWNSTREAM_PROTOCOL);
 }

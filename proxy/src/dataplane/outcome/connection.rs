@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 use super::millis;
 use crate::clock;
 use crate::dataplane::error::Error;
-use crate::dataplane::relay::Meter;
+use crate::dataplane::relay::{End, Meter};
 use crate::dataplane::worker::Worker;
 use crate::policy::authorization::Denial;
 use crate::telemetry::access_log::{Record, Timestamp};
@@ -83,6 +83,19 @@ impl Connection {
     pub(in crate::dataplane) fn deny(&mut self, denial: &Denial) {
         self.flags = ResponseFlags::NONE;
         self.termination = denial.details();
+    }
+
+    /// Its relay is over, because of `denial` where there is one.
+    pub(in crate::dataplane) fn ended(&mut self, end: End, denial: Option<&Denial>) {
+        match end {
+            End::Closed | End::Stopped => {}
+            End::Downstream => self.flags = ResponseFlags::DOWNSTREAM_CLOSED,
+            End::Upstream => self.flags = ResponseFlags::UPSTREAM_CLOSED,
+            End::Idle | End::Old => self.flags = ResponseFlags::LOCAL_RESET,
+        }
+        if let Some(denial) = denial {
+            self.deny(denial);
+        }
     }
 
     /// It was not taken. In one word, as Envoy writes details.

@@ -178,7 +178,9 @@ impl HostPool {
     }
 
     fn spare(&self) -> Option<(Upstream, Held)> {
-        let Spare { stream, held, .. } = self.spare.borrow_mut().take()?;
+        let Spare {
+            mut stream, held, ..
+        } = self.spare.borrow_mut().take()?;
         // It may have been closed since: a read tells.
         stream.is_silent().then_some((stream, held))
     }

@@ -87,6 +87,14 @@ impl Condition {
         }
     }
 
+    /// Whether a connection to where `facts` say can fulfil it, whatever else is true of it.
+    pub(super) fn may_hold_there(&self, facts: &Facts<'_>) -> bool {
+        match self.attribute {
+            Attribute::DestinationIp | Attribute::DestinationPort => self.holds(facts, true),
+            _ => true,
+        }
+    }
+
     /// Whether what it asks for can be known here. An absent identity is known to be absent.
     pub(super) fn is_known(&self, facts: &Facts<'_>) -> bool {
         match self.attribute {

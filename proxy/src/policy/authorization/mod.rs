@@ -157,7 +157,9 @@ pub enum Shadow {
 }
 
 /// Judges by the policies that apply, in Istio's order: CUSTOM, DENY, then ALLOW where there is any.
-/// `request` is `None` for a connection whose bytes are not looked at.
+/// `request` is `None` for a connection whose bytes are not looked at. One that is allowed then has
+/// no request that would not be: what an ALLOW rule needs of requests it can't have there, and what
+/// turns others against the caller counts there.
 ///
 /// # Errors
 /// Why it is denied.
@@ -169,15 +171,26 @@ pub fn judge(
     run(policies, &Facts::new(caller, request), false)
 }
 
+/// Whether it takes a look at the requests of a connection to judge it. It does not where its bytes
+/// are allowed: then every request is. Nor where nothing at its destination asks for requests. A
+/// policy on trial that asks for them is to be told of each.
+pub fn is_about_requests(policies: &[Arc<Policy>], caller: &Caller<'_>) -> bool {
+    let mut asks = [false; 2];
+    for policy in policies {
+        let counts = !policy.dry_run || policy.is_tried();
+        asks[usize::from(policy.dry_run)] |= counts && policy.asks_for_requests_of(caller);
+    }
+    let [enforced, tried] = asks;
+    tried || (enforced && judge(policies, caller, None).is_err())
+}
+
 /// The same for the policies on trial; `None` where there is none.
 pub fn shadow(
     policies: &[Arc<Policy>],
     caller: &Caller<'_>,
     request: Option<&Request<'_>>,
 ) -> Option<Shadow> {
-    let tried =
-        |one: &Arc<Policy>| one.dry_run && matches!(one.action, Action::Allow | Action::Deny);
-    if !policies.iter().any(tried) {
+    if !policies.iter().any(|one| one.is_tried()) {
         return None;
     }
     let facts = Facts::new(caller, request);
@@ -214,11 +227,28 @@ fn run(policies: &[Arc<Policy>], facts: &Facts<'_>, dry_run: bool) -> Result<(),
 }
 
 impl Policy {
+    /// Whether it is on trial: Istio tries ALLOW and DENY alone.
+    fn is_tried(&self) -> bool {
+        self.dry_run && matches!(self.action, Action::Allow | Action::Deny)
+    }
+
     /// Whether a rule asks for something that only a request has.
     pub fn asks_for_requests(&self) -> bool {
         self.rules.iter().any(|rule| {
             let mut conditions = rule.conditions();
             conditions.any(Condition::is_of_request)
+        })
+    }
+
+    /// Whether a rule that may match what comes to the caller's destination asks for something that
+    /// only a request has.
+    pub fn asks_for_requests_of(&self, caller: &Caller<'_>) -> bool {
+        let facts = Facts::new(caller, None);
+        let may = |all: &Vec<Condition>| all.iter().all(|one| one.may_hold_there(&facts));
+        self.rules.iter().any(|rule| {
+            rule.conditions().any(Condition::is_of_request)
+                && (rule.to.is_empty() || rule.to.iter().any(may))
+                && may(&rule.when)
         })
     }
 

@@ -56,6 +56,71 @@ spec:
     }
 }
 
+#[test]
+fn requests_are_looked_at_where_they_make_a_difference() {
+    const GET: &str = "to: [{operation: {methods: [GET]}}]";
+    const FROM_WEB: &str = "from: [{source: {namespaces: [shop]}}]";
+    for (lines, web, other) in [
+        ("".to_owned(), false, false),
+        ("ALLOW a: [{}]".to_owned(), false, false),
+        ("DENY d: [{}]".to_owned(), false, false),
+        (format!("ALLOW a: [{{{GET}}}]"), true, true),
+        (format!("DENY d: [{{{GET}}}]"), true, true),
+        // A caller who may do all that there is, or whom no rule is about.
+        (format!("ALLOW a: [{{{GET}}}, {{{FROM_WEB}}}]"), false, true),
+        (format!("DENY d: [{{{FROM_WEB}, {GET}}}]"), true, false),
+        // One who is refused in any case is told so in HTTP's own words.
+        (
+            format!("DENY d: [{{{FROM_WEB}}}]\nALLOW a: [{{{GET}}}]"),
+            true,
+            true,
+        ),
+        // Rules about other ports and addresses.
+        (
+            "ALLOW a: [{to: [{operation: {methods: [GET], ports: ['1']}}]}]".to_owned(),
+            false,
+            false,
+        ),
+        (
+            format!("ALLOW a: [{{{GET}, when: [{{key: destination.port, values: ['1']}}]}}]"),
+            false,
+            false,
+        ),
+        (
+            format!("DENY a: [{{{GET}, when: [{{key: destination.ip, values: [10.9.9.9]}}]}}]"),
+            false,
+            false,
+        ),
+        (
+            "DENY d: [{to: [{operation: {methods: [GET], notPorts: ['8080']}}]}]".to_owned(),
+            false,
+            false,
+        ),
+        // Of an ALLOW rule the whole counts, as when it is evaluated.
+        (
+            "ALLOW a: [{to: [{operation: {methods: [GET], ports: ['1']}}, {operation: {ports: ['8080']}}]}]".to_owned(),
+            true,
+            true,
+        ),
+        // A trial is told of each request.
+        (format!("TRY-DENY d: [{{{GET}}}]"), true, true),
+        (format!("TRY-CUSTOM d: [{{{GET}}}]"), false, false),
+        (format!("AUDIT a: [{{{GET}}}]"), false, false),
+    ] {
+        let all = policies(&lines);
+        for (peer, expected) in [(WEB, web), (OTHER, other)] {
+            let peer = identity(peer);
+            let caller = Caller {
+                peer: Some(&peer),
+                source: "10.0.0.7:40000".parse().expect("an address"),
+                destination: "10.0.0.1:8080".parse().expect("an address"),
+                server_name: None,
+            };
+            assert_eq!(is_about_requests(&all, &caller), expected, "{lines} of {peer}");
+        }
+    }
+}
+
 fn identity(text: &str) -> Identity {
     format!("spiffe://{text}").parse().expect("an identity")
 }

@@ -66,7 +66,9 @@ pub(super) async fn answer(
     exchange.cluster = Some(ClusterName::inbound(arrival.destination.port()));
     exchange.route = Some(Arc::clone(&ROUTE));
     if worker.logs() {
-        exchange.requested = Some(Box::new(requested(&parts)));
+        let mut requested = requested(&parts);
+        requested.principal.clone_from(&inbound.principal);
+        exchange.requested = Some(Box::new(requested));
     }
     let fields = Fields::of(&parts.headers);
     let grpc = fields.has(Fields::CONTENT_TYPE) && reply::is_grpc(&parts.headers);
@@ -110,6 +112,9 @@ async fn serve(
         mut canonical,
         client,
     } = entry::enter(worker, exchange, parts, fields)?;
+    if inbound.encrypted && !fields.has(Fields::FORWARDED_PROTO) {
+        headers::came_by_tls(&mut canonical.parts.headers);
+    }
     certificate::tell(&mut canonical.parts.headers, inbound.certificate.as_ref());
     let head = Head {
         method: canonical.parts.method.clone(),

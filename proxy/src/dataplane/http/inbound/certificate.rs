@@ -1,16 +1,34 @@
 //! `x-forwarded-client-cert`: what the application is told about the identities of both ends.
 
+use std::fmt::Write as _;
+
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 
+use crate::tls;
 use crate::types::Identity;
 
 const FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
-/// The element of one hop, as Istio's inbound listeners have it made, but for the certificate's hash.
-#[cfg_attr(not(test), expect(dead_code, reason = "plain text proves no identity"))]
-pub(in crate::dataplane) fn element(own: &Identity, peer: &Identity) -> Option<HeaderValue> {
-    HeaderValue::try_from(format!("By={own};Subject=\"\";URI={peer}")).ok()
+/// The element of one hop, as Istio's inbound listeners have it made (Envoy's `SUBJECT` and `URI`
+/// details). `leaf` is the certificate that the caller has shown, in DER; `None` where the kernel
+/// vouches for it instead. A subject is not told: who somebody is, the URI alone says.
+pub(in crate::dataplane) fn element(
+    own: &Identity,
+    peer: &Identity,
+    leaf: Option<&[u8]>,
+) -> Option<HeaderValue> {
+    let mut text = format!("By={own};");
+    if let Some(leaf) = leaf {
+        text.push_str("Hash=");
+        for byte in tls::digest(leaf) {
+            // Writing to a String does not fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        text.push(';');
+    }
+    let _ = write!(text, "Subject=\"\";URI={peer}");
+    HeaderValue::try_from(text).ok()
 }
 
 /// Tells the application who calls. Without a certificate nobody is to be believed who says that
@@ -40,7 +58,14 @@ mod tests {
         let peer = "spiffe://cluster.local/ns/c/sa/d"
             .parse()
             .expect("an identity");
-        let element = element(&own, &peer).expect("a value");
+        let hashed = element(&own, &peer, Some(b"abc")).expect("a value");
+        assert_eq!(
+            hashed,
+            "By=spiffe://cluster.local/ns/a/sa/b;\
+             Hash=ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad;\
+             Subject=\"\";URI=spiffe://cluster.local/ns/c/sa/d"
+        );
+        let element = element(&own, &peer, None).expect("a value");
         let told =
             "By=spiffe://cluster.local/ns/a/sa/b;Subject=\"\";URI=spiffe://cluster.local/ns/c/sa/d";
         for (before, element, after) in [

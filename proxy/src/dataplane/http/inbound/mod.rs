@@ -6,7 +6,7 @@
 
 mod answer;
 mod application;
-mod certificate;
+pub(in crate::dataplane) mod certificate;
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -43,6 +43,8 @@ pub(in crate::dataplane) struct Arriving {
     /// What the application is told about the caller's certificate ([`certificate`]); `None` where
     /// it has shown none.
     pub(in crate::dataplane) certificate: Option<HeaderValue>,
+    /// Whether it came encrypted: what `x-forwarded-proto` says where nobody has said it before.
+    pub(in crate::dataplane) encrypted: bool,
     /// A connection to the application, where there is one already.
     pub(in crate::dataplane) application: Option<TcpStream>,
 }
@@ -53,9 +55,15 @@ pub(in crate::dataplane) trait Abort {
     fn abort(&mut self);
 }
 
-impl Abort for Gather<TcpStream> {
+impl Abort for TcpStream {
     fn abort(&mut self) {
-        socket::reset_on_close(&self.0);
+        socket::reset_on_close(self);
+    }
+}
+
+impl<S: Abort> Abort for Gather<S> {
+    fn abort(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -66,6 +74,9 @@ struct Inbound {
     admitted: Admitted,
     version: Version,
     certificate: Option<HeaderValue>,
+    encrypted: bool,
+    /// Who calls, as the access log has it.
+    principal: Option<Rc<str>>,
     application: Application,
     aborting: Rc<Aborting>,
     /// Why it is ended.
@@ -91,8 +102,12 @@ pub(in crate::dataplane) async fn serve<I>(
         admitted,
         version,
         certificate,
+        encrypted,
         application,
     } = arriving;
+    let peer = admitted.arrival().peer.as_ref();
+    let principal = peer.filter(|_| worker.logs());
+    let principal = principal.map(|peer| peer.principal().to_string().into());
     let aborting = Rc::<Aborting>::default();
     let io = Abortable {
         io,
@@ -104,6 +119,8 @@ pub(in crate::dataplane) async fn serve<I>(
         admitted,
         version,
         certificate,
+        encrypted,
+        principal,
         application: Application::new(version, application),
         aborting: Rc::clone(&aborting),
         denial: RefCell::default(),

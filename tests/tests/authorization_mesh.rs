@@ -1,0 +1,513 @@
+//! What may be asked of a pod by pods of the mesh, whose identity is proved: over HBONE between two
+//! nodes and on one, and inside the process.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use aquifer_tests::{
+    Config, Lab, Manifests, PATIENCE, Pod, Proxy,
+    client::{Http, Reply, request, whole},
+    clock::Deadline,
+    echo::Echo,
+    raw::{self, End, Server},
+};
+use futures_util::{StreamExt, stream};
+use http::Response;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use tokio::io::AsyncWriteExt;
+
+const SERVICE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 30));
+/// A service of the same pod that takes its HTTP port for something opaque.
+const RAW: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 31));
+/// The port of the pod that a service declares to be HTTP.
+const PORT: u16 = 8080;
+/// One that nothing is declared about.
+const AUTO: u16 = 9100;
+const SECOND: Duration = Duration::from_secs(1);
+const DENIED: &str = "RBAC: access denied";
+const LOG: [&str; 4] = [
+    "--access-log",
+    "json",
+    "--log",
+    "info,aquifer::dataplane=debug",
+];
+
+/// Where the callers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    OtherNode,
+    SameNode,
+    /// On the same node, inside the process.
+    Within,
+}
+
+const PLACES: [Place; 3] = [Place::OtherNode, Place::SameNode, Place::Within];
+
+/// Two callers of their own accounts, and who they call. In this order they go.
+struct Mesh {
+    /// The callers' proxy, where it is another.
+    near: Option<Proxy>,
+    /// That of the pod that is called.
+    far: Proxy,
+    config: Config,
+    client: Pod,
+    second: Pod,
+    server: Pod,
+    _lab: Lab,
+}
+
+impl Mesh {
+    async fn new(place: Place) -> Result<Self> {
+        let lab = Lab::new()?;
+        let another = match place {
+            Place::OtherNode => Some(lab.another_node("far")?),
+            Place::SameNode | Place::Within => None,
+        };
+        let (client, second, server) = (lab.pod("client")?, lab.pod("second")?, lab.pod("server")?);
+        let serving = another.as_ref().unwrap_or(&lab.node);
+        let label = [("app", "server")];
+        let manifests = Manifests::new()
+            .namespace("default", &[])
+            .pod_on(&lab.node, "client", &client, &[("app", "client")])
+            .pod_on(&lab.node, "second", &second, &[("app", "second")])
+            .pod_on(serving, "server", &server, &label)
+            .service(
+                "app",
+                &[SERVICE],
+                &[("http", 80, PORT), ("auto", AUTO, AUTO)],
+                &label,
+            )
+            .service("raw", &[RAW], &[("tcp", 80, PORT)], &label);
+        let config = Config::new(&manifests)?;
+        let start = || Proxy::on(&lab, &config).authority().arguments(&LOG);
+        let (near, far) = match (place, &another) {
+            (Place::OtherNode, Some(node)) => {
+                let far = start().node(node).ready().await?;
+                (Some(start().ready().await?), far)
+            }
+            (Place::Within, _) => (
+                None,
+                start()
+                    .arguments(&["--same-node", "direct"])
+                    .ready()
+                    .await?,
+            ),
+            _ => (None, start().ready().await?),
+        };
+        if let Some(near) = &near {
+            near.certified(2).await?;
+        }
+        far.certified(if near.is_some() { 1 } else { 3 }).await?;
+        Ok(Self {
+            near,
+            far,
+            config,
+            client,
+            second,
+            server,
+            _lab: lab,
+        })
+    }
+
+    /// Brings these specifications of policies for the pod that is called into force there, on trial
+    /// where `TRY ` is before them.
+    async fn set(&self, specs: &[&str]) -> Result<()> {
+        let documents = (0..).zip(specs).map(|(index, spec): (u32, _)| {
+            let (spec, trial) = match spec.strip_prefix("TRY ") {
+                Some(spec) => (spec, true),
+                None => (*spec, false),
+            };
+            format!(
+                "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p{index}, namespace: default, annotations: {{istio.io/dry-run: '{trial}'}}}}\nspec: {{selector: {{matchLabels: {{app: server}}}}, {spec}}}\n"
+            )
+        });
+        let text = documents.collect::<Vec<_>>().join("---\n");
+        self.far
+            .after(|| self.config.put("policies.yaml", &text))
+            .await
+    }
+
+    fn said(&self) -> String {
+        let near = self.near.as_ref().map(Proxy::complaints);
+        format!(
+            "near:\n{}\nfar:\n{}",
+            near.unwrap_or_default(),
+            self.far.complaints()
+        )
+    }
+}
+
+fn is_denied(reply: &Reply) -> bool {
+    reply.status == 403 && reply.text() == DENIED
+}
+
+fn at(port: u16) -> SocketAddr {
+    SocketAddr::new(SERVICE, port)
+}
+
+#[tokio::test]
+async fn identities_and_paths_decide_together() -> Result<()> {
+    const CLIENT: &str = "from: [{source: {principals: [cluster.local/ns/default/sa/client]}}]";
+    for place in PLACES {
+        let mesh = Mesh::new(place).await?;
+        let server = Echo::start(&mesh.server, PORT, "server")?;
+        let allow = format!(
+            "rules: [{{{CLIENT}, to: [{{operation: {{methods: [GET], paths: ['/a/*']}}}}]}}]"
+        );
+        let deny = format!(
+            "action: DENY, rules: [{{{CLIENT}, to: [{{operation: {{paths: ['/a/*']}}}}]}}]"
+        );
+        let header = "rules: [{from: [{source: {namespaces: [default]}}], when: [{key: 'request.headers[x-key]', values: [a]}]}]";
+        for (spec, cases) in [
+            (
+                allow.as_str(),
+                &[
+                    (true, "GET", "/a/x", "", true),
+                    (true, "GET", "/a/../b", "", false),
+                    (true, "GET", "/b", "", false),
+                    (true, "POST", "/a/x", "", false),
+                    (false, "GET", "/a/x", "", false),
+                ][..],
+            ),
+            (
+                &deny,
+                &[
+                    (true, "GET", "/a/x", "", false),
+                    (true, "GET", "/x/../a/x", "", false),
+                    (true, "GET", "/b", "", true),
+                    (false, "GET", "/a/x", "", true),
+                ],
+            ),
+            (
+                header,
+                &[
+                    (true, "GET", "/", "a", true),
+                    (false, "GET", "/", "a", true),
+                    (false, "GET", "/", "b", false),
+                ],
+            ),
+        ] {
+            mesh.set(&[spec]).await?;
+            for (first, method, path, key, allowed) in cases {
+                let from = if *first { &mesh.client } else { &mesh.second };
+                for http2 in [false, true] {
+                    let mut http = match http2 {
+                        false => Http::connect(from, at(80)).await?,
+                        true => Http::connect2(from, at(80)).await?,
+                    };
+                    let ask = request(method, "app", path).header("x-key", *key);
+                    let before = server.requests();
+                    let reply = http.exchange(ask.body(whole(""))?).await?;
+                    let told = server.requests() - before;
+                    ensure!(
+                        match allowed {
+                            true => reply.status == 200 && told == 1,
+                            false => is_denied(&reply) && told == 0,
+                        },
+                        "{place:?} {spec}\n{method} {path} {key} of {}: {} {}, the application heard {told}\n{}",
+                        from.name,
+                        reply.status,
+                        reply.text(),
+                        mesh.said()
+                    );
+                }
+            }
+        }
+        // By which way they went.
+        let (tunnels, within) = (
+            mesh.far.counter("hbone_downstream_rq").await?,
+            mesh.far.counter("downstream_cx_within").await?,
+        );
+        ensure!(
+            (tunnels > 0, within > 0) == (place != Place::Within, place == Place::Within),
+            "{place:?}: {tunnels} {within}"
+        );
+        ensure!(mesh.far.counter("rbac_rq_denied").await? >= 12);
+        ensure!(mesh.far.counter("rbac_rq_allowed").await? >= 9);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_application_is_told_who_calls() -> Result<()> {
+    for place in PLACES {
+        let mesh = Mesh::new(place).await?;
+        let _server = Echo::start(&mesh.server, PORT, "server")?;
+        mesh.set(&["rules: [{to: [{operation: {methods: [GET]}}]}]"])
+            .await?;
+        // The proxy of the caller reads requests, or relays them as bytes.
+        for (service, read) in [(SERVICE, true), (RAW, false)] {
+            let mark = mesh.far.child.stdout.mark();
+            let mut http = Http::connect(&mesh.client, SocketAddr::new(service, 80)).await?;
+            let ask = request("GET", "app", "/told").header("x-forwarded-client-cert", "URI=me");
+            let reply = http.exchange(ask.body(whole(""))?).await?;
+            let seen = reply
+                .seen()
+                .with_context(|| format!("{place:?} {read}\n{}", mesh.said()))?;
+            let told = seen.header("x-forwarded-client-cert").concat();
+            let told = told.strip_prefix("URI=me,").context("it is appended")?;
+            let parts: Vec<_> = told.split(';').collect();
+            let by = "By=spiffe://cluster.local/ns/default/sa/server";
+            let uri = "URI=spiffe://cluster.local/ns/default/sa/client";
+            match (place, &parts[..]) {
+                (Place::Within, [first, "Subject=\"\"", last]) => {
+                    ensure!((*first, *last) == (by, uri), "{told}");
+                }
+                (_, [first, hash, "Subject=\"\"", last]) => {
+                    ensure!((*first, *last) == (by, uri), "{told}");
+                    let hash = hash.strip_prefix("Hash=").context("a hash")?;
+                    let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+                    ensure!(hash.len() == 64 && hash.bytes().all(is_hex), "{told}");
+                }
+                _ => anyhow::bail!("{place:?}: {told}"),
+            }
+            let encrypted = !read && place != Place::Within;
+            let proto = if encrypted { "https" } else { "http" };
+            ensure!(
+                seen.header("x-forwarded-proto") == [proto],
+                "{place:?} {read}"
+            );
+            let own = mesh.client.v4.to_string();
+            ensure!(seen.field("peer").starts_with(&own), "the caller's address");
+            let line = mesh.far.logged(mark, |line| {
+                line.contains("\"path\":\"/told\"") && line.contains("inbound|8080||")
+            })?;
+            ensure!(
+                line.contains("\"downstream_principal\":\"cluster.local/ns/default/sa/client\""),
+                "{line}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn grpc_is_refused_in_its_own_way() -> Result<()> {
+    for place in PLACES {
+        let mesh = Mesh::new(place).await?;
+        let _server = Echo::start(&mesh.server, PORT, "server")?;
+        mesh.set(&["rules: [{from: [{source: {principals: ['*/sa/client']}}], to: [{operation: {paths: [/s/M]}}]}]"])
+            .await?;
+        for (from, path, status) in [
+            (&mesh.client, "/s/M", None),
+            (&mesh.client, "/s/N", Some("7")),
+            (&mesh.second, "/s/M", Some("7")),
+        ] {
+            let mut http = Http::connect2(from, at(80)).await?;
+            let ask = request("POST", "app", path).header("content-type", "application/grpc");
+            let reply = http.exchange(ask.body(whole(""))?).await?;
+            let found = reply.headers.get("grpc-status");
+            let found = found.and_then(|one| one.to_str().ok());
+            ensure!(
+                (reply.status, found) == (200, status),
+                "{place:?} {path}: {reply:?}\n{}",
+                mesh.said()
+            );
+            if status.is_some() {
+                ensure!(reply.headers["grpc-message"] == DENIED, "{reply:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A server whose answers never end, where the path says so.
+fn endless(pod: &Pod) -> Result<Echo> {
+    Echo::answering(pod, PORT, move |call| {
+        let path = call.request.uri().path().to_owned();
+        Box::pin(async move {
+            let rest = stream::once(async move {
+                if path.starts_with("/endless") {
+                    std::future::pending::<()>().await;
+                }
+                Ok(Frame::data("end".into()))
+            });
+            let first = stream::once(async { Ok(Frame::data("first".into())) });
+            Response::new(BodyExt::boxed(StreamBody::new(first.chain(rest))))
+        })
+    })
+}
+
+#[tokio::test]
+async fn what_is_no_longer_allowed_ends_and_the_rest_goes_on() -> Result<()> {
+    const DENY: &str = "action: DENY, rules: [{from: [{source: {serviceAccounts: [client]}}], to: [{operation: {paths: [/endless/no]}}]}]";
+    for place in PLACES {
+        let mesh = Mesh::new(place).await?;
+        let _server = endless(&mesh.server)?;
+        mesh.set(&["action: DENY, rules: [{to: [{operation: {paths: [/other]}}]}]"])
+            .await?;
+        let mut bodies = Vec::new();
+        // Held, so that no connection ends by itself.
+        let mut connections = Vec::new();
+        for (from, path) in [
+            (&mesh.client, "/endless/no"),
+            (&mesh.client, "/endless/yes"),
+            (&mesh.second, "/endless/no"),
+        ] {
+            for http2 in [false, true] {
+                let mut http = match http2 {
+                    false => Http::connect(from, at(80)).await?,
+                    true => Http::connect2(from, at(80)).await?,
+                };
+                let answer = http.send(request("GET", "app", path).body(whole(""))?);
+                let answer = tokio::time::timeout(PATIENCE, answer).await??;
+                let mut body = answer.into_body();
+                let first = tokio::time::timeout(PATIENCE, body.frame()).await?;
+                let first = first.context("a frame")??.into_data().ok();
+                ensure!(first.as_deref() == Some(b"first"), "{first:?}");
+                connections.push(http);
+                bodies.push(body);
+            }
+        }
+        mesh.set(&[DENY]).await?;
+        let deadline = Deadline::after(SECOND);
+        for body in bodies.drain(..2) {
+            let broken = tokio::time::timeout(PATIENCE, body.collect()).await?;
+            ensure!(broken.is_err(), "it must not look complete");
+        }
+        ensure!(!deadline.passed(), "{place:?}: it took more than a second");
+        ensure!(mesh.far.counter("rbac_rq_revoked").await? == 2);
+        // The others of the same caller, and the same of others, go on.
+        for body in &mut bodies {
+            let more = tokio::time::timeout(Duration::from_millis(50), body.frame()).await;
+            ensure!(more.is_err(), "{place:?}: {more:?}");
+        }
+        for http in &mut connections[2..] {
+            // Those of HTTP/1.1 are busy.
+            if matches!(http, Http::Two(_)) {
+                ensure!(http.get("app", "/x").await?.text() == "firstend");
+            }
+        }
+        let mut http = Http::connect(&mesh.client, at(80)).await?;
+        ensure!(is_denied(&http.get("app", "/endless/no").await?));
+        ensure!(http.get("app", "/x").await?.text() == "firstend");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn websockets_are_judged_and_end_with_their_permission() -> Result<()> {
+    for place in PLACES {
+        let mesh = Mesh::new(place).await?;
+        let _server = Server::start(&mesh.server, PORT, |mut stream, _| async move {
+            if raw::read_until(&mut stream, b"\r\n\r\n").await.is_err() {
+                return;
+            }
+            let answer = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
+                           upgrade: websocket\r\n\r\nearly";
+            if stream.write_all(answer).await.is_ok() {
+                let (mut read, mut write) = stream.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            }
+        })?;
+        mesh.set(&["rules: [{from: [{source: {principals: ['*/sa/client']}}], to: [{operation: {paths: [/chat]}}]}]"])
+            .await?;
+        let ask = |path: &str| {
+            format!(
+                "GET {path} HTTP/1.1\r\nhost: app\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+                 sec-websocket-key: k\r\nsec-websocket-version: 13\r\n\r\n"
+            )
+        };
+        for (from, path) in [(&mesh.second, "/chat"), (&mesh.client, "/no")] {
+            let mut stream = from.netns.connect(at(80)).await?;
+            stream.write_all(ask(path).as_bytes()).await?;
+            let said = raw::read_until(&mut stream, DENIED.as_bytes()).await?;
+            ensure!(said.starts_with(b"HTTP/1.1 403 "), "{place:?}");
+        }
+        let mut stream = mesh.client.netns.connect(at(80)).await?;
+        stream.write_all(ask("/chat").as_bytes()).await?;
+        let said = raw::read_until(&mut stream, b"early").await?;
+        ensure!(said.starts_with(b"HTTP/1.1 101 "), "{place:?}");
+        stream.write_all(b"ping").await?;
+        raw::read_until(&mut stream, b"ping").await?;
+        mesh.set(&["rules: [{to: [{operation: {paths: [/other]}}]}]"])
+            .await?;
+        let deadline = Deadline::after(SECOND);
+        raw::drain(&mut stream).await?;
+        ensure!(!deadline.passed(), "{place:?}: it took more than a second");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn bytes_are_relayed_at_once_where_no_request_could_be_refused() -> Result<()> {
+    const GREETING: &[u8] = b"220 ready\r\n";
+    for place in PLACES {
+        let mesh = Mesh::new(place).await?;
+        // It speaks first, on a port about which nothing is declared.
+        let server = Server::start(&mesh.server, AUTO, |mut stream, _| async move {
+            if stream.write_all(GREETING).await.is_ok() {
+                let (mut read, mut write) = stream.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            }
+        })?;
+        let other = "{to: [{operation: {ports: ['8080'], methods: [GET]}}]}";
+        let own =
+            "{from: [{source: {serviceAccounts: [client]}}], to: [{operation: {ports: ['9100']}}]}";
+        let get = "{to: [{operation: {methods: [GET]}}]}";
+        for (spec, from, reached) in [
+            // What other ports ask about requests is nothing to this one.
+            (format!("rules: [{other}, {own}]"), &mesh.client, true),
+            (format!("rules: [{own}, {other}]"), &mesh.second, false),
+            (format!("action: DENY, rules: [{other}]"), &mesh.client, true),
+            // Nor what its own port asks, to a caller who may do anything there.
+            (format!("rules: [{get}, {own}]"), &mesh.client, true),
+            (
+                "action: DENY, rules: [{from: [{source: {serviceAccounts: [second]}}], to: [{operation: {methods: [PUT]}}]}]".to_owned(),
+                &mesh.client,
+                true,
+            ),
+        ] {
+            mesh.set(&[&spec]).await?;
+            let before = server.accepted();
+            let deadline = Deadline::after(4 * SECOND);
+            let mut stream = match from.netns.connect(at(AUTO)).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    ensure!(!reached, "{place:?} {spec}: {error}");
+                    continue;
+                }
+            };
+            if reached {
+                let said = raw::read_exactly(&mut stream, GREETING.len()).await?;
+                ensure!(said == GREETING, "{place:?} {spec}");
+                stream.write_all(b"EHLO").await?;
+                stream.shutdown().await?;
+                let (said, end) = raw::drain(&mut stream).await?;
+                ensure!(said == b"EHLO" && end == End::Closed, "{place:?} {spec}");
+            } else {
+                let (said, end) = raw::drain(&mut stream).await?;
+                ensure!(said.is_empty() && end == End::Reset, "{place:?} {spec}");
+                ensure!(server.accepted() == before, "the application heard of it");
+            }
+            ensure!(!deadline.passed(), "{place:?} {spec}: it was waited for bytes");
+        }
+        // What turns out to be no request after all.
+        mesh.set(&[&format!("TRY action: DENY, rules: [{get}]")])
+            .await?;
+        let mut stream = mesh.client.netns.connect(at(AUTO)).await?;
+        stream.write_all(b"\0EHLO").await?;
+        stream.shutdown().await?;
+        let (said, end) = raw::drain(&mut stream).await?;
+        ensure!(said == [GREETING, b"\0EHLO"].concat() && end == End::Closed);
+        let mut stream = mesh.client.netns.connect(at(AUTO)).await?;
+        stream.write_all(b"\0EHLO").await?;
+        raw::read_until(&mut stream, b"\0EHLO").await?;
+        mesh.set(&["action: DENY, rules: [{}]"]).await?;
+        ensure!(raw::drain(&mut stream).await?.1 == End::Reset, "{place:?}");
+        // A caller whose requests alone may be allowed hears nothing that was not asked for.
+        mesh.set(&[&format!("rules: [{get}]")]).await?;
+        let before = server.accepted();
+        let mut stream = mesh.client.netns.connect(at(AUTO)).await?;
+        stream.write_all(b"\0\0").await?;
+        let (said, end) = raw::drain(&mut stream).await?;
+        ensure!(said.is_empty() && end == End::Reset, "{place:?}: {said:?}");
+        ensure!(server.accepted() == before, "the application heard of it");
+        ensure!(mesh.far.counter("inbound_rq").await? == 0);
+    }
+    Ok(())
+}
