@@ -61,9 +61,7 @@ pub(super) async fn connect(
             let connected = Box::pin(within::connect(worker, pod, &at, to, policy)).await;
             count(worker, &connected);
             Ok(match connected? {
-                Connected::Bytes(stream, within) => {
-                    Upstream::Within(stream, Own::new(Box::new(within)))
-                }
+                Connected::Bytes(stream, within) => Upstream::Within(stream, Own::new(within)),
                 Connected::Requests(channel) => Upstream::Judged(channel, to),
             })
         }

@@ -41,7 +41,7 @@ pub(super) struct Within {
 /// What leads to a pod of this node.
 pub(super) enum Connected {
     /// The application's own socket.
-    Bytes(TcpStream, Within),
+    Bytes(TcpStream, Box<Within>),
     /// The proxy on the pod's side, which judges requests each by itself.
     Requests(Channel),
 }
@@ -105,12 +105,12 @@ pub(super) async fn connect(
         log.source = local;
     }
     let (gone, kept) = watch(worker, at);
-    let within = Within {
+    let within = Box::new(Within {
         admitted,
         log,
         gone: RefCell::new(gone),
         _kept: kept,
-    };
+    });
     Ok(Connected::Bytes(stream, within))
 }
 
