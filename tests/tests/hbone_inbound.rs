@@ -668,7 +668,12 @@ async fn a_proxy_that_stops_says_so_and_lets_tunnels_end() -> Result<()> {
     ensure!(tunnel.read_exactly(5).await? == b"after");
     tunnel.finish()?;
     ensure!(tunnel.read_to_end().await?.is_empty());
-    tokio::time::timeout(PATIENCE, busy.driver).await???;
+    // The proxy may have closed before the peer has acknowledged its last word.
+    let ended = tokio::time::timeout(PATIENCE, busy.driver).await??;
+    ensure!(
+        ended.as_ref().err().is_none_or(h2::Error::is_io),
+        "{ended:?}"
+    );
     called.world.proxy.child.wait(PATIENCE)?;
     Ok(())
 }
