@@ -28,7 +28,8 @@ use crate::policy::authorization::TrustDomains;
 use crate::settings;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::counters::Counters;
-use crate::tls::Secrets;
+use crate::tls::outside::Limits;
+use crate::tls::{Outside, Secrets};
 
 pub mod authority;
 mod signing;
@@ -97,7 +98,21 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
     let redirects = (0..settings.workers.get())
         .map(|_| Redirects::open(kernel.pins()))
         .collect::<Result<Vec<_>, _>>()?;
-    let crew = Crew::start(&settings, redirects, &store, &descriptors, &secrets)?;
+    let outside = Outside::default();
+    let crew = Crew::start(
+        &settings,
+        redirects,
+        &store,
+        &descriptors,
+        (&secrets, &outside),
+    )?;
+    let originations = control::outside::Driver::new(
+        outside,
+        Limits {
+            folders: settings.tls_files.clone(),
+            system: settings.tls_roots.clone(),
+        },
+    );
 
     let source = files::Source::new(
         settings.config.clone(),
@@ -122,6 +137,7 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
         certificates: node::Certificates {
             secrets,
             status: driver.as_ref().map(certificates::Driver::status),
+            outside: originations.status(),
         },
     }));
     tokio::spawn(server::serve(readiness, node.readiness()));
@@ -140,6 +156,8 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
             None => std::future::pending().await,
         }
     });
+    let snapshots = store.subscribe();
+    let mut reading = tokio::spawn(originations.run(snapshots));
     tokio::spawn(async move {
         if first.await.is_ok() {
             tracing::info!("the configuration is in force");
@@ -152,6 +170,7 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
         ended = &mut control => Err(("configuration", ended)),
         ended = &mut enrolment => Err(("enrolment", ended)),
         ended = &mut signing => Err(("certificates", ended)),
+        ended = &mut reading => Err(("files of TLS", ended)),
     };
     node.stopping();
     tracing::info!(drain = ?settings.drain, "stopping: enrolled pods keep their failure mode");
@@ -179,7 +198,7 @@ impl Crew {
         redirects: Vec<Redirects>,
         store: &Arc<Store>,
         descriptors: &Descriptors,
-        secrets: &Secrets,
+        (secrets, outside): (&Secrets, &Outside),
     ) -> anyhow::Result<Self> {
         let logs = AccessLog::start(settings.access_log, redirects.len(), io::stdout())
             .context("start the access log")?;
@@ -198,6 +217,7 @@ impl Crew {
                 redirects,
                 descriptors: descriptors.clone(),
                 secrets: secrets.clone(),
+                outside: outside.clone(),
                 mutual_tls: settings.certificates.ca.is_some(),
                 same_node: settings.same_node,
                 clusters: Arc::clone(&crew.clusters),

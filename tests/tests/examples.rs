@@ -1,5 +1,7 @@
 //! Every file of `deploy/examples`, applied as it is, and what its comment says to look for.
 
+mod outside;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -57,6 +59,7 @@ async fn every_example_is_applied_here_and_has_no_mistake() -> Result<()> {
         ("ledger-1", "app=ledger,role=replica"),
         ("vault-v1", "app=vault,version=v1"),
         ("vault-v2", "app=vault,version=v2"),
+        ("payments", "app=payments,aquifer.io/mesh=disabled"),
     ];
     let shop = Shop::open(&[ALL, &behind].concat(), "# nothing\n").await?;
     let mut read = BTreeSet::new();
@@ -592,6 +595,54 @@ async fn tcp_goes_by_caller_subnet_and_weight() -> Result<()> {
         about(replica, count, 0.1),
         "{replica} of {count} to the replica"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn plain_text_becomes_tls_on_its_way_out_of_the_mesh() -> Result<()> {
+    let pods = &[
+        ("client", "app=client"),
+        ("payments", "app=payments,aquifer.io/mesh=disabled"),
+    ];
+    let shop = Shop::open(pods, "# nothing\n").await?;
+    let authority = outside::Authority::new("payments")?;
+    let files = tempfile::tempdir()?;
+    let shown = authority.sign(&["shop"])?;
+    for (name, text) in [
+        ("payments-ca.pem", authority.pem()),
+        ("shop.pem", &shown.certificate),
+        ("shop-key.pem", &shown.key),
+    ] {
+        fs::write(files.path().join(name), text)?;
+    }
+    let here = files.path().to_string_lossy();
+    let text = example("tls-origination.yaml")?.replace("/etc/aquifer/tls", &here);
+    shop.apply(&text).await?;
+    let pod = shop.pod("payments")?;
+    let signed = authority.sign(&["payments.shop.svc.cluster.local", "payments.example.com"])?;
+    let _http = outside::Server::http(pod, 8443, signed.server(None, &["http/1.1"])?)?;
+    let asks = signed.server(Some(&authority), &[])?;
+    let _db = outside::Server::start(pod, 5433, asks, |mut stream| async move {
+        let name = stream
+            .get_ref()
+            .1
+            .server_name()
+            .unwrap_or_default()
+            .to_owned();
+        let _ = stream.write_all(name.as_bytes()).await;
+        let _ = stream.shutdown().await;
+    })?;
+    let host = "payments.shop.svc.cluster.local";
+    let client = shop.pod("client")?;
+    let mut http = Http::connect(client, "10.96.7.31:80".parse()?).await?;
+    let reply = http.get(host, "/").await?;
+    ensure!(
+        reply.text().contains("\"sni\":\"payments.shop.svc"),
+        "{}",
+        reply.text()
+    );
+    let (said, end) = raw::ask(client, "10.96.7.31:5432".parse()?, b"").await?;
+    assert_eq!((said.as_str(), end), ("payments.example.com", End::Closed));
     Ok(())
 }
 

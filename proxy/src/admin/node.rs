@@ -52,6 +52,8 @@ pub struct Certificates {
     pub secrets: Secrets,
     /// How it came, and what did not. `None` without an authority.
     pub status: Option<control::certificates::Status>,
+    /// What TLS with servers outside the mesh is made by.
+    pub outside: control::outside::Status,
 }
 
 impl Certificates {
@@ -123,6 +125,7 @@ impl Node {
             enrolment: &self.parts.enrolment.report(),
             certificates: self.parts.certificates.report().as_deref(),
             trust: &self.parts.certificates.secrets.trust(),
+            outside: &self.parts.certificates.outside.rows(),
             now: clock::wall(),
         }))
     }

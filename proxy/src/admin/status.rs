@@ -10,6 +10,7 @@ use super::views::state;
 use crate::control::certificates;
 use crate::control::enrol::Report;
 use crate::control::files::FolderStatus;
+use crate::control::outside;
 use crate::mesh::Snapshot;
 use crate::tls::Trust;
 use crate::types::{Problem, Severity};
@@ -38,8 +39,26 @@ pub struct Status {
     /// Identities of local pods, and their certificates.
     #[serde(default)]
     pub certificates: Summary,
+    /// What TLS with servers outside the mesh is made by.
+    #[serde(default)]
+    pub tls: Vec<OriginationRow>,
     /// What is wrong with the configuration, errors first.
     pub problems: Vec<ProblemRow>,
+}
+
+/// One set of settings that the `tls` of DestinationRules has, with files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OriginationRow {
+    /// What it says, in short.
+    pub settings: String,
+    /// `active`; `stale` (what was read before stays in force); `failed` (its connections fail).
+    pub state: String,
+    /// When the certificate that is shown ends (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<String>,
+    /// Why its files can't be used as they are now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A folder of manifests.
@@ -124,6 +143,8 @@ pub struct Parts<'a> {
     pub certificates: Option<&'a certificates::Report>,
     /// Who is trusted.
     pub trust: &'a Trust,
+    /// What TLS with servers outside the mesh is made by.
+    pub outside: &'a [outside::Row],
     /// What time it is.
     pub now: SystemTime,
 }
@@ -140,6 +161,7 @@ impl Status {
             enrolment,
             certificates,
             trust,
+            outside,
             now,
         } = parts;
         Self {
@@ -153,8 +175,25 @@ impl Status {
             sources: sources.iter().map(|one| source(one, now)).collect(),
             enrolment: pods(enrolment),
             certificates: Summary::new(certificates, trust),
+            tls: outside.iter().map(origination).collect(),
             problems: problems.iter().map(problem).collect(),
         }
+    }
+}
+
+fn origination(row: &outside::Row) -> OriginationRow {
+    OriginationRow {
+        settings: row.settings.to_string(),
+        state: match (row.active, &row.error) {
+            (true, None) => "active",
+            (true, Some(_)) => "stale",
+            (false, _) => "failed",
+        }
+        .to_owned(),
+        not_after: row
+            .until
+            .map(|until| humantime::format_rfc3339_seconds(until).to_string()),
+        error: row.error.clone(),
     }
 }
 

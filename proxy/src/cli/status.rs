@@ -87,6 +87,18 @@ fn draw(status: &Status) -> String {
     }
     text.push('\n');
     text.push_str(&certificates(&status.certificates));
+    for one in &status.tls {
+        let until = one.not_after.as_ref();
+        let until = until.map(|until| format!(", until {until}"));
+        let error = one.error.as_ref().map(|error| format!(": {error}"));
+        text.push_str(&format!(
+            "{}: {}{}{}\n",
+            one.settings,
+            one.state,
+            until.unwrap_or_default(),
+            error.unwrap_or_default()
+        ));
+    }
     text.push('\n');
     if status.problems.is_empty() {
         text.push_str("nothing is wrong with the configuration\n");
@@ -136,7 +148,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::admin::status::{ProblemRow, SourceRow};
+    use crate::admin::status::{OriginationRow, ProblemRow, SourceRow};
 
     #[test]
     fn problems_are_one_line_each() {
@@ -165,6 +177,12 @@ mod tests {
                 roots: 1,
                 errors: vec!["spiffe://cluster.local/ns/a/sa/b (failed): it refuses".into()],
             },
+            tls: vec![OriginationRow {
+                settings: "mutual TLS /a.pem to db".into(),
+                state: "stale".into(),
+                not_after: Some("2030-01-01T00:00:00Z".into()),
+                error: Some("/a.pem: gone".into()),
+            }],
             problems: vec![ProblemRow {
                 severity: "warning".into(),
                 object: Some("VirtualService shop/web".into()),
@@ -185,6 +203,7 @@ no pod of this node is in the mesh
 
 certificates: 1 in force, 1 missing, 1 roots; trust domain cluster.local, signed by: embedded (/ca)
 error: spiffe://cluster.local/ns/a/sa/b (failed): it refuses
+mutual TLS /a.pem to db: stale, until 2030-01-01T00:00:00Z: /a.pem: gone
 
 warning: /etc/mesh/a.yaml:3: VirtualService shop/web: spec.tcp: not implemented yet: it has no effect
 "

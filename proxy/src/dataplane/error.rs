@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::sync::Arc;
 
 use http::StatusCode;
 
@@ -39,6 +40,9 @@ pub(super) enum Error {
     /// The mesh did not let it be made.
     #[error("hbone: {0}")]
     Tunnel(#[from] Failure),
+    /// TLS with the endpoint came to nothing.
+    #[error("TLS: {0}")]
+    Tls(Arc<str>),
     /// The connection was not there in time.
     #[error("connect: timed out")]
     ConnectTimeout,
@@ -88,6 +92,7 @@ impl Error {
                 None => source.kind().into(),
             }),
             Self::Tunnel(failure) => Self::Tunnel(failure.clone()),
+            Self::Tls(reason) => Self::Tls(Arc::clone(reason)),
             Self::ConnectTimeout => Self::ConnectTimeout,
             Self::ConnectionOverflow => Self::ConnectionOverflow,
             _ => Self::Closed,
@@ -107,6 +112,7 @@ impl Error {
             | Self::NoHealthyUpstream
             | Self::Connect(_)
             | Self::Tunnel(_)
+            | Self::Tls(_)
             | Self::ConnectTimeout
             | Self::Closed
             | Self::Reset
@@ -129,7 +135,7 @@ impl Error {
             Self::NoRoute => ResponseFlags::NO_ROUTE,
             Self::NoCluster => ResponseFlags::NO_CLUSTER,
             Self::NoHealthyUpstream => ResponseFlags::NO_HEALTHY_UPSTREAM,
-            Self::Connect(_) | Self::Tunnel(_) | Self::ConnectTimeout => {
+            Self::Connect(_) | Self::Tunnel(_) | Self::Tls(_) | Self::ConnectTimeout => {
                 ResponseFlags::CONNECTION_FAILURE
             }
             Self::Closed => ResponseFlags::UPSTREAM_CLOSED,
@@ -154,7 +160,9 @@ impl Error {
             | Self::RequestBody => String::new(),
             Self::NoHealthyUpstream => "no healthy upstream".into(),
             // The reason is in the log alone (Envoy 1.40, seen).
-            Self::Connect(_) | Self::Tunnel(_) => format!("{reset}remote connection failure"),
+            Self::Connect(_) | Self::Tunnel(_) | Self::Tls(_) => {
+                format!("{reset}remote connection failure")
+            }
             Self::ConnectTimeout => format!("{reset}connection timeout"),
             Self::Closed => format!("{reset}connection termination"),
             Self::Reset => format!("{reset}remote reset"),
@@ -177,7 +185,7 @@ impl Error {
             Self::NoRoute => Cow::Borrowed("route_not_found"),
             Self::NoCluster => Cow::Borrowed("cluster_not_found"),
             Self::NoHealthyUpstream => Cow::Borrowed("no_healthy_upstream"),
-            Self::Connect(_) | Self::Tunnel(_) => Cow::Owned(format!(
+            Self::Connect(_) | Self::Tunnel(_) | Self::Tls(_) => Cow::Owned(format!(
                 "upstream_reset_before_response_started{{remote_connection_failure|{}}}",
                 self.transport_failure().replace(' ', "_")
             )),
@@ -224,7 +232,9 @@ impl Error {
     /// was attempted, or nothing may be attempted again.
     pub(super) fn reset(&self) -> Option<Reset> {
         match self {
-            Self::Connect(_) | Self::Tunnel(_) | Self::ConnectTimeout => Some(Reset::Connect),
+            Self::Connect(_) | Self::Tunnel(_) | Self::Tls(_) | Self::ConnectTimeout => {
+                Some(Reset::Connect)
+            }
             Self::Closed => Some(Reset::Closed),
             Self::Reset => Some(Reset::Stream),
             Self::Refused => Some(Reset::Refused),
@@ -250,6 +260,7 @@ impl Error {
             Self::ConnectTimeout | Self::Timeout | Self::TryTimeout => Some(Outcome::TimedOut),
             Self::Connect(_)
             | Self::Tunnel(_)
+            | Self::Tls(_)
             | Self::Closed
             | Self::Reset
             | Self::Refused
@@ -277,6 +288,8 @@ impl Error {
                 format!("delayed connect error: {text}")
             }
             Self::Tunnel(failure) => format!("hbone: {failure}"),
+            // As Envoy frames what its own library says.
+            Self::Tls(reason) => format!("TLS_error:|{reason}:TLS_error_end"),
             _ => String::new(),
         }
     }

@@ -26,6 +26,7 @@ mod pool;
 mod protocol;
 mod relay;
 mod resolve;
+mod secured;
 mod tcp;
 mod upstream;
 mod way;

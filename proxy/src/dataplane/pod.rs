@@ -21,6 +21,7 @@ use super::hbone;
 use super::worker::Worker;
 use crate::mesh::Cluster;
 use crate::net::pod::{Listeners, Pod};
+use crate::tls::Outside;
 use crate::types::ClusterName;
 
 /// How far a pod is on its way out.
@@ -147,6 +148,16 @@ impl LocalPod {
     pub(super) fn known(&self, name: &ClusterName) -> Option<Rc<Local>> {
         let clusters = self.clusters.borrow();
         Some(Rc::clone(&clusters.get(name)?.local))
+    }
+
+    /// Lets go of connections by TLS that were made by another configuration than is in force.
+    pub(super) fn secure(&self, outside: &Outside) {
+        for known in self.clusters.borrow().values() {
+            let local = &known.local;
+            if let Some(settings) = &local.policy().tls {
+                local.secure(outside.known(settings).and_then(Result::ok));
+            }
+        }
     }
 
     /// Closes connections that are idle for too long, and forgets clusters that are no more.

@@ -21,6 +21,7 @@ use super::pod::LocalPod;
 use super::relay::IDLE;
 use super::resolve::Target;
 use super::tcp::{self, Opening};
+use super::upstream::Upstream;
 use super::worker::Worker;
 use crate::mesh::L4Kind;
 use crate::types::{self, ResponseFlags};
@@ -199,6 +200,10 @@ async fn undeclared(
 /// request to that endpoint finds it.
 fn adopt(worker: &Worker, outbound: Outbound) {
     let address: Option<SocketAddr> = outbound.stream.peer_addr();
+    // TLS was begun for bytes, with the service's own name and no protocol agreed upon.
+    if matches!(outbound.stream, Upstream::Secured(_)) {
+        return;
+    }
     if let (Some(address), Some((cluster, held))) = (address, outbound.held) {
         cluster.pool(address).adopt(worker, outbound.stream, held);
     }

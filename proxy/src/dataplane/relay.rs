@@ -3,6 +3,7 @@
 //!
 //! Memory is taken only while bytes are under way: an idle connection holds no buffer.
 
+mod secured;
 mod tunnelled;
 
 use std::cell::{Cell, RefCell};
@@ -15,6 +16,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+pub(super) use self::secured::relay_secured;
 use super::hbone::Tunnel;
 use super::http::inbound::Abort;
 use crate::mesh::cluster::Tcp;

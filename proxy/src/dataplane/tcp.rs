@@ -12,8 +12,9 @@ use super::error::Error;
 use super::origin::Captured;
 use super::outcome::Connection;
 use super::pod::LocalPod;
-use super::relay::{End, Limits, Meter, Wire, relay, relay_streams, relay_until};
+use super::relay::{End, Limits, Meter, Wire, relay, relay_secured, relay_streams, relay_until};
 use super::resolve::Target;
+use super::secured::Speech;
 use super::upstream::Upstream;
 use super::worker::Worker;
 use super::{balance, pool, resolve, upstream};
@@ -98,8 +99,7 @@ async fn open(
     let held = pool::admit(cluster, address).inspect_err(|_| {
         counters.upstream_cx_overflow.increment();
     })?;
-    let policy = cluster.policy();
-    let connected = upstream::connect(worker, pod, address, &policy.tcp).await;
+    let connected = upstream::connect(worker, pod, address, cluster, Speech::Bytes).await;
     if let Some(lease) = &lease {
         lease.report(match &connected {
             Ok(_) => Outcome::Established,
@@ -178,6 +178,9 @@ async fn carry(downstream: TcpStream, upstream: Upstream, meter: &Meter, limits:
         Upstream::Judged(channel, _) => {
             let stop = std::future::pending();
             Box::pin(relay_streams(downstream, channel, meter, limits, stop)).await
+        }
+        Upstream::Secured(secured) => {
+            Box::pin(relay_secured(downstream, *secured.take(), meter, limits)).await
         }
         Upstream::Within(stream, mut within) => {
             let mut denial = None;

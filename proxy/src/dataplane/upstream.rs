@@ -12,14 +12,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::channel::Channel;
+use super::cluster::Local;
 use super::error::Error;
 use super::hbone::{self, Failure, Place, Tunnel};
 use super::pod::LocalPod;
 use super::relay::speaks;
+use super::secured::{self, Secured, Speech};
 use super::within::{self, Connected, Within};
 use super::worker::Worker;
 use super::{connect, way};
 use crate::mesh::cluster::Tcp;
+use crate::net::socket;
 
 /// A connection to an endpoint.
 pub(super) enum Upstream {
@@ -31,6 +34,8 @@ pub(super) enum Upstream {
     Judged(Channel, SocketAddr),
     /// To a pod of the mesh.
     Tunnel(Own<Tunnelled>),
+    /// By TLS of the proxy's own, over any of the others.
+    Secured(Own<Secured>),
 }
 
 /// What stays on the worker's thread. hyper asks of connections that may be upgraded that they could
@@ -44,8 +49,31 @@ pub(super) struct Tunnelled {
     pub(super) to: SocketAddr,
 }
 
-/// Connects to an endpoint, in the way that leads there.
+/// Connects to an endpoint of a cluster, to say `speech` to it.
 pub(super) async fn connect(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    to: SocketAddr,
+    cluster: &Local,
+    speech: Speech<'_>,
+) -> Result<Upstream, Error> {
+    let policy = cluster.policy();
+    match &policy.tls {
+        None => transport(worker, pod, to, &policy.tcp).await,
+        Some(settings) => {
+            let asked = secured::Asked {
+                cluster,
+                settings,
+                tcp: &policy.tcp,
+                speech,
+            };
+            Box::pin(secured::connect(worker, pod, to, asked)).await
+        }
+    }
+}
+
+/// Connects in the way that leads there.
+pub(super) async fn transport(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
     to: SocketAddr,
@@ -88,6 +116,7 @@ impl Upstream {
             Self::Socket(stream) | Self::Within(stream, _) => stream.local_addr().ok(),
             Self::Tunnel(tunnelled) => tunnelled.place.local(),
             Self::Judged(..) => None,
+            Self::Secured(secured) => secured.over(Self::local_addr),
         }
     }
 
@@ -97,6 +126,18 @@ impl Upstream {
             Self::Socket(stream) | Self::Within(stream, _) => stream.peer_addr().ok(),
             Self::Tunnel(tunnelled) => Some(tunnelled.to),
             Self::Judged(_, to) => Some(*to),
+            Self::Secured(secured) => secured.over(Self::peer_addr),
+        }
+    }
+
+    /// Its end, when it comes, is a reset.
+    pub(super) fn reset_on_close(&self) {
+        match self {
+            Self::Socket(stream) | Self::Within(stream, _) => socket::reset_on_close(stream),
+            Self::Tunnel(tunnelled) => tunnelled.tunnel.reset(),
+            // It resets where it is dropped.
+            Self::Judged(..) => {}
+            Self::Secured(secured) => secured.over(Self::reset_on_close),
         }
     }
 
@@ -110,6 +151,7 @@ impl Upstream {
             },
             Self::Tunnel(tunnelled) => tunnelled.tunnel.speaks().await,
             Self::Judged(channel, _) => channel.speaks().await,
+            Self::Secured(secured) => secured.speaks().await,
         }
     }
 
@@ -122,6 +164,7 @@ impl Upstream {
             }
             Self::Tunnel(tunnelled) => tunnelled.tunnel.is_silent(),
             Self::Judged(channel, _) => channel.is_silent(),
+            Self::Secured(secured) => secured.is_silent(),
         }
     }
 }
@@ -149,6 +192,7 @@ impl AsyncRead for Upstream {
             }
             Self::Tunnel(tunnelled) => tunnelled.tunnel.poll_read(cx, buffer),
             Self::Judged(channel, _) => Pin::new(channel).poll_read(cx, buffer),
+            Self::Secured(secured) => secured.stream().poll_read(cx, buffer),
         }
     }
 }
@@ -177,6 +221,7 @@ impl AsyncWrite for Upstream {
             }
             Self::Tunnel(tunnelled) => tunnelled.tunnel.poll_write(cx, slices),
             Self::Judged(channel, _) => Pin::new(channel).poll_write_vectored(cx, slices),
+            Self::Secured(secured) => secured.stream().poll_write_vectored(cx, slices),
         }
     }
 
@@ -184,9 +229,12 @@ impl AsyncWrite for Upstream {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // None of them holds anything back.
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Secured(secured) => secured.stream().poll_flush(cx),
+            // The others hold nothing back.
+            _ => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -194,6 +242,7 @@ impl AsyncWrite for Upstream {
             Self::Socket(stream) | Self::Within(stream, _) => Pin::new(stream).poll_shutdown(cx),
             Self::Tunnel(tunnelled) => Poll::Ready(tunnelled.tunnel.finish()),
             Self::Judged(channel, _) => Pin::new(channel).poll_shutdown(cx),
+            Self::Secured(secured) => secured.stream().poll_shutdown(cx),
         }
     }
 }

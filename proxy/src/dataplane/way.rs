@@ -3,12 +3,13 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::error::Error;
 use super::hbone::Failure;
 use super::pod::LocalPod;
 use super::worker::Worker;
-use crate::mesh::Owner;
+use crate::mesh::{Owner, Workload};
 use crate::types::Identity;
 
 /// The way.
@@ -21,13 +22,25 @@ pub(super) enum Way {
     Tunnel(Identity),
 }
 
+/// Who has the address `to`, where a pod has.
+pub(super) fn workload(worker: &Worker, to: SocketAddr) -> Option<Arc<Workload>> {
+    match worker.snapshot().addresses.get(&to.ip()) {
+        Some(Owner::Workload(workload, _)) => Some(Arc::clone(workload)),
+        _ => None,
+    }
+}
+
+/// Whether a pod of the mesh has the address `to`.
+pub(super) fn is_in_mesh(worker: &Worker, to: SocketAddr) -> bool {
+    workload(worker, to).is_some_and(|one| one.enrolled)
+}
+
 /// How `pod` reaches `to`.
 pub(super) fn to(worker: &Worker, pod: &LocalPod, to: SocketAddr) -> Result<Way, Error> {
     if !worker.mutual_tls {
         return Ok(Way::Plain);
     }
-    let snapshot = worker.snapshot();
-    let Some(Owner::Workload(workload, _)) = snapshot.addresses.get(&to.ip()) else {
+    let Some(workload) = workload(worker, to) else {
         return Ok(Way::Plain);
     };
     // What a pod says to itself does not leave its namespace, in which it trusts itself.

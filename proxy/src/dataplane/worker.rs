@@ -28,7 +28,7 @@ use crate::net::descriptors::Descriptors;
 use crate::net::pod::{Change, Listeners};
 use crate::telemetry::access_log::{AccessLog, MAX_AGE, Record, Written};
 use crate::telemetry::counters::Counters;
-use crate::tls::Secrets;
+use crate::tls::{Outside, Secrets};
 use crate::types::ClusterName;
 
 /// A snapshot as one worker's requests share it: counting its holders touches nothing that other
@@ -53,6 +53,8 @@ pub struct Parts {
     pub descriptors: Descriptors,
     /// Certificates of local identities, and who is trusted.
     pub secrets: Secrets,
+    /// What TLS is made by with servers outside the mesh.
+    pub outside: Outside,
     /// Whether pods of the mesh are reached by mutual TLS: somebody signs certificates.
     pub mutual_tls: bool,
     /// How local pods reach each other.
@@ -71,6 +73,7 @@ pub struct Worker {
     pub(super) redirects: Redirects,
     pub(super) descriptors: Descriptors,
     pub(super) secrets: Secrets,
+    pub(super) outside: Outside,
     pub(super) mutual_tls: bool,
     pub(super) neighbours: Neighbours,
     pub(super) clusters: Arc<Registry>,
@@ -109,6 +112,8 @@ pub fn run(
         let worker = Rc::new(worker);
         let mut pods: HashMap<u64, Enrolled> = HashMap::new();
         let mut snapshots = worker.store.subscribe();
+        let mut outside = worker.outside.subscribe();
+        let mut certificates = worker.secrets.subscribe();
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -122,6 +127,8 @@ pub fn run(
                 Ok(()) = snapshots.changed() => {
                     pods.values().for_each(|one| authorize::review(&worker, &one.pod));
                 }
+                Ok(()) = outside.changed() => secure(&worker, &pods),
+                Ok(()) = certificates.changed() => secure(&worker, &pods),
                 _ = stop.wait_for(|stop| *stop) => break,
             }
         }
@@ -143,6 +150,13 @@ pub fn run(
         worker.log.flush();
     }));
     Ok(())
+}
+
+/// Lets go of connections by TLS that were made by what is no longer in force.
+fn secure(worker: &Worker, pods: &HashMap<u64, Enrolled>) {
+    for enrolled in pods.values() {
+        enrolled.pod.secure(&worker.outside);
+    }
 }
 
 /// Closes what another worker needs the place of.
@@ -283,6 +297,7 @@ impl Worker {
             redirects: parts.redirects,
             descriptors: parts.descriptors,
             secrets: parts.secrets,
+            outside: parts.outside,
             mutual_tls: parts.mutual_tls,
             neighbours: Neighbours::new(parts.same_node),
             clusters: parts.clusters,

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::Workload;
+use super::{Origination, Workload};
 use crate::policy::balance::Algorithm;
 use crate::policy::{circuit, hash, locality, outlier, slow_start};
 use crate::types::{ClusterName, Hostname, Locality, Percent, Protocol};
@@ -104,6 +104,8 @@ pub struct Policy {
     pub tcp: Tcp,
     /// `connectionPool.http`.
     pub http: Http,
+    /// `tls`; `None` where TLS is not asked for.
+    pub tls: Option<Arc<Origination>>,
 }
 
 impl Policy {

@@ -68,6 +68,20 @@ pub struct Run {
     #[command(flatten)]
     #[allow(missing_docs, reason = "flattened into this command's help")]
     pub certificates: Certificates,
+    /// Folder under which the files lie that the `tls` of DestinationRules may name. May be given more
+    /// than once. Without it they may name any file that the proxy can read: whoever writes rules
+    /// then speaks with every key on the node.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "AQUIFER_TLS_FILES",
+        value_delimiter = ':'
+    )]
+    pub tls_files: Vec<PathBuf>,
+    /// Authorities (PEM) that are trusted where the `tls` of a DestinationRule names none; the
+    /// system's where absent.
+    #[arg(long, value_name = "FILE", env = "AQUIFER_TLS_ROOTS")]
+    pub tls_roots: Option<PathBuf>,
     /// How enrolled pods of this node reach each other, with --ca: by HBONE as on another node, or
     /// inside the process, where nothing is encrypted and no NetworkPolicy sees it.
     #[arg(long, value_enum, env = "AQUIFER_SAME_NODE", default_value_t = SameNode::default())]

@@ -96,6 +96,10 @@ counters! {
     upstream_cx,
     /// Connections to upstreams that failed.
     upstream_cx_connect_fail,
+    /// TLS begun with upstreams, as DestinationRules ask for it.
+    upstream_cx_tls,
+    /// TLS with upstreams that came to nothing.
+    upstream_cx_tls_fail,
     /// Requests sent again because a reused connection turned out to be closed.
     upstream_rq_stale_retry,
     /// Requests delayed by a fault.

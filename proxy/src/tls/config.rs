@@ -14,6 +14,19 @@ use super::verify::{Servers, clients};
 use super::{Credential, Error, Trust, provider};
 use crate::types::Identity;
 
+/// For connections of a workload to one of `expected` by Istio's own mutual TLS, as its sidecars speak
+/// it: the name and the protocols are given where the connection is made.
+pub(super) fn sidecar(
+    credential: &Credential,
+    trust: &Trust,
+    expected: &[Identity],
+) -> Result<Arc<ClientConfig>, Error> {
+    let mut config = ClientConfig::clone(&*client(credential, trust, expected)?);
+    config.alpn_protocols.clear();
+    config.enable_sni = true;
+    Ok(Arc::new(config))
+}
+
 /// HTTP/2, the only protocol inside.
 const ALPN: &[u8] = b"h2";
 

@@ -1,5 +1,5 @@
 //! TLS between workloads: who may call itself what, under which roots, and the rustls configurations
-//! that hold it. rustls with AWS-LC alone; TLS 1.3 alone.
+//! that hold it. rustls with AWS-LC alone; TLS 1.3 alone, but for servers [`outside`] the mesh.
 //!
 //! Knows no socket and no HTTP: the data plane takes a configuration from [`Secrets`] for each
 //! connection that it opens or accepts, and `control` writes them. Workloads' private keys are made
@@ -14,6 +14,7 @@ mod error;
 pub mod folder;
 mod issuer;
 mod key;
+pub mod outside;
 mod provider;
 mod secrets;
 pub mod service;
@@ -26,6 +27,7 @@ pub use credential::Credential;
 pub use error::{Error, Refusal, reason};
 pub use issuer::{Issuer, certificates, pem};
 pub use key::{Key, Request};
+pub use outside::Outside;
 pub use provider::{digest, provider};
 pub use secrets::Secrets;
 pub use trust::{MAX_ROOTS, Trust};

@@ -33,6 +33,18 @@ pub fn provider() -> &'static Arc<CryptoProvider> {
     &PROVIDER
 }
 
+/// The same for servers outside the mesh, which may have no more than TLS 1.2: with every suite of
+/// AWS-LC that has forward secrecy.
+pub(super) fn outside() -> &'static Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        Arc::new(CryptoProvider {
+            cipher_suites: aws_lc_rs::default_provider().cipher_suites,
+            ..CryptoProvider::clone(provider())
+        })
+    });
+    &PROVIDER
+}
+
 /// SHA-256.
 pub fn digest(bytes: &[u8]) -> [u8; 32] {
     let digest = ::aws_lc_rs::digest::digest(&::aws_lc_rs::digest::SHA256, bytes);

@@ -99,6 +99,17 @@ impl Secrets {
         Some(kept)
     }
 
+    /// For Istio's own mutual TLS from a pod of `own` to one of `expected`, without HBONE: as
+    /// [`Self::client`], with the name and the protocols that are asked for. `None` as long as there
+    /// is no certificate to show.
+    pub fn sidecar(&self, own: &Identity, expected: &[Identity]) -> Option<Arc<ClientConfig>> {
+        let state = self.0.state.load();
+        let local = state.local.get(own)?;
+        config::sidecar(&local.credential, &local.trust, expected)
+            .inspect_err(|error| tracing::error!(%error, "no TLS client for {own}"))
+            .ok()
+    }
+
     /// Tells of each change of a certificate or of the trust, by a number that counts up.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()

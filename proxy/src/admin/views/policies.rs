@@ -191,6 +191,7 @@ pub(super) fn of_cluster(policy: &Policy) -> Vec<String> {
         }
     }
     connections(policy, &default, &mut words);
+    words.extend(policy.tls.iter().map(ToString::to_string));
     words
 }
 

@@ -323,9 +323,9 @@ fn other_kinds_say_what_is_wrong_too() {
             "error spec.subsets[0].name@1: a subset needs a name",
         ),
         (
-            "TLS to the upstream",
-            "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: a}, spec: {host: a, trafficPolicy: {tls: {mode: SIMPLE}}}}",
-            "warning spec.trafficPolicy.tls@1: read, but not in force yet: it has no effect",
+            "TLS by a Secret",
+            "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: a}, spec: {host: a, trafficPolicy: {tls: {mode: SIMPLE, credentialName: a}}}}",
+            "warning spec.trafficPolicy.tls.credentialName@1: Secrets are not read: connections fail, none is made in plain text; name files instead",
         ),
         (
             "TLS without a mode",
@@ -363,7 +363,6 @@ fn other_kinds_say_what_is_wrong_too() {
 fn what_is_deprecated_or_without_effect_is_told() {
     let to = "route: [{destination: {host: web}}]";
     let l4 = "tcp: [{match: [{sourceSubnet: 10.0.0.0/8}], route: [{destination: {host: web}}]}]";
-    let not_yet = "read, but not in force yet: it has no effect";
     let without_mode = "has no effect without a mode: DISABLE, plain text, is the default";
     let service = |spec: String| ("VirtualService", spec);
     let rule = |policy: &str| {
@@ -398,19 +397,27 @@ fn what_is_deprecated_or_without_effect_is_told() {
             "has no effect (nor in Istio); use sourceLabels or sourceNamespace",
         ),
         (
-            rule("portLevelSettings: [{port: {number: 80}, tls: {mode: SIMPLE}}]"),
-            "trafficPolicy.portLevelSettings[0].tls",
-            not_yet,
+            rule(
+                "portLevelSettings: [{port: {number: 80}, tls: {mode: SIMPLE, privateKey: /a, \
+                 clientCertificate: /a}}]",
+            ),
+            "trafficPolicy.portLevelSettings[0].tls.clientCertificate",
+            "has no effect with mode SIMPLE: it is MUTUAL that shows one",
         ),
         (
-            rule("tls: {mode: SIMPLE, subjectAltNames: [a]}"),
-            "trafficPolicy.tls",
-            not_yet,
+            rule("tls: {mode: SIMPLE, clientCertificate: /a}"),
+            "trafficPolicy.tls.clientCertificate",
+            "has no effect with mode SIMPLE: it is MUTUAL that shows one",
         ),
         (
-            rule("tls: {mode: SIMPLE, insecureSkipVerify: true}"),
-            "trafficPolicy.tls",
-            not_yet,
+            rule("tls: {mode: SIMPLE, sni: '*.a'}"),
+            "trafficPolicy.tls.sni",
+            "is no host's name: connections fail unless subjectAltNames says whom to expect",
+        ),
+        (
+            rule("tls: {mode: SIMPLE, subjectAltNames: [a], insecureSkipVerify: true}"),
+            "trafficPolicy.tls.insecureSkipVerify",
+            "whoever answers is accepted: caCertificates, caCrl and subjectAltNames have no effect",
         ),
         (
             rule("tls: {subjectAltNames: [a]}"),

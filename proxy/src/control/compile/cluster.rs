@@ -8,7 +8,7 @@ use super::endpoint::{Index, Input, has_labels};
 use super::policy::{self, Distribution};
 use super::subset::{self, Client, Merged};
 use super::world::World;
-use super::{Build, Compiler};
+use super::{Build, Compiler, origination};
 use crate::api::{self, DestinationRule, Namespace};
 use crate::control::store::Objects;
 use crate::mesh::{Cluster, Endpoint, Variants};
@@ -294,7 +294,10 @@ impl Maker<'_> {
             .before
             .as_ref()
             .and_then(|set| set.get(&subset.cloned()));
-        let policy = policy::compile(rule, own, self.port, self.distribution);
+        let mut policy = policy::compile(rule, own, self.port, self.distribution);
+        policy.tls = policy::tls(rule, own, self.port).and_then(|tls| {
+            origination::compile(tls, self.hostname, self.port, subset.map(|one| &**one))
+        });
         // A panic would use them: Istio then tells no proxy of endpoints that are not ready.
         let endpoints = match policy.panic_threshold {
             Percent::ZERO => endpoints,

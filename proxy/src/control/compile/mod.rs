@@ -12,6 +12,7 @@ mod endpoint;
 mod guard;
 mod l4;
 mod locality;
+mod origination;
 mod outlook;
 mod policy;
 mod population;

@@ -9,7 +9,7 @@ use http::HeaderName;
 
 use crate::api::destination_rule::{
     ConnectionPool, ConsistentHash, H2Upgrade, HttpPool, LoadBalancer, LocalityLb,
-    OutlierDetection, PortTrafficPolicy, RetryBudget, Simple, TcpPool, TrafficPolicy,
+    OutlierDetection, PortTrafficPolicy, RetryBudget, Simple, TcpPool, Tls, TrafficPolicy,
 };
 use crate::mesh::cluster::{Http, Http2Keepalive, Keepalive, Policy, Tcp};
 use crate::policy::balance::Algorithm;
@@ -47,6 +47,7 @@ struct Blocks<'a> {
     pool: Option<&'a ConnectionPool>,
     outlier: Option<&'a OutlierDetection>,
     budget: Option<&'a RetryBudget>,
+    tls: Option<&'a Tls>,
 }
 
 impl<'a> Blocks<'a> {
@@ -57,6 +58,7 @@ impl<'a> Blocks<'a> {
             pool: port.connection_pool.as_ref(),
             outlier: port.outlier_detection.as_ref(),
             budget: None,
+            tls: port.tls.as_ref(),
         }
     }
 }
@@ -66,22 +68,28 @@ fn port_of(policy: Option<&TrafficPolicy>, port: u16) -> Option<&PortTrafficPoli
     settings.find(|one| one.port.as_ref().is_some_and(|one| one.number == port))
 }
 
-/// The policy for `port` of a rule's `policy` and of a subset's own, where it has one.
-pub(super) fn compile(
-    rule: Option<&TrafficPolicy>,
-    subset: Option<&TrafficPolicy>,
+/// The `tls` for `port` of a rule's policy and of a subset's own, where it has one.
+pub(super) fn tls<'a>(
+    rule: Option<&'a TrafficPolicy>,
+    subset: Option<&'a TrafficPolicy>,
     port: u16,
-    distribution: Option<Distribution>,
-) -> Policy {
-    let rule_port = port_of(rule, port);
-    let subset_port = port_of(subset, port);
-    let mut blocks = match (rule_port, rule) {
+) -> Option<&'a Tls> {
+    blocks(rule, subset, port).tls
+}
+
+fn blocks<'a>(
+    rule: Option<&'a TrafficPolicy>,
+    subset: Option<&'a TrafficPolicy>,
+    port: u16,
+) -> Blocks<'a> {
+    let mut blocks = match (port_of(rule, port), rule) {
         (Some(port), _) => Blocks::of_port(port),
         (None, Some(policy)) => Blocks {
             load_balancer: policy.load_balancer.as_ref(),
             pool: policy.connection_pool.as_ref(),
             outlier: policy.outlier_detection.as_ref(),
             budget: policy.retry_budget.as_ref(),
+            tls: policy.tls.as_ref(),
         },
         (None, None) => Blocks::default(),
     };
@@ -91,14 +99,29 @@ pub(super) fn compile(
             pool: subset.connection_pool.as_ref().or(blocks.pool),
             outlier: subset.outlier_detection.as_ref().or(blocks.outlier),
             budget: subset.retry_budget.as_ref().or(blocks.budget),
+            tls: subset.tls.as_ref().or(blocks.tls),
         };
     }
-    if let Some(port) = subset_port {
+    if let Some(port) = port_of(subset, port) {
         blocks = Blocks {
             budget: blocks.budget,
             ..Blocks::of_port(port)
         };
     }
+    blocks
+}
+
+/// The policy for `port` of a rule's `policy` and of a subset's own, where it has one; without its
+/// [`tls`].
+pub(super) fn compile(
+    rule: Option<&TrafficPolicy>,
+    subset: Option<&TrafficPolicy>,
+    port: u16,
+    distribution: Option<Distribution>,
+) -> Policy {
+    let rule_port = port_of(rule, port);
+    let subset_port = port_of(subset, port);
+    let blocks = blocks(rule, subset, port);
     let balancer = algorithm(blocks.load_balancer);
     let mut policy = Policy {
         balancer,

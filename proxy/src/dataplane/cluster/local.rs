@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use foldhash::fast::RandomState;
+use rustls::ClientConfig;
 
 use super::{Host, Members, State};
 use crate::clock;
@@ -16,11 +17,18 @@ use crate::dataplane::pool::HostPool;
 use crate::mesh::cluster::Policy;
 use crate::policy::balance::{Hosts, Picked, Picker, Wish};
 
+/// An endpoint, and the host that requests to it name.
+type Named = (SocketAddr, Rc<str>);
+
 /// A cluster as one worker uses it for one pod.
 pub(in crate::dataplane) struct Local {
     pub(in crate::dataplane) state: Arc<State>,
     seen: RefCell<Seen>,
     pools: RefCell<HashMap<SocketAddr, Rc<HostPool>, RandomState>>,
+    /// Where TLS is asked for by the name that a request gives its host.
+    named: RefCell<HashMap<Named, Rc<HostPool>, RandomState>>,
+    /// What connections by TLS were last made by.
+    secured: RefCell<Option<Arc<ClientConfig>>>,
 }
 
 struct Seen {
@@ -31,18 +39,20 @@ struct Seen {
 }
 
 impl Seen {
-    fn renew(&mut self, state: &State) {
+    /// Tells whether endpoints are now to be spoken with by other settings of TLS.
+    fn renew(&mut self, state: &State) -> bool {
         let generation = state.generation.load(Ordering::Acquire);
         if self.generation == generation {
-            return;
+            return false;
         }
         self.generation = generation;
-        self.members = state.members.load_full();
+        let before = std::mem::replace(&mut self.members, state.members.load_full());
         for (family, picker) in [FOUR, SIX].into_iter().zip(&mut self.pickers) {
             if let Some(picker) = picker {
                 picker.set_plan(Arc::clone(&self.members.family(family).plan));
             }
         }
+        before.cluster.policy.tls != self.members.cluster.policy.tls
     }
 }
 
@@ -88,7 +98,21 @@ impl Local {
                 pickers: [None, None],
             }),
             pools: RefCell::default(),
+            named: RefCell::default(),
+            secured: RefCell::default(),
         }
+    }
+
+    /// What was learned of the newest endpoints and policy is taken over.
+    fn renewed(&self, seen: &mut Seen) {
+        if seen.renew(&self.state) {
+            self.renew_pools();
+        }
+    }
+
+    fn renew_pools(&self) {
+        self.pools.borrow().values().for_each(|pool| pool.renew());
+        self.named.borrow().values().for_each(|pool| pool.renew());
     }
 
     /// The endpoints and limits in force.
@@ -96,7 +120,7 @@ impl Local {
     /// To be let go of before the next call of anything here: what is borrowed can't be renewed.
     pub(in crate::dataplane) fn members(&self) -> Ref<'_, Members> {
         if let Ok(mut seen) = self.seen.try_borrow_mut() {
-            seen.renew(&self.state);
+            self.renewed(&mut seen);
         }
         Ref::map(self.seen.borrow(), |seen| &*seen.members)
     }
@@ -111,10 +135,10 @@ impl Local {
         mut draw: impl FnMut() -> u64,
     ) -> Option<(Arc<Host>, Picked)> {
         let mut seen = self.seen.borrow_mut();
-        seen.renew(&self.state);
+        self.renewed(&mut seen);
         if seen.members.warm.is_some_and(|warm| clock::wall() >= warm) {
             self.state.warmed();
-            seen.renew(&self.state);
+            self.renewed(&mut seen);
         }
         let Seen {
             members, pickers, ..
@@ -143,16 +167,42 @@ impl Local {
         Rc::clone(self.pools.borrow_mut().entry(address).or_default())
     }
 
+    /// The connections to `address` by TLS for requests to `host`.
+    pub(in crate::dataplane) fn pool_of(&self, address: SocketAddr, host: &str) -> Rc<HostPool> {
+        let host: Rc<str> = host.into();
+        let mut named = self.named.borrow_mut();
+        let pool = named.entry((address, Rc::clone(&host)));
+        Rc::clone(pool.or_insert_with(|| Rc::new(HostPool::of_host(host))))
+    }
+
+    /// Lets go of connections by TLS that were made by another configuration than is in force.
+    pub(in crate::dataplane) fn secure(&self, now: Option<Arc<ClientConfig>>) {
+        let before = self.secured.replace(now.clone());
+        let same = match (&before, &now) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            _ => false,
+        };
+        if !same {
+            self.renew_pools();
+        }
+    }
+
     /// Closes one connection to `address` that has no request.
     pub(in crate::dataplane) fn give_up_one(&self, address: SocketAddr) {
         if let Some(pool) = self.pools.borrow().get(&address) {
             pool.give_up_one();
         }
+        let named = self.named.borrow();
+        let to = named.iter().filter(|((to, _), _)| *to == address);
+        to.for_each(|(_, pool)| pool.give_up_one());
     }
 
     /// Closes what is without a request.
     pub(in crate::dataplane) fn clear(&self) {
         for (_, pool) in self.pools.borrow_mut().drain() {
+            pool.clear();
+        }
+        for (_, pool) in self.named.borrow_mut().drain() {
             pool.clear();
         }
     }
@@ -161,12 +211,16 @@ impl Local {
     pub(in crate::dataplane) fn sweep(&self, now: Instant) {
         let members = self.members();
         let known = |address| members.hosts.is_empty() || members.host(address).is_some();
-        self.pools.borrow_mut().retain(|address, pool| {
-            if !known(*address) {
+        let keep = |address, pool: &HostPool| {
+            if !known(address) {
                 pool.clear();
             }
             pool.sweep(now, &members.cluster.policy);
             !pool.is_empty()
-        });
+        };
+        let mut pools = self.pools.borrow_mut();
+        pools.retain(|address, pool| keep(*address, pool));
+        let mut named = self.named.borrow_mut();
+        named.retain(|(address, _), pool| keep(*address, pool));
     }
 }

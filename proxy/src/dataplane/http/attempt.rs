@@ -21,6 +21,7 @@ use crate::dataplane::error::Error;
 use crate::dataplane::outcome::Exchange;
 use crate::dataplane::pod::LocalPod;
 use crate::dataplane::pool::{self, HostPool, Returning};
+use crate::dataplane::secured;
 use crate::dataplane::worker::Worker;
 use crate::policy::circuit::Permit;
 use crate::policy::outlier::Outcome;
@@ -184,7 +185,7 @@ impl Try<'_> {
             }
         };
         exchange.upstream_host = Some(address);
-        let pool = cluster.pool(address);
+        let pool = secured::pool(cluster, address, &message.parts);
         let sent = if upstream.http2 {
             exchange.upstream_protocol = Some("HTTP/2");
             // On the heap: the futures of requests that don't need it stay small.
@@ -198,7 +199,7 @@ impl Try<'_> {
             match failure.error {
                 Error::PendingOverflow => counters.upstream_rq_pending_overflow.increment(),
                 Error::RequestOverflow => counters.upstream_rq_active_overflow.increment(),
-                Error::Connect(_) | Error::Tunnel(_) | Error::ConnectTimeout => {
+                Error::Connect(_) | Error::Tunnel(_) | Error::Tls(_) | Error::ConnectTimeout => {
                     counters.upstream_rq_pending_failure_eject.increment();
                 }
                 // The request was given up with its body, by its client.

@@ -71,7 +71,7 @@ impl Connection {
     /// attempt that it makes as the last that it may.
     pub(in crate::dataplane) fn fail(&mut self, error: &Error) {
         self.flags = match error {
-            Error::Connect(_) | Error::Tunnel(_) | Error::ConnectTimeout => {
+            Error::Connect(_) | Error::Tunnel(_) | Error::Tls(_) | Error::ConnectTimeout => {
                 error.flag() | ResponseFlags::ONLY_ATTEMPT
             }
             _ => error.flag(),

@@ -18,6 +18,7 @@ use crate::dataplane::cluster::Local;
 use crate::dataplane::error::Error;
 use crate::dataplane::http::upload::RequestBody;
 use crate::dataplane::pod::LocalPod;
+use crate::dataplane::secured::Speech;
 use crate::dataplane::upstream::{self, Upstream};
 use crate::dataplane::worker::{self, Worker};
 use crate::mesh::cluster::Policy;
@@ -44,6 +45,8 @@ pub(in crate::dataplane) struct Http1 {
     pub(in crate::dataplane) requests: u32,
     opened: Instant,
     address: SocketAddr,
+    /// Of its pool, when it was begun.
+    generation: u32,
     /// How often it went from request to request here while others waited elsewhere.
     kept: u32,
 }
@@ -121,7 +124,10 @@ impl Returning {
             connection,
         } = self;
         let now = clock::now();
-        if pod.is_gone() || !connection.is_fresh(now, &cluster.members().cluster.policy) {
+        if pod.is_gone()
+            || connection.generation != pool.generation.get()
+            || !connection.is_fresh(now, &cluster.members().cluster.policy)
+        {
             return;
         }
         let mut connection = connection;
@@ -258,7 +264,7 @@ pub(in crate::dataplane) async fn open(
     let limit = local.members().breaker.limits().max_connections;
     if limit == Limits::UNLIMITED {
         let place = place(pool, local, address)?;
-        return open_at(worker, pod, local, address, place).await;
+        return open_at(worker, pod, local, pool, address, place).await;
     }
     let mut overflowed = false;
     let mut turn = None;
@@ -298,7 +304,7 @@ pub(in crate::dataplane) async fn open(
             return Ok(connection);
         }
     };
-    open_at(worker, pod, local, address, place).await
+    open_at(worker, pod, local, pool, address, place).await
 }
 
 /// Where a connection may be opened, or one that was opened early.
@@ -318,14 +324,17 @@ async fn open_at(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
     local: &Rc<Local>,
+    pool: &HostPool,
     address: SocketAddr,
     place: Place,
 ) -> Result<Http1, Error> {
+    let generation = pool.generation.get();
     let (stream, held) = match place {
         Place::Spare(stream, held) => (stream, held),
         Place::New(mut held) => {
             held.count_descriptor(worker)?;
-            let connected = upstream::connect(worker, pod, address, &local.policy().tcp).await;
+            let speech = Speech::Http1(pool.host.as_deref());
+            let connected = upstream::connect(worker, pod, address, local, speech).await;
             count_connect(&local.state.counters, &connected);
             (connected?, held)
         }
@@ -354,6 +363,7 @@ async fn open_at(
         requests: 0,
         opened: clock::now(),
         address,
+        generation,
         kept: 0,
     })
 }

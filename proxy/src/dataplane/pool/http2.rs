@@ -18,6 +18,7 @@ use crate::dataplane::cluster::Local;
 use crate::dataplane::error::Error;
 use crate::dataplane::http::{LIST_LIMIT, LocalExecutor};
 use crate::dataplane::pod::LocalPod;
+use crate::dataplane::secured::Speech;
 use crate::dataplane::upstream;
 use crate::dataplane::worker::{self, Worker};
 use crate::net::gather::Gather;
@@ -142,7 +143,7 @@ fn open(
     };
     let (serving, own, local) = (Rc::clone(worker), Rc::clone(pod), Rc::clone(local));
     worker::spawn(worker, pod, async move {
-        let opened = open_held(&serving, &own, &local, address, held).await;
+        let opened = open_held(&serving, &own, &local, &opening.pool, address, held).await;
         opening.done(opened);
     });
     stream
@@ -175,12 +176,14 @@ async fn open_held(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
     local: &Rc<Local>,
+    pool: &HostPool,
     address: SocketAddr,
     mut held: Held,
 ) -> Result<Connection, Error> {
     held.count_descriptor(worker)?;
     let policy = local.policy();
-    let connected = upstream::connect(worker, pod, address, &policy.tcp).await;
+    let speech = Speech::Http2(pool.host.as_deref());
+    let connected = upstream::connect(worker, pod, address, local, speech).await;
     count_connect(&local.state.counters, &connected);
     let stream = connected?;
     let name = stream.local_addr();

@@ -52,6 +52,11 @@ pub(super) struct HostPool {
     spare: RefCell<Option<Spare>>,
     /// Whether [`reap`] runs.
     reaping: Cell<bool>,
+    /// Counts how often what its connections are made by has changed: those of before get no more
+    /// requests.
+    generation: Cell<u32>,
+    /// What requests say is their host, where TLS is asked for by it.
+    host: Option<Rc<str>>,
 }
 
 /// A connection with nothing said on it yet.
@@ -190,6 +195,20 @@ impl HostPool {
         self.idle.borrow_mut().clear();
         self.shared.borrow_mut().clear();
         self.spare.borrow_mut().take();
+    }
+
+    /// Connections by which requests for one host go, in TLS that is asked for by its name.
+    pub(super) fn of_host(host: Rc<str>) -> Self {
+        Self {
+            host: Some(host),
+            ..Self::default()
+        }
+    }
+
+    /// Lets no connection of before have another request.
+    pub(super) fn renew(&self) {
+        self.generation.set(self.generation.get().wrapping_add(1));
+        self.clear();
     }
 
     /// Closes one connection that has no request: another worker may open one in its place. Where

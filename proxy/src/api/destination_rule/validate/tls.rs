@@ -1,4 +1,4 @@
-//! `tls` and `tunnel`: judged, and not in force yet.
+//! `tls` and `tunnel`, judged.
 
 use crate::api::NOT_IN_FORCE;
 use crate::api::destination_rule::{Tls, TlsMode, Tunnel};
@@ -52,10 +52,37 @@ impl Tls {
             }
             TlsMode::Disable | TlsMode::Simple | TlsMode::Mutual => {}
         }
-        // Plain text is what there is.
-        if self.mode != TlsMode::Disable {
-            findings.push(Finding::warning(field, NOT_IN_FORCE));
-        } else if *self != Self::default() {
+        if self.mode != TlsMode::Disable && !self.credential_name.is_empty() {
+            findings.push(Finding::warning(
+                at("credentialName"),
+                "Secrets are not read: connections fail, none is made in plain text; name files \
+                 instead",
+            ));
+        }
+        if self.sni.starts_with('*') {
+            findings.push(Finding::warning(
+                at("sni"),
+                "is no host's name: connections fail unless subjectAltNames says whom to expect",
+            ));
+        }
+        if self.insecure_skip_verify == Some(true)
+            && !(self.ca_certificates.is_empty()
+                && self.ca_crl.is_empty()
+                && self.subject_alt_names.is_empty())
+        {
+            findings.push(Finding::warning(
+                at("insecureSkipVerify"),
+                "whoever answers is accepted: caCertificates, caCrl and subjectAltNames have no \
+                 effect",
+            ));
+        }
+        if self.mode == TlsMode::Simple && !self.client_certificate.is_empty() {
+            findings.push(Finding::warning(
+                at("clientCertificate"),
+                "has no effect with mode SIMPLE: it is MUTUAL that shows one",
+            ));
+        }
+        if self.mode == TlsMode::Disable && *self != Self::default() {
             findings.push(Finding::warning(
                 field,
                 "has no effect without a mode: DISABLE, plain text, is the default",

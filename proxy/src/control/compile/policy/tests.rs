@@ -1,6 +1,7 @@
 //! Precedence of rule, port and subset, and the defaults.
 
 use super::*;
+use crate::api::destination_rule::TlsMode;
 
 fn parse(text: &str) -> Option<TrafficPolicy> {
     let text = (!text.is_empty()).then_some(text)?;
@@ -303,16 +304,6 @@ fn old_fields_count_or_have_no_effect() {
             "loadBalancer: {zoneAwareLbSetting: {enabled: true}}, outlierDetection: {}",
             "outlierDetection: {}",
         ),
-        (
-            "TLS",
-            "tls: {mode: SIMPLE, sni: a, subjectAltNames: [b], insecureSkipVerify: true}, outlierDetection: {}",
-            "outlierDetection: {}",
-        ),
-        (
-            "TLS of a port",
-            "portLevelSettings: [{port: {number: 80}, outlierDetection: {}, tls: {mode: SIMPLE}}]",
-            "outlierDetection: {}",
-        ),
     ] {
         assert_eq!(compiled(policy, ""), compiled(same_as, ""), "{name}");
     }
@@ -324,4 +315,31 @@ fn old_fields_count_or_have_no_effect() {
         nothing,
         compiled("outlierDetection: {consecutive5xxErrors: 1}", "")
     );
+}
+
+#[test]
+fn tls_is_a_block_like_the_others() {
+    let port = "portLevelSettings: [{port: {number: 80}, tls: {mode: MUTUAL}}]";
+    for (rule, subset, expected) in [
+        ("", "", None),
+        ("tls: {mode: SIMPLE}", "", Some(TlsMode::Simple)),
+        (
+            "tls: {mode: SIMPLE}",
+            "outlierDetection: {}",
+            Some(TlsMode::Simple),
+        ),
+        ("tls: {mode: SIMPLE}", "tls: {}", Some(TlsMode::Disable)),
+        ("tls: {mode: SIMPLE}", port, Some(TlsMode::Mutual)),
+        (port, "", Some(TlsMode::Mutual)),
+        (port, "tls: {mode: SIMPLE}", Some(TlsMode::Simple)),
+        (
+            "tls: {mode: SIMPLE}, portLevelSettings: [{port: {number: 80}, outlierDetection: {}}]",
+            "",
+            None,
+        ),
+    ] {
+        let (rule, subset) = (parse(rule), parse(subset));
+        let found = tls(rule.as_ref(), subset.as_ref(), 80).map(|tls| tls.mode);
+        assert_eq!(found, expected, "{rule:?} {subset:?}");
+    }
 }

@@ -1,0 +1,101 @@
+//! Between a client's socket and an upstream by TLS: the end of either half is the end of that half
+//! of the other, and an end without TLS's own farewell is a failure, since anyone on the way could
+//! have made it.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Poll, ready};
+
+use tokio::io::{AsyncBufRead as _, AsyncWrite as _};
+use tokio::net::TcpStream;
+
+use super::{Buffer, End, Limits, Meter, Side, carry, shut_down_write};
+use crate::dataplane::secured::Secured;
+use crate::net::socket;
+
+/// Relays until both sides have closed or one has failed.
+pub(in crate::dataplane) async fn relay_secured(
+    downstream: TcpStream,
+    upstream: Secured,
+    meter: &Meter,
+    limits: Limits,
+) -> End {
+    let (up, down) = (
+        encrypt(&downstream, &upstream, &meter.received),
+        decrypt(&upstream, &downstream, &meter.sent),
+    );
+    let end = carry(up, down, meter, limits, std::future::pending()).await;
+    if end != End::Closed {
+        socket::reset(downstream);
+        upstream.reset();
+    }
+    end
+}
+
+async fn encrypt(from: &TcpStream, to: &Secured, moved: &Cell<u64>) -> Result<(), Side> {
+    loop {
+        from.readable().await.map_err(|_| Side::From)?;
+        let buffer = {
+            let mut buffer = Buffer::take();
+            match from.try_read(&mut buffer.0) {
+                Ok(0) => break,
+                Ok(read) => (buffer, read),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(_) => return Err(Side::From),
+            }
+        };
+        let mut rest = &buffer.0.0[..buffer.1];
+        while !rest.is_empty() {
+            let written = poll_fn(|cx| Pin::new(&mut *to.lend()).poll_write(cx, rest)).await;
+            match written {
+                Ok(0) | Err(_) => return Err(Side::To),
+                Ok(written) => rest = &rest[written..],
+            }
+        }
+        poll_fn(|cx| Pin::new(&mut *to.lend()).poll_flush(cx))
+            .await
+            .map_err(|_| Side::To)?;
+        moved.set(moved.get() + buffer.1 as u64);
+        // A pair that always has bytes ready must not keep the worker from everybody else.
+        tokio::task::coop::consume_budget().await;
+    }
+    match poll_fn(|cx| Pin::new(&mut *to.lend()).poll_shutdown(cx)).await {
+        // The server was faster.
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+        done => done.map_err(|_| Side::To),
+    }
+}
+
+async fn decrypt(from: &Secured, to: &TcpStream, moved: &Cell<u64>) -> Result<(), Side> {
+    loop {
+        let count = poll_fn(|cx| {
+            let mut stream = from.lend();
+            let written = {
+                let plain = ready!(Pin::new(&mut *stream).poll_fill_buf(cx));
+                let plain = plain.map_err(|_| Side::From)?;
+                if plain.is_empty() {
+                    return Poll::Ready(Ok(0));
+                }
+                loop {
+                    match to.try_write(plain) {
+                        Ok(written) => break written,
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                            ready!(to.poll_write_ready(cx)).map_err(|_| Side::To)?;
+                        }
+                        Err(_) => return Poll::Ready(Err(Side::To)),
+                    }
+                }
+            };
+            Pin::new(&mut *stream).consume(written);
+            Poll::Ready(Ok(written))
+        })
+        .await?;
+        if count == 0 {
+            return shut_down_write(to).map_err(|_| Side::To);
+        }
+        moved.set(moved.get() + count as u64);
+        tokio::task::coop::consume_budget().await;
+    }
+}

@@ -1,0 +1,284 @@
+//! TLS of the proxy's own with an endpoint, as a DestinationRule asks for it, over whatever leads there.
+//!
+//! To a pod of the mesh `ISTIO_MUTUAL` is what HBONE does already; any other mode is between the
+//! client's side and the application, inside of it (Istio). Where TLS can't be had there is no
+//! connection: there is no way back to plain text.
+
+use std::cell::{RefCell, RefMut};
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use http::header::HOST;
+use http::request;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::AsyncBufRead as _;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::cluster::Local;
+use super::error::Error;
+use super::pod::LocalPod;
+use super::pool::HostPool;
+use super::upstream::{self, Own, Upstream};
+use super::way;
+use super::worker::Worker;
+use crate::mesh::cluster::Tcp;
+use crate::mesh::origination::{Credentials, Origination};
+use crate::net::ahead::Ahead;
+use crate::types::Identity;
+use crate::types::name::without_port;
+
+/// What a connection is for: it decides what is offered by ALPN, and by which name.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Speech<'a> {
+    /// Bytes that nobody looks at.
+    Bytes,
+    /// Requests, to this host where the name depends on it.
+    Http1(Option<&'a str>),
+    /// Requests by HTTP/2.
+    Http2(Option<&'a str>),
+}
+
+/// What is asked for.
+pub(super) struct Asked<'a> {
+    pub(super) cluster: &'a Local,
+    pub(super) settings: &'a Arc<Origination>,
+    pub(super) tcp: &'a Tcp,
+    pub(super) speech: Speech<'a>,
+}
+
+/// What TLS runs over.
+type Stream = TlsStream<Ahead<Upstream>>;
+
+/// A connection by TLS.
+pub(super) struct Secured(RefCell<Stream>);
+
+/// The connections by which a request goes to `address`: where TLS is asked for by the request's own
+/// host, those of that host.
+pub(super) fn pool(cluster: &Local, address: SocketAddr, parts: &request::Parts) -> Rc<HostPool> {
+    let by_host = {
+        let policy = &cluster.members().cluster.policy;
+        policy.tls.as_ref().is_some_and(|tls| tls.name.is_none())
+    };
+    if !by_host {
+        return cluster.pool(address);
+    }
+    let authority = match parts.headers.get(HOST) {
+        Some(host) => host.to_str().unwrap_or_default(),
+        None => parts.uri.authority().map_or("", |one| one.as_str()),
+    };
+    cluster.pool_of(address, &without_port(authority).to_ascii_lowercase())
+}
+
+/// Connects, TLS included, within the time that the policy gives.
+pub(super) async fn connect(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    to: SocketAddr,
+    asked: Asked<'_>,
+) -> Result<Upstream, Error> {
+    let connected = tokio::time::timeout(asked.tcp.connect_timeout, open(worker, pod, to, &asked));
+    connected.await.unwrap_or(Err(Error::ConnectTimeout))
+}
+
+async fn open(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    to: SocketAddr,
+    asked: &Asked<'_>,
+) -> Result<Upstream, Error> {
+    let settings = asked.settings;
+    let is_mesh = settings.credentials == Credentials::Mesh;
+    if is_mesh && way::is_in_mesh(worker, to) {
+        return upstream::transport(worker, pod, to, asked.tcp).await;
+    }
+    let config = match &settings.credentials {
+        Credentials::Mesh => sidecar(worker, pod, to, settings)?,
+        Credentials::Files(_) => worker.outside.config(settings).await.map_err(Error::Tls)?,
+        Credentials::Unusable(why) => return Err(failed(why)),
+    };
+    let name = name(asked, to)?;
+    let stream = upstream::transport(worker, pod, to, asked.tcp).await?;
+    worker.counters.upstream_cx_tls.increment();
+    let connected = TlsConnector::from(config)
+        .with_alpn(protocols(asked.speech, is_mesh))
+        .connect(name, Ahead::new(stream))
+        .await;
+    let stream = connected.map_err(|error| {
+        worker.counters.upstream_cx_tls_fail.increment();
+        worker.counters.upstream_cx_connect_fail.increment();
+        Error::Tls(reason(&error).into())
+    })?;
+    Ok(Upstream::Secured(Own::new(Box::new(Secured(
+        RefCell::new(stream),
+    )))))
+}
+
+fn failed(why: &str) -> Error {
+    Error::Tls(why.into())
+}
+
+/// Istio's own mutual TLS, as its sidecars speak it: with the pod's certificate, to the workload that
+/// has the address or to whom the rule names.
+fn sidecar(
+    worker: &Worker,
+    pod: &LocalPod,
+    to: SocketAddr,
+    settings: &Origination,
+) -> Result<Arc<ClientConfig>, Error> {
+    let trust = worker.secrets.trust();
+    let own = pod.pod().workload.identity(trust.domain());
+    let own = own.map_err(|error| failed(&error.to_string()))?;
+    let expected: Vec<Identity> = if settings.alternatives.is_empty() {
+        let found = way::workload(worker, to).map(|one| one.identity(trust.domain()));
+        found.into_iter().flatten().collect()
+    } else {
+        let named = settings.alternatives.iter();
+        named.filter_map(|name| name.parse().ok()).collect()
+    };
+    if expected.is_empty() {
+        return Err(failed(
+            "nobody knows whose certificate to expect: no pod has the address, and subjectAltNames \
+             names no workload",
+        ));
+    }
+    let config = worker.secrets.sidecar(&own, &expected);
+    config.ok_or_else(|| failed(&format!("there is no certificate for {own}")))
+}
+
+/// The name that is sent, and that is looked for where the rule names no other.
+fn name(asked: &Asked<'_>, to: SocketAddr) -> Result<ServerName<'static>, Error> {
+    let settings = asked.settings;
+    let (host, from) = match (&settings.name, asked.speech) {
+        (Some(name), _) => (name.to_string(), "sni"),
+        (None, Speech::Http1(Some(host)) | Speech::Http2(Some(host))) => {
+            (host.to_owned(), "the request's host")
+        }
+        (None, _) => {
+            let host = asked.cluster.members().cluster.hostname.to_string();
+            (host, "the service's host")
+        }
+    };
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        return Ok(address.into());
+    }
+    match ServerName::try_from(bare.trim_end_matches('.').to_owned()) {
+        Ok(name) => Ok(name),
+        // It is neither sent nor looked for.
+        Err(_) if !needs_name(settings) => Ok(to.ip().into()),
+        Err(_) => Err(failed(&format!("{from} {host:?} can't be a server's name"))),
+    }
+}
+
+fn needs_name(settings: &Origination) -> bool {
+    match &settings.credentials {
+        Credentials::Files(files) => !files.unverified && settings.alternatives.is_empty(),
+        Credentials::Mesh | Credentials::Unusable(_) => false,
+    }
+}
+
+/// What is offered by ALPN (Envoy's, and that of Istio's own filter for its sidecars; without
+/// `istio-peer-exchange`, after which bytes of another protocol would be due).
+fn protocols(speech: Speech<'_>, is_mesh: bool) -> Vec<Vec<u8>> {
+    let names: &[&str] = match (speech, is_mesh) {
+        (Speech::Bytes, false) => &[],
+        (Speech::Http1(_), false) => &["http/1.1"],
+        (Speech::Http2(_), false) => &["h2"],
+        (Speech::Bytes, true) => &["istio"],
+        (Speech::Http1(_), true) => &["istio-http/1.1", "istio", "http/1.1"],
+        (Speech::Http2(_), true) => &["istio-h2", "istio", "h2"],
+    };
+    names.iter().map(|name| name.as_bytes().to_vec()).collect()
+}
+
+/// Why a handshake has failed, in one line that has what people grep for.
+fn reason(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match inner {
+        Some(error @ rustls::Error::InvalidCertificate(_)) => {
+            format!("CERTIFICATE_VERIFY_FAILED:{}", crate::tls::reason(error))
+        }
+        Some(error) => crate::tls::reason(error),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "the server closed the connection during the handshake".to_owned()
+        }
+        None => error.to_string(),
+    }
+}
+
+impl Secured {
+    /// For whoever owns it.
+    pub(super) fn stream(&mut self) -> Pin<&mut Stream> {
+        Pin::new(self.0.get_mut())
+    }
+
+    /// For the two directions of a relay.
+    pub(super) fn lend(&self) -> RefMut<'_, Stream> {
+        self.0.borrow_mut()
+    }
+
+    /// Asks what TLS runs over.
+    pub(super) fn over<T>(&self, ask: impl FnOnce(&Upstream) -> T) -> T {
+        ask(self.0.borrow().get_ref().0.get_ref())
+    }
+
+    /// Resolves when there is something to read, an end or an error included. Messages of TLS's own
+    /// are nothing.
+    pub(super) async fn speaks(&self) {
+        poll_fn(|cx| self.poll_speaks(cx)).await;
+    }
+
+    fn poll_speaks(&self, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut *self.lend()).poll_fill_buf(cx).map(|_| ())
+    }
+
+    /// Whether it is open and has said nothing.
+    pub(super) fn is_silent(&self) -> bool {
+        let mut nobody = Context::from_waker(Waker::noop());
+        self.poll_speaks(&mut nobody).is_pending()
+    }
+
+    /// Ends it by a reset.
+    pub(super) fn reset(self) {
+        self.over(Upstream::reset_on_close);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sidecars_are_offered_istios_protocols_and_others_the_plain_ones() {
+        for (speech, is_mesh, expected) in [
+            (Speech::Bytes, false, ""),
+            (Speech::Http1(None), false, "http/1.1"),
+            (Speech::Http2(None), false, "h2"),
+            (Speech::Bytes, true, "istio"),
+            (Speech::Http1(None), true, "istio-http/1.1,istio,http/1.1"),
+            (Speech::Http2(None), true, "istio-h2,istio,h2"),
+        ] {
+            let found = protocols(speech, is_mesh).join(&b',');
+            assert_eq!(String::from_utf8_lossy(&found), expected);
+        }
+    }
+
+    #[test]
+    fn reasons_say_what_was_refused() {
+        let certificate = rustls::Error::from(rustls::CertificateError::Expired);
+        let refused = io::Error::new(io::ErrorKind::InvalidData, certificate);
+        assert!(
+            reason(&refused).starts_with("CERTIFICATE_VERIFY_FAILED:"),
+            "{refused}"
+        );
+        let closed = io::ErrorKind::UnexpectedEof.into();
+        assert!(reason(&closed).contains("closed the connection"));
+    }
+}
