@@ -78,6 +78,27 @@ pub(super) async fn application(
     caller: SocketAddr,
     to: SocketAddr,
 ) -> Result<TcpStream, Error> {
+    dial_application(worker, pod, caller, to, |_| {}).await
+}
+
+/// The same for a caller whose first bytes are about to come: the handshake's last packet may wait for
+/// them. Whoever relays sends it where they don't come ([`socket::acknowledge`]).
+pub(super) async fn application_for_bytes(
+    worker: &Worker,
+    pod: &LocalPod,
+    caller: SocketAddr,
+    to: SocketAddr,
+) -> Result<TcpStream, Error> {
+    dial_application(worker, pod, caller, to, socket::acknowledge_with_bytes).await
+}
+
+async fn dial_application(
+    worker: &Worker,
+    pod: &LocalPod,
+    caller: SocketAddr,
+    to: SocketAddr,
+    prepare: impl Fn(&Socket),
+) -> Result<TcpStream, Error> {
     worker.counters.upstream_cx.increment();
     let mut last = Error::Connect(io::ErrorKind::AddrNotAvailable.into());
     for _ in 0..SOURCE_PORT_ATTEMPTS {
@@ -91,6 +112,7 @@ pub(super) async fn application(
         };
         let attempt = match made.and_then(|(socket, _)| {
             worker.redirects.adopt(socket.as_fd())?;
+            prepare(&socket);
             Ok(socket)
         }) {
             Ok(socket) => connect(socket, to, APPLICATION_TIMEOUT).await,

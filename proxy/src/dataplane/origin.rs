@@ -37,7 +37,6 @@ pub(super) fn outbound(worker: &Worker, pod: &LocalPod, accepted: Accepted) -> O
         socket::reset(stream);
         return None;
     };
-    let _ = stream.set_nodelay(true);
     let destination = unmapped(destination);
     Some(Captured {
         stream,
@@ -72,15 +71,12 @@ pub(super) fn inbound(worker: &Worker, accepted: Accepted) -> Option<Captured> {
         permit,
     } = accepted;
     match stream.local_addr() {
-        Ok(destination) if !destination.ip().to_canonical().is_loopback() => {
-            let _ = stream.set_nodelay(true);
-            Some(Captured {
-                stream,
-                source: unmapped(peer),
-                destination: unmapped(destination),
-                permit,
-            })
-        }
+        Ok(destination) if !destination.ip().to_canonical().is_loopback() => Some(Captured {
+            stream,
+            source: unmapped(peer),
+            destination: unmapped(destination),
+            permit,
+        }),
         _ => {
             worker.counters.downstream_cx_no_origin.increment();
             tracing::debug!(%peer, "a connection to the inbound listener was not meant for the pod");

@@ -13,7 +13,7 @@ use std::time::Instant;
 use foldhash::fast::RandomState;
 use http::HeaderValue;
 use slab::Slab;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::authorize::Admissions;
 use super::cluster::{Local, Registry};
@@ -49,7 +49,9 @@ pub(super) struct LocalPod {
     phase: Cell<Phase>,
     /// Tasks to wake when the phase changes.
     waiting: RefCell<Slab<Waker>>,
-    running: watch::Sender<usize>,
+    /// What runs for it, counted, and whoever waits for none of it.
+    running: Cell<usize>,
+    ended: Notify,
     /// Connections into the pod.
     admissions: Admissions,
     /// The ports of the proxy's own listeners in the pod's namespace.
@@ -67,7 +69,8 @@ impl LocalPod {
             clusters: RefCell::default(),
             phase: Cell::new(Phase::Serving),
             waiting: RefCell::default(),
-            running: watch::Sender::new(0),
+            running: Cell::new(0),
+            ended: Notify::new(),
             admissions: Admissions::default(),
             own_ports: RefCell::default(),
             tunnels: hbone::Pool::default(),
@@ -242,17 +245,16 @@ impl LocalPod {
 
     /// Counts something that runs for this pod, until it is dropped.
     pub(super) fn running(self: &Rc<Self>) -> Running {
-        self.running.send_modify(|running| *running += 1);
+        self.running.set(self.running.get() + 1);
         Running(Rc::clone(self))
     }
 
     /// Resolves when nothing runs any more.
     pub(super) async fn idle(&self) {
-        let _ = self
-            .running
-            .subscribe()
-            .wait_for(|running| *running == 0)
-            .await;
+        while self.running.get() > 0 {
+            // On one thread nothing ends between the look and the wait.
+            self.ended.notified().await;
+        }
     }
 }
 
@@ -297,6 +299,10 @@ pub(super) struct Running(Rc<LocalPod>);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.running.send_modify(|running| *running -= 1);
+        let pod = &self.0;
+        pod.running.set(pod.running.get() - 1);
+        if pod.running.get() == 0 {
+            pod.ended.notify_waiters();
+        }
     }
 }

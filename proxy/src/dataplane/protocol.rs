@@ -71,19 +71,20 @@ pub(super) async fn detect(
     let destination = captured.destination;
     let mut log = Connection::begin(worker, captured.source, destination, tcp::cluster(target));
     if declared != types::Protocol::Auto {
+        let mut captured = captured;
         if declared == types::Protocol::Tls {
             log.server_name = match asks_for_names(worker, pod, target) {
-                true => awaited_server_name(&captured.stream).await,
+                true => {
+                    let name = awaited_server_name(&captured.stream).await;
+                    captured.stream = afresh(captured.stream).ok()?;
+                    name
+                }
                 false if worker.logs() => server_name(&captured.stream),
                 false => None,
             };
         }
         let name = log.server_name.as_deref();
         let upstream = tcp::dial(worker, pod, destination, target, name).await;
-        let captured = Captured {
-            stream: afresh(captured.stream).ok()?,
-            ..captured
-        };
         return Some(Protocol::Opaque(Box::new(Opening {
             captured,
             upstream,

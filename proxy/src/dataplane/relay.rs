@@ -9,7 +9,7 @@ mod tunnelled;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
@@ -26,6 +26,9 @@ use crate::net::socket;
 const BUFFER: usize = 64 * 1024;
 /// Buffers that a worker keeps for the next connection that has something to say.
 const KEPT: usize = 32;
+/// How long the first bytes from a tunnel may be waited for before its application hears of the
+/// connection.
+const FIRST_BYTES: Duration = Duration::from_millis(1);
 /// Envoy's default idle timeout of TCP connections.
 pub(super) const IDLE: Duration = Duration::from_secs(3600);
 
@@ -170,7 +173,7 @@ pub(super) async fn relay_until(
     }
 }
 
-/// Relays what came by a tunnel to an application.
+/// Relays what came by a tunnel to an application, which was dialled for the bytes to come.
 pub(super) async fn relay_tunnel(
     downstream: Tunnel,
     upstream: TcpStream,
@@ -178,10 +181,20 @@ pub(super) async fn relay_tunnel(
     limits: Limits,
     stop: impl Future<Output = ()>,
 ) -> End {
-    let (up, down) = (
-        tunnelled::out_of_tunnel(&downstream, &upstream, &meter.received),
-        tunnelled::into_tunnel(&upstream, &downstream, &meter.sent),
-    );
+    let up = tunnelled::out_of_tunnel(&downstream, &upstream, &meter.received);
+    let down = async {
+        let mut down = pin!(tunnelled::into_tunnel(&upstream, &downstream, &meter.sent));
+        tokio::select! {
+            biased;
+            ended = &mut down => return ended,
+            () = tokio::time::sleep(FIRST_BYTES) => {}
+        }
+        // The application may be the one who speaks first, and has no connection before that.
+        if meter.received.get() == 0 {
+            socket::acknowledge(&upstream);
+        }
+        down.await
+    };
     let end = carry(up, down, meter, limits, stop).await;
     if end != End::Closed {
         downstream.reset();
@@ -291,7 +304,12 @@ async fn copy(from: &TcpStream, to: &TcpStream, moved: &Cell<u64>) -> Result<(),
             Ok(0) => {
                 return shut_down_write(to).map_err(|_| Side::To);
             }
-            Ok(read) => read,
+            Ok(read) => {
+                if read < BUFFER {
+                    drained(from);
+                }
+                read
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(_) => return Err(Side::From),
         };
@@ -333,6 +351,15 @@ async fn pump(
         moved.set(moved.get() + count as u64);
         tokio::task::coop::consume_budget().await;
     }
+}
+
+/// Takes note that a read got less than it had room for: there is no more now, and asking for it would
+/// be a call in vain. The kernel tells of every arrival after that anew (`EPOLLET`), and of an end
+/// too, which this does not hide.
+fn drained(stream: &TcpStream) {
+    let _ = stream.try_io(Interest::READABLE, || {
+        Err::<(), _>(io::Error::from(io::ErrorKind::WouldBlock))
+    });
 }
 
 fn shut_down_write(stream: &TcpStream) -> io::Result<()> {

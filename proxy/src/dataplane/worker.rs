@@ -275,9 +275,11 @@ pub(super) fn spawn(
 ) {
     let (worker, pod) = (Rc::clone(worker), Rc::clone(pod));
     let running = pod.running();
+    // On the heap, once: a future of some kilobytes would be copied at each step from here to the
+    // runtime's own place for it, and be in that place three times.
+    let guarded = Box::pin(std::panic::AssertUnwindSafe(task).catch_unwind());
     spawn_local(async move {
         let _running = running;
-        let guarded = std::panic::AssertUnwindSafe(task).catch_unwind();
         tokio::select! {
             biased;
             outcome = guarded => if outcome.is_err() {

@@ -78,6 +78,8 @@ fn group(address: SocketAddr, workers: usize) -> io::Result<Group> {
         // Accepted connections inherit it. They bear the application's own port, and without it
         // they would keep an application that restarts from binding that port again.
         socket.set_reuse_address(true)?;
+        // Likewise: no Nagle's delay.
+        socket.set_tcp_nodelay(true)?;
         sockets.push(socket);
     }
     let _cap = Uncapped::new();
@@ -133,6 +135,20 @@ mod tests {
         for socket in &one.sockets {
             assert_eq!(socket.local_addr().unwrap(), one.address);
         }
+    }
+
+    #[test]
+    fn accepted_connections_have_no_delay() {
+        let ports = 25140..=25150;
+        let group = bind(LOOPBACK[0], ports, 1).unwrap().unwrap();
+        let _client = std::net::TcpStream::connect(group.address).unwrap();
+        let accepted = loop {
+            match group.sockets[0].accept() {
+                Ok((accepted, _)) => break accepted,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        };
+        assert!(accepted.nodelay().unwrap());
     }
 
     #[test]

@@ -265,7 +265,8 @@ async fn stream(session: &Session, request: Request<RecvStream>, mut respond: Se
         Met::Admitted(admitted) => admitted,
         Met::Unseen(unseen) => return Box::pin(look(session, unseen, request, respond, log)).await,
     };
-    let mut dialling = pin!(connect::application(worker, pod, *source, destination));
+    let dialling = connect::application_for_bytes(worker, pod, *source, destination);
+    let mut dialling = pin!(dialling);
     let given_up = tokio::select! {
         biased;
         dialled = &mut dialling => Ok(dialled),
@@ -297,7 +298,9 @@ async fn stream(session: &Session, request: Request<RecvStream>, mut respond: Se
             return refuse(worker, respond, StatusCode::SERVICE_UNAVAILABLE);
         }
     };
-    log.upstream_local = application.local_addr().ok();
+    if worker.logs() {
+        log.upstream_local = application.local_addr().ok();
+    }
     match accept(pod, &mut respond) {
         Ok(send) => {
             let tunnel = Tunnel::new(send, request.into_body());

@@ -50,6 +50,29 @@ async fn a_half_close_leaves_the_other_direction_open() {
 }
 
 #[tokio::test]
+async fn an_end_right_behind_bytes_is_seen_however_many_they_are() {
+    for size in [1, BUFFER - 1, BUFFER, BUFFER + 1, 3 * BUFFER] {
+        let data = vec![7; size];
+        let (end, received, _) = relayed(async |mut client, mut server| {
+            let mut found = Vec::new();
+            let reading = async {
+                server.read_to_end(&mut found).await.expect("an end");
+                drop(server);
+            };
+            let writing = async {
+                client.write_all(&data).await.expect("sent");
+                client.shutdown().await.expect("half-closed");
+                assert_eq!(client.read(&mut [0]).await.expect("an end"), 0);
+            };
+            tokio::join!(reading, writing);
+            assert!(found == data, "{} of {size} bytes", found.len());
+        })
+        .await;
+        assert_eq!((end, received), (End::Closed, size as u64));
+    }
+}
+
+#[tokio::test]
 async fn a_reset_is_passed_on_as_a_reset() {
     for upstream_resets in [true, false] {
         let (end, ..) = relayed(async |client, server| {

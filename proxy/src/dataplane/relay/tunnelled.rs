@@ -12,7 +12,7 @@ use arrayvec::ArrayVec;
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 
-use super::{Side, shut_down_write};
+use super::{Side, drained, shut_down_write};
 use crate::dataplane::hbone::{Gone, Tunnel};
 
 /// One read's worth: the payload of four TLS records with the frame's head.
@@ -76,6 +76,9 @@ fn read(from: &TcpStream, room: usize) -> io::Result<Bytes> {
         }
         let most = room.min(buffer.capacity());
         let count = from.try_read_buf(&mut bytes::BufMut::limit(&mut *buffer, most))?;
+        if count < most {
+            drained(from);
+        }
         Ok(if count < SMALL {
             let read = Bytes::copy_from_slice(buffer);
             buffer.clear();
