@@ -16,6 +16,7 @@ mod connect;
 mod error;
 mod hbone;
 mod http;
+mod idle;
 mod inbound;
 mod neighbours;
 mod origin;

@@ -16,8 +16,8 @@ pub(super) async fn serve(worker: &Rc<Worker>, pod: &Rc<LocalPod>, accepted: Acc
     };
     let target = resolve::destination(&worker.snapshot(), captured.destination);
     match protocol::detect(worker, pod, captured, &target).await {
-        Some(Protocol::Http(captured, version)) => {
-            http::proxy(worker, pod, captured, target, version).await;
+        Some(Protocol::Http(captured, version, first)) => {
+            http::proxy(worker, pod, (captured, first), target, version).await;
         }
         Some(Protocol::Opaque(opening)) => tcp::proxy(worker, *opening).await,
         // The client left, or was reset, before there was anything to carry.

@@ -2,7 +2,7 @@
 //!
 //! On a port that declares nothing the TCP path is opened while the bytes are waited for, so that
 //! a server which speaks first (SMTP, MySQL) is heard without delay. The bytes are peeked at, not
-//! taken: whoever serves the connection reads them again.
+//! taken, where it is not certain who will serve the connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::io::{Interest, Ready};
+use tokio::io::{AsyncReadExt as _, Interest, Ready};
 use tokio::net::TcpStream;
 
 use super::connect::Outbound;
@@ -36,6 +36,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// its service has refused; then it is reset.
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
+/// Bytes of a first request that are read at once: the heads of most.
+const FIRST: usize = 2048;
+
 /// The version of HTTP that a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
@@ -47,8 +50,8 @@ pub(super) enum Version {
 
 /// What is to be done with a connection.
 pub(super) enum Protocol {
-    /// Requests are read.
-    Http(Captured, Version),
+    /// Requests are read, of which some was read before.
+    Http(Captured, Version, Vec<u8>),
     /// Bytes are relayed.
     Opaque(Box<Opening>),
 }
@@ -57,16 +60,18 @@ pub(super) enum Protocol {
 pub(super) async fn detect(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
-    captured: Captured,
+    mut captured: Captured,
     target: &Target,
 ) -> Option<Protocol> {
     let declared = target.protocol();
     if declared.is_http() {
         // The port says HTTP, the preface says which: clients of an `http` port may speak either.
-        let version = tokio::time::timeout(IDLE, version(&captured.stream))
-            .await
-            .ok()??;
-        return Some(Protocol::Http(captured, version));
+        let (version, first) = tokio::select! {
+            biased;
+            opening = opening(&mut captured.stream) => opening?,
+            () = worker.idlers.watch(&Rc::default()) => return None,
+        };
+        return Some(Protocol::Http(captured, version, first));
     }
     let destination = captured.destination;
     let mut log = Connection::begin(worker, captured.source, destination, tcp::cluster(target));
@@ -98,7 +103,7 @@ pub(super) async fn detect(
             if let Some(outbound) = early.filter(|_| version == Version::Http1) {
                 adopt(worker, outbound);
             }
-            Some(Protocol::Http(captured, version))
+            Some(Protocol::Http(captured, version, Vec::new()))
         }
         Decision::Opaque(upstream) => {
             if worker.logs() {
@@ -207,6 +212,25 @@ fn adopt(worker: &Worker, outbound: Outbound) {
     }
     if let (Some(address), Some((cluster, held))) = (address, outbound.held) {
         cluster.pool(address).adopt(worker, outbound.stream, held);
+    }
+}
+
+/// Reads the first of a client's requests, or a part of it, and tells which HTTP it speaks. `None`:
+/// the client closed before it sent a byte.
+async fn opening(stream: &mut TcpStream) -> Option<(Version, Vec<u8>)> {
+    let mut first = Vec::with_capacity(FIRST);
+    loop {
+        // Not `try_read_buf`, after which the socket counts as readable although it is empty.
+        match stream.read_buf(&mut first).await.ok()? {
+            0 if first.is_empty() => return None,
+            0 => return Some((Version::Http1, first)),
+            _ => {}
+        }
+        match sniff(&first) {
+            Verdict::Http2 => return Some((Version::Http2, first)),
+            Verdict::More if b"PRI ".starts_with(&first[..first.len().min(4)]) => {}
+            _ => return Some((Version::Http1, first)),
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::accept::accept;
 use super::cluster::{Ask, Local, Registry};
+use super::idle::Idlers;
 use super::neighbours::{Neighbours, SameNode};
 use super::pod::{LocalPod, Phase};
 use super::{authorize, inbound, outbound};
@@ -76,6 +77,8 @@ pub struct Worker {
     pub(super) outside: Outside,
     pub(super) mutual_tls: bool,
     pub(super) neighbours: Neighbours,
+    /// Clients that may be idle for too long.
+    pub(super) idlers: Idlers,
     pub(super) clusters: Arc<Registry>,
     /// For addresses that no service owns.
     pub(super) passthrough: Arc<Cluster>,
@@ -302,6 +305,7 @@ impl Worker {
             outside: parts.outside,
             mutual_tls: parts.mutual_tls,
             neighbours: Neighbours::new(parts.same_node),
+            idlers: Idlers::default(),
             clusters: parts.clusters,
             passthrough: Arc::new(Cluster::passthrough()),
             index,
@@ -343,6 +347,7 @@ impl Worker {
         for pod in pods {
             pod.sweep(now, exists);
         }
+        self.idlers.look(now);
         self.clusters.retain(exists);
     }
 

@@ -138,17 +138,14 @@ mod tests {
     }
 
     #[test]
-    fn accepted_connections_have_no_delay() {
-        let ports = 25140..=25150;
-        let group = bind(LOOPBACK[0], ports, 1).unwrap().unwrap();
+    fn what_is_accepted_needs_no_option_of_its_own() {
+        let group = bind(LOOPBACK[0], 25140..=25149, 1).unwrap().unwrap();
         let _client = std::net::TcpStream::connect(group.address).unwrap();
-        let accepted = loop {
-            match group.sockets[0].accept() {
-                Ok((accepted, _)) => break accepted,
-                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
-            }
-        };
-        assert!(accepted.nodelay().unwrap());
+        group.sockets[0].set_nonblocking(false).unwrap();
+        let (accepted, _) = group.sockets[0].accept().unwrap();
+        let socket = socket2::SockRef::from(&accepted);
+        assert!(socket.tcp_nodelay().unwrap(), "inherited");
+        assert!(socket.reuse_address().unwrap(), "inherited");
     }
 
     #[test]

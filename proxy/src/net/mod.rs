@@ -4,6 +4,7 @@
 //! protocol. `dataplane` connects and relays, `control::enrol` opens and closes.
 
 pub mod ahead;
+pub mod begun;
 pub mod connections;
 pub mod descriptors;
 pub mod gather;

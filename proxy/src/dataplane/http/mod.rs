@@ -43,12 +43,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_local;
 
 use self::body::ResponseBody;
+use super::idle::Activity;
 use super::origin::Captured;
 use super::pod::LocalPod;
 use super::protocol::Version;
-use super::relay::IDLE;
 use super::resolve::Target;
 use super::worker::Worker;
+use crate::net::begun::Begun;
 use crate::net::gather::Gather;
 
 /// Envoy's default bound of a header section, 60 KiB.
@@ -74,24 +75,7 @@ pub(super) struct Downstream {
     version: Version,
     /// Over HTTP/2: whether the connection has ended, and not only one of its streams.
     hung_up: Option<Rc<Cell<bool>>>,
-    /// Requests so far.
-    requests: Cell<u64>,
-    /// Requests that have no answer yet.
-    unanswered: Cell<u32>,
-}
-
-/// Resolves when a client has asked for nothing for a whole [`IDLE`] and waits for no answer: Envoy's
-/// idle timeout of downstream connections. hyper's own timer would be set anew for every request.
-async fn idle(requests: &Cell<u64>, unanswered: &Cell<u32>) {
-    let mut before = None;
-    loop {
-        let now = Some(requests.get());
-        if before == now && unanswered.get() == 0 {
-            return;
-        }
-        before = now;
-        tokio::time::sleep(IDLE).await;
-    }
+    activity: Rc<Activity>,
 }
 
 /// Runs hyper's tasks on the worker's own thread.
@@ -105,23 +89,6 @@ where
 {
     fn execute(&self, future: F) {
         spawn_local(future);
-    }
-}
-
-/// One request that waits for its answer.
-struct Asked<'a>(&'a Cell<u32>);
-
-impl<'a> Asked<'a> {
-    fn new(requests: &Cell<u64>, unanswered: &'a Cell<u32>) -> Self {
-        requests.set(requests.get() + 1);
-        unanswered.set(unanswered.get() + 1);
-        Self(unanswered)
-    }
-}
-
-impl Drop for Asked<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
     }
 }
 
@@ -165,7 +132,8 @@ where
                 .max_header_list_size(LIST_LIMIT)
                 .max_send_buf_size(SEND_BUFFER)
                 .enable_connect_protocol();
-            let mut connection = pin!(builder.serve_connection(io, service));
+            // On the heap: connections of HTTP/1.1 stay small.
+            let mut connection = Box::pin(builder.serve_connection(io, service));
             tokio::select! {
                 ended = connection.as_mut() => ended,
                 () = end => {
@@ -177,11 +145,11 @@ where
     }
 }
 
-/// Serves the requests of a connection until it ends.
+/// Serves the requests of a connection, of which some was read before, until it ends.
 pub(super) async fn proxy(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
-    captured: Captured,
+    (captured, first): (Captured, Vec<u8>),
     target: Target,
     version: Version,
 ) {
@@ -201,8 +169,7 @@ pub(super) async fn proxy(
         target,
         version,
         hung_up: (version == Version::Http2).then(Rc::default),
-        requests: Cell::new(0),
-        unanswered: Cell::new(0),
+        activity: Rc::default(),
     });
     let service = {
         let downstream = Rc::clone(&downstream);
@@ -212,7 +179,7 @@ pub(super) async fn proxy(
             let parts = Box::new(parts);
             // On the heap, because hyper moves it about.
             Box::pin(async move {
-                let _asked = Asked::new(&downstream.requests, &downstream.unanswered);
+                let _asked = downstream.activity.asked();
                 let answer = answer::answer(Rc::clone(&downstream), parts, body).await;
                 Ok::<_, Infallible>(answer)
             })
@@ -221,10 +188,10 @@ pub(super) async fn proxy(
     let end = async {
         tokio::select! {
             () = pod.draining() => {}
-            () = idle(&downstream.requests, &downstream.unanswered) => {}
+            () = worker.idlers.watch(&downstream.activity) => {}
         }
     };
-    let ended = speak(Gather(stream), version, service, end).await;
+    let ended = speak(Gather(Begun::new(stream, first)), version, service, end).await;
     if let Some(hung_up) = &downstream.hung_up {
         hung_up.set(true);
     }

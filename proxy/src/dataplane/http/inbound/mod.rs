@@ -25,8 +25,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
 
 use self::application::Application;
-use super::{Asked, idle, reply, speak};
+use super::{reply, speak};
 use crate::dataplane::authorize::Admitted;
+use crate::dataplane::idle::Activity;
 use crate::dataplane::pod::LocalPod;
 use crate::dataplane::protocol::Version;
 use crate::dataplane::worker::Worker;
@@ -85,8 +86,7 @@ struct Inbound {
     upgraded: RefCell<Option<oneshot::Receiver<()>>>,
     /// Over HTTP/2: whether the connection has ended, and not only one of its streams.
     hung_up: Option<Rc<Cell<bool>>>,
-    requests: Cell<u64>,
-    unanswered: Cell<u32>,
+    activity: Rc<Activity>,
 }
 
 /// Serves the requests of a connection until it ends, or its caller may not call any more.
@@ -126,8 +126,7 @@ pub(in crate::dataplane) async fn serve<I>(
         denial: RefCell::default(),
         upgraded: RefCell::default(),
         hung_up: (version == Version::Http2).then(Rc::default),
-        requests: Cell::new(0),
-        unanswered: Cell::new(0),
+        activity: Rc::default(),
     });
     let service = {
         let inbound = Rc::clone(&inbound);
@@ -136,7 +135,7 @@ pub(in crate::dataplane) async fn serve<I>(
             let (parts, body) = request.into_parts();
             let parts = Box::new(parts);
             Box::pin(async move {
-                let _asked = Asked::new(&inbound.requests, &inbound.unanswered);
+                let _asked = inbound.activity.asked();
                 Ok::<_, Infallible>(answer::answer(&inbound, parts, body).await)
             })
         })
@@ -144,7 +143,7 @@ pub(in crate::dataplane) async fn serve<I>(
     let end = async {
         tokio::select! {
             () = pod.draining() => {}
-            () = idle(&inbound.requests, &inbound.unanswered) => {}
+            () = worker.idlers.watch(&inbound.activity) => {}
         }
     };
     let arrival = inbound.admitted.arrival();
