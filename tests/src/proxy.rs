@@ -73,6 +73,7 @@ pub struct Start<'a> {
     node: Option<&'a Netns>,
     binary: Option<PathBuf>,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     descriptors: Option<u32>,
 }
 
@@ -93,6 +94,12 @@ impl<'a> Start<'a> {
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
         self.arguments
             .extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
+    /// Sets a variable of its environment.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -145,7 +152,7 @@ impl<'a> Start<'a> {
         command.args(["--admin", &format!("127.0.0.1:{ADMIN}")]);
         command.args(["--metrics", &format!("127.0.0.1:{METRICS}")]);
         command.args(["--readiness", &format!("127.0.0.1:{READINESS}")]);
-        command.args(&self.arguments);
+        command.args(&self.arguments).envs(self.environment);
         let child = Child::start(Some(node), command)?;
         let node = Netns::open(node.name())?;
         Ok(Proxy {
@@ -176,6 +183,7 @@ impl Proxy {
             config,
             node: None,
             arguments: Vec::new(),
+            environment: Vec::new(),
             descriptors: None,
         }
     }

@@ -17,7 +17,7 @@ use aquifer_tests::{
     raw::{self, End, Server},
 };
 use bytes::Bytes;
-use hbone::{Authority, Bytewise, DEFAULT, HBONE, Peer, refusal};
+use hbone::{Authority, Bytewise, DEFAULT, HBONE, Peer, Shredded, refusal};
 use http::{Method, Request};
 use rustls::ClientConfig;
 use tokio::{
@@ -421,7 +421,15 @@ async fn records_of_one_byte_and_an_enormous_hello_are_survived() -> Result<()> 
         tunnel.write(Bytes::copy_from_slice(&[byte])).await?;
         ensure!(tunnel.read_exactly(1).await? == [byte]);
     }
-    // A hello as long as its length can say: refused, or waited for and given up.
+    // Every byte of a hello in a record of its own.
+    let stream = called.caller.netns.connect(world.server.at(HBONE)).await?;
+    let other = Peer::over(Shredded::new(stream), config).await?;
+    let mut shredded = other.open(&called.at(PORT)).await?;
+    shredded.write(Bytes::from_static(b"whole")).await?;
+    ensure!(shredded.read_exactly(5).await? == b"whole");
+    // A hello as long as its length can say is refused.
+    let mark = world.proxy.child.stdout.mark();
+    let before = called.counter("hbone_downstream_cx_refused").await?;
     let mut hello = called.caller.netns.connect(world.server.at(HBONE)).await?;
     for _ in 0..5 {
         // Handshake records of 16 KiB; the message says that it has 65,535 bytes.
@@ -437,6 +445,11 @@ async fn records_of_one_byte_and_an_enormous_hello_are_survived() -> Result<()> 
         ended.is_err() || rest.len() < 16,
         "an alert at most: {rest:?}"
     );
+    let line = world
+        .proxy
+        .logged(mark, |line| line.contains("inbound|15008||"))?;
+    ensure!(line.contains("hbone:_"), "{line}");
+    ensure!(called.counter("hbone_downstream_cx_refused").await? == before + 1);
     let mut tunnel = peer.open(&called.at(PORT)).await?;
     tunnel.write(Bytes::from_static(b"still there")).await?;
     ensure!(tunnel.read_exactly(11).await? == b"still there");
@@ -652,12 +665,21 @@ async fn two_hundred_tunnels_share_a_connection_and_one_more_is_refused() -> Res
     for (number, tunnel) in (0_u64..).zip(&mut tunnels) {
         ensure!(tunnel.read_exactly(8).await? == number.to_be_bytes());
     }
+    // One that does not keep to what it was told.
+    let config = called.authority.client(CALLER)?;
+    let stream = called
+        .caller
+        .netns
+        .connect(called.world.server.at(HBONE))
+        .await?;
+    let (opened, refused) = hbone::insist(stream, config, &called.at(PORT), 201).await?;
+    ensure!((opened, refused) == (200, vec![7]), "{opened} {refused:?}");
     // All go at once, and the connection stays for the next.
     drop(tunnels);
     let mut last = peer.open(&called.at(PORT)).await?;
     last.write(Bytes::from_static(b"x")).await?;
     last.read_exactly(1).await?;
-    ensure!(called.counter("hbone_downstream_cx").await? == 1);
+    ensure!(called.counter("hbone_downstream_cx").await? == 2);
     Ok(())
 }
 
@@ -695,6 +717,31 @@ async fn a_proxy_that_stops_says_so_and_lets_tunnels_end() -> Result<()> {
         "{ended:?}"
     );
     called.world.proxy.child.wait(PATIENCE)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_proxy_that_drains_still_asks_policies() -> Result<()> {
+    let called = Called::new().await?;
+    let world = &called.world;
+    let _server = Server::echo(&world.server, PORT)?;
+    let (busy, idle) = (called.peer().await?, called.peer().await?);
+    let mut tunnel = busy.open(&called.at(PORT)).await?;
+    tunnel.write(Bytes::from_static(b"before")).await?;
+    tunnel.read_exactly(6).await?;
+    world.proxy.child.signal(nix::sys::signal::Signal::SIGTERM);
+    let _ = tokio::time::timeout(PATIENCE, idle.driver).await??;
+    let mark = world.proxy.child.stdout.mark();
+    let deny = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: default}\nspec: {}\n";
+    world
+        .proxy
+        .after(|| world.config.put("policies.yaml", deny))
+        .await?;
+    let deadline = Deadline::after(Duration::from_secs(1));
+    ensure!(tunnel.read().await.is_err() && !deadline.passed());
+    world.proxy.logged(mark, |line| {
+        line.contains("rbac_access_denied_matched_policy[none]")
+    })?;
     Ok(())
 }
 

@@ -89,7 +89,7 @@ pub(super) async fn detect(
             };
         }
         let name = log.server_name.as_deref();
-        let upstream = tcp::dial(worker, pod, destination, target, name).await;
+        let upstream = tcp::dial(worker, pod, &captured, target, name).await;
         return Some(Protocol::Opaque(Box::new(Opening {
             captured,
             upstream,
@@ -169,7 +169,7 @@ async fn undeclared(
     target: &Target,
 ) -> Decision {
     let mut verdict = std::pin::pin!(verdict(&captured.stream));
-    let mut early = std::pin::pin!(tcp::dial(worker, pod, captured.destination, target, None));
+    let mut early = std::pin::pin!(tcp::dial(worker, pod, captured, target, None));
     let mut dialled = tokio::select! {
         biased;
         verdict = &mut verdict => return match verdict {

@@ -23,6 +23,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::cluster::Local;
 use super::error::Error;
+use super::hbone::client::Behalf;
 use super::pod::LocalPod;
 use super::pool::HostPool;
 use super::upstream::{self, Own, Upstream};
@@ -51,6 +52,7 @@ pub(super) struct Asked<'a> {
     pub(super) settings: &'a Arc<Origination>,
     pub(super) tcp: &'a Tcp,
     pub(super) speech: Speech<'a>,
+    pub(super) behalf: Behalf<'a>,
 }
 
 /// What TLS runs over.
@@ -96,7 +98,7 @@ async fn open(
     let settings = asked.settings;
     let is_mesh = settings.credentials == Credentials::Mesh;
     if is_mesh && way::is_in_mesh(worker, to) {
-        return upstream::transport(worker, pod, to, asked.tcp).await;
+        return upstream::transport(worker, pod, to, asked.tcp, asked.behalf).await;
     }
     let config = match &settings.credentials {
         Credentials::Mesh => sidecar(worker, pod, to, settings)?,
@@ -104,7 +106,7 @@ async fn open(
         Credentials::Unusable(why) => return Err(failed(why)),
     };
     let name = name(asked, to)?;
-    let stream = upstream::transport(worker, pod, to, asked.tcp).await?;
+    let stream = upstream::transport(worker, pod, to, asked.tcp, asked.behalf).await?;
     worker.counters.upstream_cx_tls.increment();
     let connected = TlsConnector::from(config)
         .with_alpn(protocols(asked.speech, is_mesh))

@@ -1,5 +1,6 @@
 //! Opaque connections: bytes both ways, with the failure of the upstream told as a reset.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -36,13 +37,14 @@ pub(super) struct Opening {
 pub(super) async fn dial(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
-    destination: std::net::SocketAddr,
+    captured: &Captured,
     target: &Target,
     server_name: Option<&str>,
 ) -> Result<Outbound, Error> {
+    let (source, destination) = (captured.source, captured.destination);
     let Some(port) = target.port() else {
         let cluster = pod.cluster(worker, &worker.passthrough);
-        return open(worker, pod, &cluster, destination, None).await;
+        return open(worker, pod, &cluster, (source, destination), None).await;
     };
     let cluster = {
         let snapshot = worker.snapshot();
@@ -70,7 +72,7 @@ pub(super) async fn dial(
     };
     let policy = cluster.policy();
     if policy.balancer == Algorithm::Passthrough {
-        return open(worker, pod, &cluster, destination, None).await;
+        return open(worker, pod, &cluster, (source, destination), None).await;
     }
     let mut choice = Choice::of(target.wanted(destination));
     // Of the keys only the client's address is known where bytes are not looked at.
@@ -83,7 +85,8 @@ pub(super) async fn dial(
         choice.hash = own.map(hash::of_address);
     }
     let lease = balance::pick(worker, &cluster, choice)?;
-    open(worker, pod, &cluster, lease.address(), Some(lease)).await
+    let ends = (source, lease.address());
+    open(worker, pod, &cluster, ends, Some(lease)).await
 }
 
 /// Connects. A connection that the cluster's limit does not allow is refused at once (Envoy's TCP
@@ -92,14 +95,15 @@ async fn open(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
     cluster: &Rc<Local>,
-    address: std::net::SocketAddr,
+    (source, address): (SocketAddr, SocketAddr),
     lease: Option<Lease>,
 ) -> Result<Outbound, Error> {
     let counters = &cluster.state.counters;
     let held = pool::admit(cluster, address).inspect_err(|_| {
         counters.upstream_cx_overflow.increment();
     })?;
-    let connected = upstream::connect(worker, pod, address, cluster, Speech::Bytes).await;
+    let (speech, port) = (Speech::Bytes, Some(source.port()));
+    let connected = upstream::connect(worker, pod, address, cluster, speech, port).await;
     if let Some(lease) = &lease {
         lease.report(match &connected {
             Ok(_) => Outcome::Established,

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use super::channel::Channel;
 use super::cluster::Local;
 use super::error::Error;
+use super::hbone::client::Behalf;
 use super::hbone::{self, Failure, Place, Tunnel};
 use super::pod::LocalPod;
 use super::relay::speaks;
@@ -49,23 +50,30 @@ pub(super) struct Tunnelled {
     pub(super) to: SocketAddr,
 }
 
-/// Connects to an endpoint of a cluster, to say `speech` to it.
+/// Connects to an endpoint of a cluster, to say `speech` to it; for the client at `port`, where it is
+/// for one alone.
 pub(super) async fn connect(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
     to: SocketAddr,
     cluster: &Local,
     speech: Speech<'_>,
+    port: Option<u16>,
 ) -> Result<Upstream, Error> {
     let policy = cluster.policy();
+    let behalf = Behalf {
+        port,
+        cluster: &cluster.state.name,
+    };
     match &policy.tls {
-        None => transport(worker, pod, to, &policy.tcp).await,
+        None => transport(worker, pod, to, &policy.tcp, behalf).await,
         Some(settings) => {
             let asked = secured::Asked {
                 cluster,
                 settings,
                 tcp: &policy.tcp,
                 speech,
+                behalf,
             };
             Box::pin(secured::connect(worker, pod, to, asked)).await
         }
@@ -78,6 +86,7 @@ pub(super) async fn transport(
     pod: &Rc<LocalPod>,
     to: SocketAddr,
     policy: &Tcp,
+    behalf: Behalf<'_>,
 ) -> Result<Upstream, Error> {
     match way::to(worker, pod, to)? {
         way::Way::Plain => {
@@ -94,7 +103,7 @@ pub(super) async fn transport(
             })
         }
         way::Way::Tunnel(expected) => {
-            let opening = hbone::client::connect(worker, pod, to, expected, policy);
+            let opening = hbone::client::connect(worker, pod, to, expected, policy, behalf);
             let (tunnel, place) = Box::pin(opening).await?;
             let tunnelled = Tunnelled { tunnel, place, to };
             Ok(Upstream::Tunnel(Own::new(Box::new(tunnelled))))

@@ -149,7 +149,21 @@ pub fn run(
                 pod.idle().await;
             }
         };
-        let _ = tokio::time::timeout(deadline, idle).await;
+        // What is still open is allowed for no longer than before.
+        let reviewing = async {
+            while snapshots.changed().await.is_ok() {
+                draining
+                    .iter()
+                    .for_each(|pod| authorize::review(&worker, pod));
+            }
+        };
+        let drained = async {
+            tokio::select! {
+                () = idle => {}
+                () = async { reviewing.await; std::future::pending().await } => {}
+            }
+        };
+        let _ = tokio::time::timeout(deadline, drained).await;
         worker.log.flush();
     }));
     Ok(())

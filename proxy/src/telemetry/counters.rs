@@ -86,6 +86,8 @@ counters! {
     hbone_upstream_rq_fail,
     /// Connections asked for by HBONE once more, because a shared connection turned out to be lost.
     hbone_upstream_rq_retry,
+    /// Connections asked for by HBONE of other workloads that were not answered in time.
+    hbone_upstream_rq_timeout,
     /// Requests that reached the HTTP engine on their way out of local pods.
     downstream_rq,
     /// Requests that reached the HTTP engine on their way into local pods.

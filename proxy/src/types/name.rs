@@ -94,6 +94,12 @@ impl ClusterName {
         Self(format!("inbound|{port}||").into())
     }
 
+    /// The service's host; `None` where it is no service's.
+    pub fn host(&self) -> Option<&str> {
+        let (_, host) = self.0.rsplit_once('|')?;
+        (!host.is_empty()).then_some(host)
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -176,6 +182,13 @@ mod tests {
     #[test]
     fn clusters_are_named_as_istio_names_them() {
         let host = Hostname::new("web.shop.svc.cluster.local");
+        for (name, expected) in [
+            (ClusterName::outbound(80, Some("v2"), &host), Some(&*host)),
+            (ClusterName::inbound(80), None),
+            (ClusterName::passthrough(), None),
+        ] {
+            assert_eq!(name.host(), expected, "{name}");
+        }
         assert_eq!(
             ClusterName::outbound(80, Some("v2"), &host).as_str(),
             "outbound|80|v2|web.shop.svc.cluster.local"

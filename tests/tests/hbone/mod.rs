@@ -79,7 +79,11 @@ pub(crate) struct Authority {
 impl Authority {
     /// That of the proxies that read this configuration.
     pub(crate) fn of(config: &Config) -> Result<Self> {
-        let folder = config.path().join(".ca");
+        Self::at(&config.path().join(".ca"))
+    }
+
+    /// The one in a folder.
+    pub(crate) fn at(folder: &std::path::Path) -> Result<Self> {
         let read = |name| std::fs::read_to_string(folder.join(name));
         let issuer = Issuer::from_pem(&read("ca-cert.pem")?, &read("ca-key.pem")?, "")?;
         Ok(Self {
@@ -365,4 +369,118 @@ impl AsyncWrite for Bytewise {
     ) -> std::task::Poll<std::io::Result<()>> {
         std::pin::Pin::new(&mut self.0).poll_shutdown(cx)
     }
+}
+
+/// A socket whose first record, the client's hello, goes out in records of one byte.
+pub(crate) struct Shredded {
+    stream: TcpStream,
+    /// What is left of it, once it was cut.
+    cut: Option<Bytes>,
+}
+
+impl Shredded {
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        Self { stream, cut: None }
+    }
+}
+
+impl AsyncRead for Shredded {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Shredded {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        let this = &mut *self;
+        let first = this.cut.is_none();
+        let rest = this.cut.get_or_insert_with(|| {
+            assert_eq!(bytes.first(), Some(&22), "a record of the handshake");
+            let (head, body) = (&bytes[..3], &bytes[5..]);
+            let records = body.iter().flat_map(|byte| [head, &[0, 1, *byte]].concat());
+            records.collect()
+        });
+        let mut stream = std::pin::Pin::new(&mut this.stream);
+        while !rest.is_empty() {
+            // There is room for it: nothing was sent before.
+            match stream.as_mut().poll_write(cx, rest)? {
+                std::task::Poll::Ready(count) => drop(rest.split_to(count)),
+                std::task::Poll::Pending => return std::task::Poll::Pending,
+            }
+        }
+        if first {
+            return std::task::Poll::Ready(Ok(bytes.len()));
+        }
+        stream.poll_write(cx, bytes)
+    }
+
+    fn poll_flush(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Opens `count` streams on one connection by frames of its own making, whatever the peer allows.
+/// Gives how many were answered, and the reasons by which the others were reset.
+pub(crate) async fn insist(
+    stream: TcpStream,
+    config: Arc<ClientConfig>,
+    authority: &str,
+    count: u32,
+) -> Result<(usize, Vec<u32>)> {
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    let name = ServerName::IpAddress(IpAddr::from([127, 0, 0, 1]).into());
+    let mut stream = TlsConnector::from(config).connect(name, stream).await?;
+    // RFC 7541: literals without indexing, of the static table's `:method` and `:authority`.
+    let mut section = vec![0x02, 7];
+    section.extend_from_slice(b"CONNECT");
+    section.extend_from_slice(&[0x01, u8::try_from(authority.len())?]);
+    section.extend_from_slice(authority.as_bytes());
+    let mut all = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let mut frame = |kind: u8, flags: u8, id: u32, payload: &[u8]| -> Result<()> {
+        all.extend_from_slice(&u32::try_from(payload.len())?.to_be_bytes()[1..]);
+        all.extend_from_slice(&[kind, flags]);
+        all.extend_from_slice(&id.to_be_bytes());
+        all.extend_from_slice(payload);
+        Ok(())
+    };
+    frame(SETTINGS, 0, 0, &[])?;
+    for index in 0..count {
+        // END_HEADERS alone.
+        frame(HEADERS, 4, 2 * index + 1, &section)?;
+    }
+    tokio::io::AsyncWriteExt::write_all(&mut stream, &all).await?;
+    let (mut answered, mut refused) = (0, Vec::new());
+    while answered + refused.len() < count as usize {
+        let mut head = [0; 9];
+        tokio::time::timeout(PATIENCE, stream.read_exact(&mut head)).await??;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        stream.read_exact(&mut payload).await?;
+        match (head[3], payload.first_chunk()) {
+            (HEADERS, _) => answered += 1,
+            (RST_STREAM, Some(reason)) => refused.push(u32::from_be_bytes(*reason)),
+            _ => {}
+        }
+    }
+    Ok((answered, refused))
 }

@@ -838,6 +838,29 @@ fn labels_enrol() {
 }
 
 #[test]
+fn pods_that_istio_has_captured_are_of_the_mesh() {
+    for (labels, annotation, spec, enrolled) in [
+        ("", "enabled", "", true),
+        ("", "disabled", "", false),
+        ("", "pending", "", false),
+        ("istio.io/dataplane-mode: none", "enabled", "", false),
+        ("", "enabled", "hostNetwork: true", false),
+    ] {
+        let namespace = "{apiVersion: v1, kind: Namespace, metadata: {name: shop}}";
+        let annotations =
+            format!("aquifer.io/netns: /run/netns/p, ambient.istio.io/redirection: {annotation}");
+        let compiled = compile(&[namespace, &pod(labels, &annotations, spec)]);
+        let workload = &compiled.snapshot.workloads[0];
+        // Reached by HBONE; captured by whoever captured it.
+        assert_eq!(
+            (workload.enrolled, workload.local.is_some()),
+            (enrolled, false),
+            "{labels} {annotation} {spec}"
+        );
+    }
+}
+
+#[test]
 fn annotations_say_how() {
     let namespace = "{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {aquifer.io/mesh: enabled}, annotations: {aquifer.io/failure-mode: open}}}";
     let annotations = "aquifer.io/netns: /run/netns/p, aquifer.io/exclude-outbound-ports: '80, 443,x', traffic.sidecar.istio.io/excludeOutboundPorts: '22,80', aquifer.io/exclude-inbound-ports: '0', traffic.sidecar.istio.io/excludeOutboundIPRanges: '10.1.2.3/8,fd00::/8,1.2.3.4', traffic.sidecar.istio.io/includeInboundPorts: '*'";

@@ -12,6 +12,7 @@ use crate::mesh::{Enrolment, FailureMode, Workload};
 use crate::types::{Finding, Locality};
 
 const MESH: &str = "aquifer.io/mesh";
+const REDIRECTION: &str = "ambient.istio.io/redirection";
 const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
 const NETNS: &str = "aquifer.io/netns";
 const FAILURE_MODE: &str = "aquifer.io/failure-mode";
@@ -35,10 +36,16 @@ pub(super) fn compile(
 ) -> Workload {
     let metadata = &pod.metadata;
     let addresses = pod.addresses();
-    let enrolled = !pod.spec.host_network
-        && !pod.is_finished()
-        && !addresses.is_empty()
-        && is_enrolled(&metadata.labels, namespace, findings);
+    let sound = !pod.spec.host_network && !pod.is_finished() && !addresses.is_empty();
+    let said = says(&metadata.labels, findings);
+    let enrolled = sound
+        && said
+            .or_else(|| says(&namespace?.metadata.labels, &mut Vec::new()))
+            .unwrap_or(false);
+    // Istio's CNI has captured it, by whatever rules it has: a ztunnel takes HBONE there.
+    let redirection = metadata.annotations.get(REDIRECTION);
+    let redirected =
+        sound && said != Some(false) && redirection.is_some_and(|one| one == "enabled");
     let here = pod.spec.node_name.as_deref().is_none_or(|one| one == node);
     let netns = metadata
         .annotations
@@ -69,7 +76,7 @@ pub(super) fn compile(
         node: pod.spec.node_name.clone(),
         locality: place,
         host_network: pod.spec.host_network,
-        enrolled,
+        enrolled: enrolled || redirected,
         local,
     }
 }
@@ -80,17 +87,7 @@ pub(super) fn check_namespace(namespace: &Namespace, findings: &mut Vec<Finding>
     failure_mode(namespace, findings);
 }
 
-/// The Pod's own labels decide, then its Namespace's; in each `aquifer.io/mesh` comes first.
-fn is_enrolled(
-    labels: &BTreeMap<String, String>,
-    namespace: Option<&Namespace>,
-    findings: &mut Vec<Finding>,
-) -> bool {
-    says(labels, findings)
-        .or_else(|| says(&namespace?.metadata.labels, &mut Vec::new()))
-        .unwrap_or(false)
-}
-
+/// What labels say about it; `aquifer.io/mesh` comes first. A Pod's own decide, then its Namespace's.
 fn says(labels: &BTreeMap<String, String>, findings: &mut Vec<Finding>) -> Option<bool> {
     let mut said = None;
     for (label, yes, no) in [

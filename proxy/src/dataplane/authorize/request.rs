@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use super::{Arrival, Entry};
@@ -27,6 +28,15 @@ pub(in crate::dataplane) struct Head {
 }
 
 impl Head {
+    /// The head of a request that is the same.
+    pub(in crate::dataplane) fn parts(&self) -> Parts {
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        parts.method = self.method.clone();
+        parts.uri = self.target.clone();
+        parts.headers = self.headers.clone();
+        parts
+    }
+
     fn request(&self) -> Request<'_> {
         Request {
             method: self.method.as_str(),
@@ -122,6 +132,11 @@ impl Judged {
     /// Resolves when the request is no longer allowed. For one waiter at a time.
     pub(in crate::dataplane) fn revoked(&self) -> Revoked<'_> {
         Revoked(&self.open)
+    }
+
+    /// What it was judged by.
+    pub(in crate::dataplane) fn head(&self) -> &Head {
+        &self.open.head
     }
 
     /// From now on `carries` is told instead.

@@ -5,7 +5,7 @@
 //! and takes nobody but the workload's own identity. Where that can't be had the stream fails: there
 //! is no way back to plain text.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use h2::RecvStream;
 use h2::client::{Builder, Connection, ResponseFuture};
 use http::header::{FORWARDED, HeaderName};
 use http::uri::Authority;
-use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
@@ -37,9 +37,10 @@ use crate::dataplane::worker::{self, Worker};
 use crate::mesh::cluster::Tcp;
 use crate::net::ahead::Ahead;
 use crate::tls::Peer;
-use crate::types::Identity;
+use crate::types::{ClusterName, Identity};
 
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// How often a stream is tried on another connection, where one turned out to be lost before it was
 /// answered: nothing of the application's has been sent by then.
 const TRIES: usize = 3;
@@ -50,6 +51,15 @@ const LOOK: Duration = Duration::from_millis(500);
 
 type Http2 = Connection<TlsStream<Ahead<TcpStream>>, Bytes>;
 
+/// On whose behalf a tunnel is opened. Its other end is told, for telemetry alone.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::dataplane) struct Behalf<'a> {
+    /// The client's port; `None` where requests of several share the tunnel.
+    pub(in crate::dataplane) port: Option<u16>,
+    /// What it was chosen from.
+    pub(in crate::dataplane) cluster: &'a ClusterName,
+}
+
 /// A tunnel to `to`, whose workload must be `expected`, within the time that the policy gives.
 pub(in crate::dataplane) async fn connect(
     worker: &Rc<Worker>,
@@ -57,13 +67,18 @@ pub(in crate::dataplane) async fn connect(
     to: SocketAddr,
     expected: Identity,
     policy: &Tcp,
+    behalf: Behalf<'_>,
 ) -> Result<(Tunnel, Place), Error> {
     worker.counters.hbone_upstream_rq.increment();
     let connected = tokio::time::timeout(
         policy.connect_timeout,
-        attempts(worker, pod, to, expected, policy),
+        attempts(worker, pod, to, expected, policy, behalf),
     );
-    let connected = connected.await.unwrap_or(Err(Error::ConnectTimeout));
+    let connected = connected.await.unwrap_or_else(|_| {
+        tracing::debug!(%to, "HBONE was not answered in time");
+        worker.counters.hbone_upstream_rq_timeout.increment();
+        Err(Error::ConnectTimeout)
+    });
     if connected.is_err() {
         worker.counters.hbone_upstream_rq_fail.increment();
     }
@@ -76,6 +91,7 @@ async fn attempts(
     to: SocketAddr,
     expected: Identity,
     policy: &Tcp,
+    behalf: Behalf<'_>,
 ) -> Result<(Tunnel, Place), Error> {
     let trust = worker.secrets.trust();
     let own = pod.pod().workload.identity(trust.domain());
@@ -94,7 +110,7 @@ async fn attempts(
             Some(place) => place,
             None => begin(worker, pod, &key, config, policy),
         };
-        match ask(pod, &place, to).await {
+        match ask(worker, pod, &place, to, behalf).await {
             Ok(tunnel) => return Ok((tunnel, place)),
             // The connection was there before, and turned out to be lost or full.
             Err(Error::Tunnel(failure @ (Failure::Lost(_) | Failure::Leaving))) => {
@@ -113,11 +129,18 @@ async fn attempts(
 }
 
 /// Sends a CONNECT, and waits for its answer.
-async fn ask(pod: &LocalPod, place: &Place, to: SocketAddr) -> Result<Tunnel, Error> {
+async fn ask(
+    worker: &Worker,
+    pod: &LocalPod,
+    place: &Place,
+    to: SocketAddr,
+    behalf: Behalf<'_>,
+) -> Result<Tunnel, Error> {
     let opened = place.opened().await?;
     let lost = |error: h2::Error| Failure::unanswered(&error);
     let mut send = opened.send.clone().ready().await.map_err(lost)?;
-    let request = request(pod, to)?;
+    let mut request = request(to)?;
+    tell(worker, pod, to, behalf, request.headers_mut());
     let (response, stream) = send.send_request(request, false).map_err(lost)?;
     let response = answer(opened, response).await?;
     match response.status() {
@@ -143,24 +166,55 @@ async fn answer(
     }
 }
 
-fn request(pod: &LocalPod, to: SocketAddr) -> Result<Request<()>, Error> {
+fn request(to: SocketAddr) -> Result<Request<()>, Error> {
     let authority = Authority::try_from(to.to_string());
     let uri = Uri::from(authority.map_err(|error| Failure::Http2(error.to_string()))?);
     let mut request = Request::new(());
     *request.method_mut() = http::Method::CONNECT;
     *request.uri_mut() = uri;
-    let headers = request.headers_mut();
+    Ok(request)
+}
+
+/// Says who asks, for whom, and in which trace, as ztunnel does. Nobody believes it.
+fn tell(
+    worker: &Worker,
+    pod: &LocalPod,
+    to: SocketAddr,
+    behalf: Behalf<'_>,
+    headers: &mut HeaderMap,
+) {
     if let Some(baggage) = pod.baggage() {
         headers.insert(BAGGAGE, baggage);
     }
-    let own = pod.address_like(to.ip()).map(|own| match own {
-        std::net::IpAddr::V4(own) => format!("for={own}"),
-        std::net::IpAddr::V6(own) => format!("for=\"[{own}]\""),
-    });
-    if let Some(own) = own.and_then(|own| HeaderValue::try_from(own).ok()) {
-        headers.insert(FORWARDED, own);
+    let forwarded = pod
+        .address_like(to.ip())
+        .map(|own| forwarded(own, behalf.port, behalf.cluster.host()));
+    if let Some(Ok(forwarded)) = forwarded.map(HeaderValue::try_from) {
+        headers.insert(FORWARDED, forwarded);
     }
-    Ok(request)
+    let trace = u128::from(worker.draw()) << 64 | u128::from(worker.draw());
+    if let Ok(parent) = HeaderValue::try_from(traceparent(trace, worker.draw())) {
+        headers.insert(TRACEPARENT, parent);
+    }
+}
+
+/// RFC 7239.
+fn forwarded(own: IpAddr, port: Option<u16>, host: Option<&str>) -> String {
+    let mut text = match (own, port) {
+        (own, Some(port)) => format!("for=\"{}\"", SocketAddr::new(own, port)),
+        (IpAddr::V4(own), None) => format!("for={own}"),
+        (IpAddr::V6(own), None) => format!("for=\"[{own}]\""),
+    };
+    if let Some(host) = host {
+        text.push_str(";host=");
+        text.push_str(host);
+    }
+    text
+}
+
+/// W3C Trace Context, of a trace that nobody samples. Neither number may be 0.
+fn traceparent(trace: u128, span: u64) -> String {
+    format!("00-{:032x}-{:016x}-00", trace.max(1), span.max(1))
 }
 
 /// A place on a connection that is begun for it. The opening goes on where whoever asked for it does
@@ -303,6 +357,44 @@ mod tests {
                 other => panic!("{other:?}"),
             }
             server.abort();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_other_end_is_told_as_by_ztunnel() {
+        for (own, port, host, expected) in [
+            ("10.0.0.1", Some(4000), None, "for=\"10.0.0.1:4000\""),
+            (
+                "10.0.0.1",
+                Some(4000),
+                Some("a.b.svc.cluster.local"),
+                "for=\"10.0.0.1:4000\";host=a.b.svc.cluster.local",
+            ),
+            ("fd00::1", Some(1), None, "for=\"[fd00::1]:1\""),
+            ("10.0.0.1", None, Some("a"), "for=10.0.0.1;host=a"),
+            ("fd00::1", None, None, "for=\"[fd00::1]\""),
+        ] {
+            let own = own.parse().expect("an address");
+            assert_eq!(forwarded(own, port, host), expected);
+        }
+        for (trace, span, expected) in [
+            (
+                0,
+                0,
+                "00-00000000000000000000000000000001-0000000000000001-00",
+            ),
+            (
+                u128::MAX,
+                0xabc,
+                "00-ffffffffffffffffffffffffffffffff-0000000000000abc-00",
+            ),
+        ] {
+            assert_eq!(traceparent(trace, span), expected);
         }
     }
 }

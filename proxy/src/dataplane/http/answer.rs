@@ -119,7 +119,14 @@ async fn serve(
     grpc: bool,
 ) -> Result<Served, Error> {
     let worker = &downstream.worker;
-    let Entered { canonical, client } = entry::enter(worker, exchange, parts, fields)?;
+    let Entered {
+        mut canonical,
+        client,
+    } = entry::enter(worker, exchange, parts, fields)?;
+    if fields.has(Fields::CLIENT_CERT) {
+        // No client of a pod's shows a certificate to the pod's own proxy (Envoy's `SANITIZE`).
+        canonical.parts.headers.remove(headers::CLIENT_CERT);
+    }
     let snapshot = worker.snapshot();
     let request = Incomplete {
         downstream,

@@ -137,12 +137,21 @@ impl Message {
 
     /// The request, to be sent now. Whatever sent it before is cut off.
     pub(super) fn request(&self) -> Request<RequestBody> {
-        let body = match &self.body {
+        Request::from_parts((*self.parts).clone(), self.body())
+    }
+
+    /// The same of what is sent once.
+    pub(super) fn into_request(self) -> Request<RequestBody> {
+        let body = self.body();
+        Request::from_parts(*self.parts, body)
+    }
+
+    fn body(&self) -> RequestBody {
+        match &self.body {
             Outgoing::Nothing => RequestBody::Empty,
             Outgoing::Upload(upload) => RequestBody::Read(Reader::new(upload)),
             Outgoing::Copy(content) => content.clone().into(),
-        };
-        Request::from_parts((*self.parts).clone(), body)
+        }
     }
 
     /// Whether what was sent of it can be sent once more.

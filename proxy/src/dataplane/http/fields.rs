@@ -18,6 +18,7 @@ impl Fields {
     pub(super) const FORWARDED_PROTO: Self = Self(1 << 5);
     pub(super) const REQUEST_ID: Self = Self(1 << 6);
     pub(super) const FORWARDED_FOR: Self = Self(1 << 7);
+    pub(super) const CLIENT_CERT: Self = Self(1 << 8);
 
     /// Those of a head.
     pub(super) fn of(headers: &HeaderMap) -> Self {
@@ -35,6 +36,7 @@ impl Fields {
             "x-forwarded-proto" => Self::FORWARDED_PROTO,
             "x-request-id" => Self::REQUEST_ID,
             "x-forwarded-for" => Self::FORWARDED_FOR,
+            "x-forwarded-client-cert" => Self::CLIENT_CERT,
             name if ends_here(name) => Self::HOP,
             _ => Self(0),
         }
@@ -95,6 +97,7 @@ mod tests {
             ("x-forwarded-proto", Fields::FORWARDED_PROTO),
             ("x-request-id", Fields::REQUEST_ID),
             ("x-forwarded-for", Fields::FORWARDED_FOR),
+            ("x-forwarded-client-cert", Fields::CLIENT_CERT),
         ] {
             assert!(fields(&["host", name]).has(field), "{name}");
         }

@@ -334,7 +334,7 @@ async fn open_at(
         Place::New(mut held) => {
             held.count_descriptor(worker)?;
             let speech = Speech::Http1(pool.host.as_deref());
-            let connected = upstream::connect(worker, pod, address, local, speech).await;
+            let connected = upstream::connect(worker, pod, address, local, speech, None).await;
             count_connect(&local.state.counters, &connected);
             (connected?, held)
         }

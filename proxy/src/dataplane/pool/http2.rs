@@ -183,7 +183,7 @@ async fn open_held(
     held.count_descriptor(worker)?;
     let policy = local.policy();
     let speech = Speech::Http2(pool.host.as_deref());
-    let connected = upstream::connect(worker, pod, address, local, speech).await;
+    let connected = upstream::connect(worker, pod, address, local, speech, None).await;
     count_connect(&local.state.counters, &connected);
     let stream = connected?;
     let name = stream.local_addr();

@@ -129,13 +129,17 @@ async fn serve(
         .map_err(Failure::Denied)?;
     let upload = (!body.is_end_stream()).then(|| Upload::new(body));
     exchange.received.clone_from(&upload);
-    let body = upload.clone().map_or(Outgoing::Nothing, Outgoing::Upload);
     let http2 = inbound.version == protocol::Version::Http2;
-    let message = Message::new(canonical.parts, body, http2)?;
+    // What is changed of a request after it was judged is to be changed here: it may be sent twice.
+    let message = |parts| {
+        let body = upload.clone().map_or(Outgoing::Nothing, Outgoing::Upload);
+        Message::new(parts, body, http2)
+    };
     let response = {
+        let again = || message(Box::new(judged.head().parts()));
         let sending = inbound
             .application
-            .send(inbound, exchange, || message.request());
+            .send(inbound, exchange, message(canonical.parts)?, again);
         tokio::select! {
             biased;
             denial = judged.revoked() => return Err(Failure::Denied(denial)),

@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
-use super::super::attempt::{classify, left_out};
+use super::super::attempt::{Message, classify, left_out};
 use super::super::upload::{RequestBody, Upload};
 use super::super::{
     CONNECTION_WINDOW, LIST_LIMIT, LocalExecutor, READ_BUFFER, SEND_BUFFER, STREAM_WINDOW,
@@ -65,23 +65,26 @@ impl Application {
         }
     }
 
-    /// Sends a request, which `make` makes, and gives the head of the answer. It is sent again where
-    /// the connection turned out to be closed before the application heard of it.
+    /// Sends a request, and gives the head of the answer. It is sent again where the connection turned
+    /// out to be closed before the application heard of it; `again` makes it once more, where it is
+    /// not given back.
     pub(super) async fn send(
         &self,
         inbound: &Rc<Inbound>,
         exchange: &mut Exchange,
-        make: impl Fn() -> Request<RequestBody>,
+        message: Message,
+        again: impl Fn() -> Result<Message, Error>,
     ) -> Result<Response<Incoming>, Error> {
         exchange.upstream_host = Some(inbound.admitted.arrival().destination);
+        let request = message.into_request();
         match &self.protocol {
             Protocol::Http1(kept) => {
                 exchange.upstream_protocol = Some("HTTP/1.1");
-                self.http1(kept, inbound, exchange, make).await
+                self.http1(kept, inbound, exchange, request).await
             }
             Protocol::Http2(shared) => {
                 exchange.upstream_protocol = Some("HTTP/2");
-                self.http2(shared, inbound, exchange, make).await
+                self.http2(shared, inbound, exchange, request, again).await
             }
         }
     }
@@ -91,7 +94,7 @@ impl Application {
         kept: &RefCell<Option<Kept>>,
         inbound: &Rc<Inbound>,
         exchange: &mut Exchange,
-        make: impl Fn() -> Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, Error> {
         let before = kept.take();
         // Where the last request's body is still under way, its connection can't be used.
@@ -105,10 +108,10 @@ impl Application {
             Some(before) if reused => before,
             _ => self.open1(inbound).await?,
         };
-        connection.upload.clone_from(&exchange.received);
         loop {
+            connection.upload.clone_from(&exchange.received);
             exchange.upstream_local = connection.local;
-            let mut failure = match connection.sender.try_send_request(make()).await {
+            let mut failure = match connection.sender.try_send_request(request).await {
                 Ok(response) => {
                     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                         kept.replace(Some(connection));
@@ -118,9 +121,10 @@ impl Application {
                 Err(failure) => failure,
             };
             // It comes back where not a byte of it was written.
-            if !(reused && failure.take_message().is_some()) {
-                return Err(classify(failure.error(), false));
-            }
+            request = match failure.take_message() {
+                Some(request) if reused => request,
+                _ => return Err(classify(failure.error(), false)),
+            };
             reused = false;
             inbound.worker.counters.upstream_rq_stale_retry.increment();
             connection = self.open1(inbound).await?;
@@ -152,22 +156,28 @@ impl Application {
         shared: &Mutex<Option<Shared>>,
         inbound: &Rc<Inbound>,
         exchange: &mut Exchange,
-        make: impl Fn() -> Request<RequestBody>,
+        mut request: Request<RequestBody>,
+        again: impl Fn() -> Result<Message, Error>,
     ) -> Result<Response<Incoming>, Error> {
-        let mut again = true;
+        let mut first = true;
         loop {
             let mut connection = self.open2(shared, inbound).await?;
             exchange.upstream_local = connection.local;
-            let mut failure = match connection.sender.try_send_request(make()).await {
+            let mut failure = match connection.sender.try_send_request(request).await {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
-            let unheard = failure.take_message().is_some() || left_out(failure.error());
+            let unsent = failure.take_message();
+            let unheard = unsent.is_some() || left_out(failure.error());
             let sent = exchange.bytes_received() > 0;
-            if !(again && unheard) || sent {
+            if !(first && unheard) || sent {
                 return Err(classify(failure.error(), false));
             }
-            again = false;
+            request = match unsent {
+                Some(request) => request,
+                None => again()?.into_request(),
+            };
+            first = false;
             inbound.worker.counters.upstream_rq_stale_retry.increment();
             // A connection that leaves requests out takes no more.
             shared.lock().await.take();

@@ -2,13 +2,11 @@
 
 use std::fmt::Write as _;
 
-use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 
+use super::super::headers::CLIENT_CERT as FORWARDED;
 use crate::tls;
 use crate::types::Identity;
-
-const FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
 /// The element of one hop, as Istio's inbound listeners have it made (Envoy's `SUBJECT` and `URI`
 /// details). `leaf` is the certificate that the caller has shown, in DER; `None` where the kernel

@@ -1,0 +1,815 @@
+//! HBONE with peers, authorities and clocks that are not as they should be: each is refused or
+//! survived, for the reason that log and counters tell.
+
+mod hbone;
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use aquifer_tests::{
+    Config, Lab, Manifests, PATIENCE, Pod, Proxy,
+    authority::{self, Files},
+    client::Http,
+    clock::Deadline,
+    echo::Echo,
+    netns::Netns,
+    process,
+    raw::{self, End},
+};
+use bytes::Bytes;
+use hbone::{Authority, HBONE, Peer};
+use nix::sys::signal::Signal;
+use rustls::ServerConfig;
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::{JoinHandle, JoinSet},
+};
+use tokio_rustls::TlsAcceptor;
+
+const PORT: u16 = 9000;
+const HTTP: u16 = 8080;
+const SERVICE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 40));
+const SECOND: Duration = Duration::from_secs(1);
+const LOG: [&str; 4] = [
+    "--access-log",
+    "json",
+    "--log",
+    "info,aquifer::dataplane=debug",
+];
+const CALLER: &str = "spiffe://cluster.local/ns/elsewhere/sa/caller";
+
+fn account(name: &str) -> String {
+    format!("spiffe://cluster.local/ns/default/sa/{name}")
+}
+
+/// The rows of one kind.
+fn rows<'a>(answer: &'a Value, kind: &str) -> Vec<&'a Value> {
+    let all = answer.as_array().map_or(&[][..], Vec::as_slice);
+    all.iter().filter(|row| row["kind"] == kind).collect()
+}
+
+/// The serials of certificates that are in force.
+fn serials(answer: &Value) -> BTreeSet<String> {
+    let all = rows(answer, "certificate").into_iter();
+    all.filter(|row| row["state"] == "active")
+        .map(|row| row["serial"].to_string())
+        .collect()
+}
+
+/// Waits until every certificate is another than those of `before`; gives the new ones.
+async fn renewed(proxy: &Proxy, before: &BTreeSet<String>) -> Result<BTreeSet<String>> {
+    let other = |answer: &Value| {
+        let now = serials(answer);
+        now.len() == before.len() && now.is_disjoint(before)
+    };
+    Ok(serials(&proxy.until("/config/secrets", other).await?))
+}
+
+/// What a peer made by hand does with those who call it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// Sends back what comes by each tunnel.
+    Echo,
+    /// Takes CONNECTs, and answers none.
+    Mute,
+    /// Ends its part of the handshake with TLS.
+    TlsAlone,
+    /// Takes the connection, and says nothing.
+    Nothing,
+}
+
+/// A peer made by hand in the place of a pod's proxy.
+struct Fake {
+    task: JoinHandle<()>,
+    connects: Arc<AtomicUsize>,
+}
+
+impl Fake {
+    fn start(pod: &Pod, config: Option<Arc<ServerConfig>>, manner: Manner) -> Result<Self> {
+        let listener = pod.netns.listen(SocketAddr::from(([0_u16; 8], HBONE)))?;
+        let connects = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&connects);
+        let task = tokio::spawn(async move {
+            let mut open = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (config, counted) = (config.clone(), Arc::clone(&counted));
+                open.spawn(async move {
+                    let _ = serve(stream, config, manner, counted).await;
+                });
+            }
+        });
+        Ok(Self { task, connects })
+    }
+
+    /// Ends it; its port is free then.
+    async fn end(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+
+    fn connects(&self) -> usize {
+        self.connects.load(Relaxed)
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    config: Option<Arc<ServerConfig>>,
+    manner: Manner,
+    connects: Arc<AtomicUsize>,
+) -> Result<()> {
+    let Some(config) = config.filter(|_| manner != Manner::Nothing) else {
+        let _held = stream;
+        return std::future::pending().await;
+    };
+    let stream = TlsAcceptor::from(config).accept(stream).await?;
+    if manner == Manner::TlsAlone {
+        let _held = stream;
+        return std::future::pending().await;
+    }
+    let mut connection = h2::server::handshake(stream).await?;
+    let mut held = Vec::new();
+    let mut open = JoinSet::new();
+    while let Some(request) = connection.accept().await {
+        let (request, mut respond) = request?;
+        connects.fetch_add(1, Relaxed);
+        if manner == Manner::Mute {
+            held.push((request, respond));
+            continue;
+        }
+        let mut send = respond.send_response(http::Response::new(()), false)?;
+        let mut receive = request.into_body();
+        open.spawn(async move {
+            while let Some(Ok(bytes)) = receive.data().await {
+                let _ = receive.flow_control().release_capacity(bytes.len());
+                if send.send_data(bytes, false).is_err() {
+                    return;
+                }
+            }
+            let _ = send.send_data(Bytes::new(), true);
+        });
+    }
+    Ok(())
+}
+
+/// A proxy with a client, and a pod of the mesh on a node whose proxy the test stands for.
+struct Near {
+    proxy: Proxy,
+    config: Config,
+    client: Pod,
+    other: Pod,
+    elsewhere: Netns,
+    lab: Lab,
+}
+
+impl Near {
+    async fn new() -> Result<Self> {
+        let lab = Lab::new()?;
+        let elsewhere = lab.another_node("far")?;
+        let (client, other) = (lab.pod("client")?, lab.pod("other")?);
+        let config = Config::new(&manifests(&lab, &client, &elsewhere, &other, "other"))?;
+        let proxy = Proxy::on(&lab, &config).authority().arguments(&LOG);
+        // Each worker has connections of its own.
+        let proxy = proxy.arguments(&["--workers", "1"]).ready().await?;
+        proxy.certified(1).await?;
+        Ok(Self {
+            proxy,
+            config,
+            client,
+            other,
+            elsewhere,
+            lab,
+        })
+    }
+
+    /// What a server with a good certificate of `identity` uses.
+    fn server(&self, identity: &str) -> Result<Arc<ServerConfig>> {
+        let secrets = Authority::of(&self.config)?.secrets(identity)?;
+        secrets
+            .server(&identity.parse()?)
+            .context("a configuration")
+    }
+
+    /// A connection to the other pod, where something comes back.
+    async fn echoed(&self) -> Result<bool> {
+        echoed(&self.client, self.other.at(PORT)).await
+    }
+
+    async fn counter(&self, name: &str) -> Result<u64> {
+        self.proxy.counter(name).await
+    }
+}
+
+fn manifests(lab: &Lab, client: &Pod, node: &Netns, other: &Pod, who: &str) -> Manifests {
+    Manifests::new()
+        .namespace("default", &[])
+        .pod_on(&lab.node, "client", client, &[("app", "client")])
+        .pod_on(node, who, other, &[("app", "other")])
+        .service(
+            "other",
+            &[SERVICE],
+            &[("http", 80, HTTP), ("tcp", PORT, PORT)],
+            &[("app", "other")],
+        )
+}
+
+/// Whether what is sent comes back; otherwise the client is reset.
+async fn echoed(from: &Pod, to: SocketAddr) -> Result<bool> {
+    let Ok(mut stream) = from.netns.connect(to).await else {
+        return Ok(false);
+    };
+    let _ = stream.write_all(b"hello").await;
+    let _ = stream.shutdown().await;
+    match raw::drain(&mut stream).await? {
+        (bytes, End::Closed) if bytes == b"hello" => Ok(true),
+        (bytes, End::Reset) if bytes.is_empty() => Ok(false),
+        other => anyhow::bail!("neither an answer nor a reset: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_says_nothing_is_given_up() -> Result<()> {
+    let near = Near::new().await?;
+    let rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: other, namespace: default}\nspec: {host: other, trafficPolicy: {connectionPool: {tcp: {connectTimeout: 500ms}}}}\n";
+    near.proxy
+        .after(|| near.config.put("rule.yaml", rule))
+        .await?;
+    for manner in [Manner::Nothing, Manner::TlsAlone, Manner::Mute] {
+        let server = near.server(&account("other"))?;
+        let fake = Fake::start(&near.other, Some(server), manner)?;
+        let mark = near.proxy.child.stdout.mark();
+        let before = near.counter("hbone_upstream_rq_timeout").await?;
+        let deadline = Deadline::after(5 * SECOND);
+        ensure!(!echoed(&near.client, SocketAddr::new(SERVICE, PORT)).await?);
+        let mut http = Http::connect(&near.client, SocketAddr::new(SERVICE, 80)).await?;
+        let reply = http.get("other", "/silent").await?;
+        ensure!(reply.status == 503, "{manner:?}: {reply:?}");
+        ensure!(!deadline.passed(), "{manner:?}: it was waited for long");
+        let line = near.proxy.logged(mark, |line| line.contains("/silent"))?;
+        ensure!(
+            line.contains("UF") && line.contains("connection_timeout"),
+            "{manner:?}: {line}"
+        );
+        let after = near.counter("hbone_upstream_rq_timeout").await?;
+        ensure!(after >= before + 2, "{manner:?}: {before} {after}");
+        ensure!(
+            (fake.connects() > 0) == (manner == Manner::Mute),
+            "{manner:?}"
+        );
+        fake.end().await;
+    }
+    // One that answers is reached anew, once what was opened before is given up.
+    let _fake = Fake::start(
+        &near.other,
+        Some(near.server(&account("other"))?),
+        Manner::Echo,
+    )?;
+    let deadline = Deadline::after(PATIENCE);
+    while !near.echoed().await? {
+        ensure!(!deadline.passed(), "{}", near.proxy.complaints());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_peer_that_is_not_who_is_meant_is_not_told_anything() -> Result<()> {
+    let near = Near::new().await?;
+    let authority = Authority::of(&near.config)?;
+    let expected = account("other");
+    let named = |names: &[&str]| -> Result<Arc<ServerConfig>> {
+        let (leaf, key) = authority.files(names)?;
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_no_client_auth()
+            .with_single_cert(aquifer::tls::certificates(&leaf)?, key.into())?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Arc::new(config))
+    };
+    let now = aquifer::clock::wall();
+    let hour = Duration::from_secs(3600);
+    let within = |from, until| -> Result<Arc<ServerConfig>> {
+        let secrets = authority.secrets_within(&expected, from, until, &authority)?;
+        secrets
+            .server(&expected.parse()?)
+            .context("a configuration")
+    };
+    for (name, config) in [
+        ("another account", near.server(&account("another"))?),
+        ("the caller's own", near.server(&account("client"))?),
+        ("two names", named(&[&expected, CALLER])?),
+        (
+            "two names, the other way round",
+            named(&[CALLER, &expected])?,
+        ),
+        ("no name", named(&[])?),
+        ("expired", within(now - 2 * hour, now - hour)?),
+        ("not yet valid", within(now + hour, now + 2 * hour)?),
+    ] {
+        let fake = Fake::start(&near.other, Some(config), Manner::Echo)?;
+        let mark = near.proxy.child.stdout.mark();
+        let before = near.counter("hbone_upstream_cx_fail").await?;
+        ensure!(!near.echoed().await?, "{name}");
+        let line = near.proxy.logged(mark, |line| line.contains("hbone:"))?;
+        ensure!(line.contains("hbone: TLS: "), "{name}: {line}");
+        ensure!(
+            fake.connects() == 0,
+            "{name}: it was told what is asked for"
+        );
+        let after = near.counter("hbone_upstream_cx_fail").await?;
+        ensure!(after == before + 1, "{name}");
+        fake.end().await;
+    }
+    let _fake = Fake::start(&near.other, Some(named(&[&expected])?), Manner::Echo)?;
+    ensure!(near.echoed().await?, "{}", near.proxy.complaints());
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_address_that_another_identity_takes_over_is_not_the_old_ones() -> Result<()> {
+    let near = Near::new().await?;
+    let old = Fake::start(
+        &near.other,
+        Some(near.server(&account("other"))?),
+        Manner::Echo,
+    )?;
+    ensure!(near.echoed().await?, "{}", near.proxy.complaints());
+    let mut open = near.client.netns.connect(near.other.at(PORT)).await?;
+    open.write_all(b"x").await?;
+    raw::read_exactly(&mut open, 1).await?;
+    let served = old.connects();
+    // The pod is gone, and its address another's; whoever answered there still does.
+    let taken = manifests(
+        &near.lab,
+        &near.client,
+        &near.elsewhere,
+        &near.other,
+        "heir",
+    );
+    near.proxy
+        .after(|| near.config.put("mesh.yaml", taken.text()))
+        .await?;
+    let deadline = Deadline::after(SECOND);
+    let mark = near.proxy.child.stdout.mark();
+    ensure!(
+        !near.echoed().await?,
+        "the old one was taken for the new one"
+    );
+    let line = near.proxy.logged(mark, |line| line.contains("hbone:"))?;
+    ensure!(line.contains("hbone: TLS: "), "{line}");
+    ensure!(!deadline.passed());
+    ensure!(old.connects() == served, "the old one was asked");
+    old.end().await;
+    let heir = Fake::start(
+        &near.other,
+        Some(near.server(&account("heir"))?),
+        Manner::Echo,
+    )?;
+    ensure!(near.echoed().await?, "{}", near.proxy.complaints());
+    ensure!(heir.connects() == 1);
+    // And back, within the same second: the connection of each identity is its own.
+    let given = manifests(
+        &near.lab,
+        &near.client,
+        &near.elsewhere,
+        &near.other,
+        "other",
+    );
+    near.proxy
+        .after(|| near.config.put("mesh.yaml", given.text()))
+        .await?;
+    ensure!(!near.echoed().await?, "the heir was taken for the old one");
+    ensure!(heir.connects() == 1);
+    Ok(())
+}
+
+/// A client's proxy and a server's.
+struct Pair {
+    near: Proxy,
+    far: Proxy,
+    _config: Config,
+    client: Pod,
+    server: Pod,
+    _node: Netns,
+    _lab: Lab,
+}
+
+impl Pair {
+    /// With these arguments beside the usual, and what both have in their environment.
+    async fn new(
+        lab: Lab,
+        signing: impl Fn(&Lab, usize) -> Result<Vec<String>>,
+        environment: [&[(&str, &str)]; 2],
+    ) -> Result<Self> {
+        let node = lab.another_node("far")?;
+        let (client, server) = (lab.pod("client")?, lab.pod("server")?);
+        let manifests = pair_manifests(&lab, &client, &node, &server);
+        let config = Config::new(&manifests)?;
+        let start = |index: usize| -> Result<_> {
+            let arguments = signing(&lab, index)?;
+            let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+            let mut start = Proxy::on(&lab, &config).arguments(&LOG);
+            if arguments.is_empty() {
+                start = start.authority();
+            }
+            for (name, value) in environment[index] {
+                start = start.environment(name, value);
+            }
+            // Each worker has connections of its own.
+            Ok(start.arguments(&["--workers", "1"]).arguments(&arguments))
+        };
+        let far = start(1)?.node(&node).ready().await?;
+        let near = start(0)?.ready().await?;
+        near.certified(1).await?;
+        far.certified(1).await?;
+        Ok(Self {
+            near,
+            far,
+            _config: config,
+            client,
+            server,
+            _node: node,
+            _lab: lab,
+        })
+    }
+
+    async fn reaches(&self) -> Result<bool> {
+        echoed(&self.client, self.server.at(PORT)).await
+    }
+
+    fn said(&self) -> String {
+        let (near, far) = (self.near.complaints(), self.far.complaints());
+        format!("near:\n{near}\nfar:\n{far}")
+    }
+}
+
+fn pair_manifests(lab: &Lab, client: &Pod, node: &Netns, server: &Pod) -> Manifests {
+    Manifests::new()
+        .namespace("default", &[])
+        .pod_on(&lab.node, "client", client, &[("app", "client")])
+        .pod_on(node, "server", server, &[("app", "server")])
+        .service(
+            "server",
+            &[SERVICE],
+            &[("http", 80, HTTP)],
+            &[("app", "server")],
+        )
+}
+
+/// Sends a byte and reads it back.
+async fn ping(stream: &mut TcpStream) -> Result<()> {
+    stream.write_all(b"x").await?;
+    let mut byte = [0];
+    tokio::time::timeout(PATIENCE, stream.read_exact(&mut byte)).await??;
+    Ok(())
+}
+
+#[tokio::test]
+async fn certificates_change_under_load_and_nothing_is_lost() -> Result<()> {
+    let life = |config: &Path| {
+        let folder = config.join(".ca").to_string_lossy().into_owned();
+        [
+            "--ca",
+            "self",
+            "--ca-dir",
+            &folder,
+            "--certificate-life",
+            "6",
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    };
+    let folder = tempfile::tempdir()?;
+    let pair = Pair::new(Lab::new()?, |_, _| Ok(life(folder.path())), [&[], &[]]).await?;
+    let _server = hbone::echo(&pair.server, PORT)?;
+    let _web = Echo::start(&pair.server, HTTP, "server")?;
+    let over = AtomicBool::new(false);
+    // It lasts through all of it.
+    let mut open = pair.client.netns.connect(pair.server.at(PORT)).await?;
+    let requests = async |http2: bool| -> Result<usize> {
+        let to = SocketAddr::new(SERVICE, 80);
+        let mut http = match http2 {
+            false => Http::connect(&pair.client, to).await?,
+            true => Http::connect2(&pair.client, to).await?,
+        };
+        let mut count = 0;
+        while !over.load(Relaxed) {
+            let reply = http.get("server", "/").await?;
+            ensure!(reply.status == 200, "after {count}: {reply:?}");
+            count += 1;
+        }
+        Ok(count)
+    };
+    let connections = async || -> Result<usize> {
+        let mut count = 0;
+        while !over.load(Relaxed) {
+            ensure!(pair.reaches().await?, "after {count}");
+            count += 1;
+        }
+        Ok(count)
+    };
+    let changes = async {
+        let outcome = async {
+            for proxy in [&pair.near, &pair.far, &pair.near, &pair.far] {
+                let before = serials(&proxy.admin("/config/secrets").await?);
+                ensure!(!before.is_empty());
+                renewed(proxy, &before).await?;
+                ping(&mut open).await?;
+            }
+            Ok(())
+        };
+        let outcome = outcome.await;
+        over.store(true, Relaxed);
+        outcome
+    };
+    let (changed, one, two, third) =
+        tokio::join!(changes, requests(false), requests(true), connections());
+    changed?;
+    for count in [one, two, third] {
+        let count = count.with_context(|| pair.said())?;
+        ensure!(count > 10, "{count}");
+    }
+    ping(&mut open).await?;
+    // The connections of the old ones were replaced, without being ended.
+    ensure!(pair.near.counter("hbone_upstream_cx").await? >= 3);
+    for counter in [
+        "hbone_upstream_cx_fail",
+        "hbone_upstream_rq_fail",
+        "hbone_upstream_cx_untrusted",
+    ] {
+        ensure!(pair.near.counter(counter).await? == 0, "{counter}");
+    }
+    Ok(())
+}
+
+/// Where the authority is asked, on the near node.
+const ASKED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15012);
+
+/// Arguments of the near node, which asks an authority, and of the far one, which is its own.
+fn asking(files: &Files, lab: &Lab, index: usize, life: &str) -> Result<Vec<String>> {
+    let mut arguments = match index {
+        0 => files.arguments(lab.node.name(), ASKED)?,
+        _ => {
+            let folder = files.path("ca").to_string_lossy().into_owned();
+            ["--ca", "self", "--ca-dir", &folder]
+                .map(str::to_owned)
+                .to_vec()
+        }
+    };
+    if index == 0 {
+        arguments.extend(["--certificate-life", life].map(str::to_owned));
+    }
+    Ok(arguments)
+}
+
+/// Pods as the authority knows them: those of the near node.
+fn known(lab: &Lab) -> Result<Files> {
+    let pod = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": { "name": "client", "namespace": "default" },
+        "spec": { "nodeName": lab.node.name(), "serviceAccountName": "client" },
+        "status": { "phase": "Running", "podIP": "192.0.2.1" },
+    });
+    Files::new(&Manifests::new().object(pod).text(), &[lab.node.name()])
+}
+
+#[tokio::test]
+async fn an_authority_that_is_down_ends_nothing_before_certificates_end() -> Result<()> {
+    let lab = Lab::new()?;
+    process::output(
+        "ip",
+        &["-netns", lab.node.name(), "link", "set", "lo", "up"],
+    )?;
+    let files = known(&lab)?;
+    let mut authority = authority::Authority::start(&lab.node, &files, &[]).await?;
+    let node = Netns::open(lab.node.name())?;
+    let pair = Pair::new(
+        lab,
+        |lab, index| asking(&files, lab, index, "8"),
+        [&[], &[]],
+    )
+    .await?;
+    let _server = hbone::echo(&pair.server, PORT)?;
+    let mut open = pair.client.netns.connect(pair.server.at(PORT)).await?;
+    ping(&mut open).await?;
+    authority.child.signal(Signal::SIGTERM);
+    authority.child.wait(PATIENCE)?;
+    let stale = |answer: &Value| {
+        let all = rows(answer, "certificate");
+        all.iter().any(|row| row["state"] == "stale")
+    };
+    pair.near.until("/config/secrets", stale).await?;
+    ensure!(pair.reaches().await?, "{}", pair.said());
+    ping(&mut open).await?;
+    let expired = |answer: &Value| answer.to_string().contains("\"expired\"");
+    pair.near.until("/config/secrets", expired).await?;
+    let mark = pair.near.child.stdout.mark();
+    ensure!(!pair.reaches().await?);
+    pair.near.logged(mark, |line| {
+        line.contains("hbone: there is no certificate for ")
+    })?;
+    let metrics = pair.near.metrics().await?;
+    ensure!(
+        metrics.contains("aquifer_certificates{state=\"missing\"} 1")
+            && metrics.contains("requests_total{result=\"unreachable\"}"),
+        "{metrics}"
+    );
+    // What was proved when it was opened goes on.
+    ping(&mut open).await?;
+    authority = authority::Authority::start(&node, &files, &[]).await?;
+    let active = |answer: &Value| !serials(answer).is_empty();
+    pair.near.until("/config/secrets", active).await?;
+    ensure!(pair.reaches().await?, "{}", pair.said());
+    drop(authority);
+    Ok(())
+}
+
+#[tokio::test]
+async fn trust_that_is_withdrawn_ends_what_rests_on_it() -> Result<()> {
+    let lab = Lab::new()?;
+    process::output(
+        "ip",
+        &["-netns", lab.node.name(), "link", "set", "lo", "up"],
+    )?;
+    let node = lab.another_node("far")?;
+    let (client, other, caller) = (lab.pod("client")?, lab.pod("other")?, lab.pod("caller")?);
+    let files = known(&lab)?;
+    let authority = authority::Authority::start(&lab.node, &files, &[]).await?;
+    // Another root beside the authority's own.
+    let foreign = Authority::foreign("cluster.local")?;
+    let own = std::fs::read_to_string(files.path("ca/ca-cert.pem"))?;
+    files.put("ca/root-cert.pem", &(own.clone() + &foreign.pem().0))?;
+    let config = Config::new(&manifests(&lab, &client, &node, &other, "other"))?;
+    let arguments = asking(&files, &lab, 0, "6")?;
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let proxy = Proxy::on(&lab, &config)
+        .arguments(&LOG)
+        .arguments(&arguments);
+    let proxy = proxy.ready().await?;
+    let roots = |count: usize| {
+        move |answer: &Value| !serials(answer).is_empty() && rows(answer, "root").len() == count
+    };
+    proxy.until("/config/secrets", roots(2)).await?;
+    let ours = Authority::at(&files.path("ca"))?;
+    let now = aquifer::clock::wall();
+    let hour = Duration::from_secs(3600);
+    let secrets = |identity: &str| foreign.secrets_within(identity, now - hour, now + hour, &ours);
+
+    // A peer that calls, and one that is called.
+    let _echo = hbone::echo(&client, PORT)?;
+    let peer = secrets(CALLER)?.client(&CALLER.parse()?, &[account("client").parse()?]);
+    let peer = peer.context("a configuration")?;
+    let calling = Peer::connect(&caller, client.v4.into(), Arc::clone(&peer)).await?;
+    let mut tunnel = calling.open(&client.at(PORT).to_string()).await?;
+    tunnel.write(Bytes::from_static(b"x")).await?;
+    tunnel.read_exactly(1).await?;
+    let called = secrets(&account("other"))?.server(&account("other").parse()?);
+    let fake = Fake::start(&other, called, Manner::Echo)?;
+    let mut open = client.netns.connect(other.at(PORT)).await?;
+    ping(&mut open).await?;
+    ensure!(fake.connects() == 1, "{}", proxy.complaints());
+
+    let mark = proxy.child.stderr.mark();
+    files.put("ca/root-cert.pem", &own)?;
+    proxy.until("/config/secrets", roots(1)).await?;
+    let deadline = Deadline::after(SECOND);
+    ensure!(raw::drain(&mut open).await?.1 == End::Reset);
+    ensure!(tunnel.read().await.is_err(), "it must not look like an end");
+    ensure!(!deadline.passed(), "it took more than a second");
+    for counter in [
+        "hbone_upstream_cx_untrusted",
+        "hbone_downstream_cx_untrusted",
+    ] {
+        ensure!(proxy.counter(counter).await? == 1, "{counter}");
+    }
+    for side in ["hbone::client", "hbone::server"] {
+        proxy.child.stderr.wait_for(mark, PATIENCE, |line| {
+            line.contains(side) && line.contains("an open HBONE connection is no longer trusted")
+        })?;
+    }
+    // Nor is there another one.
+    ensure!(!echoed(&client, other.at(PORT)).await?);
+    ensure!(
+        !hbone::refusal(&caller, client.v4.into(), peer)
+            .await?
+            .is_empty()
+    );
+    drop(authority);
+    Ok(())
+}
+
+/// A library that shifts the wall clock of a program by the seconds in the file that `CLOCK_SHIFT`
+/// names: a time namespace has no wall clock of its own.
+const SHIFT: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+int clock_gettime(clockid_t id, struct timespec *now) {
+    static int (*real)(clockid_t, struct timespec *);
+    static int file = -1;
+    if (!real) real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+    int result = real(id, now);
+    if (result == 0 && id == CLOCK_REALTIME) {
+        char text[32] = {0};
+        if (file < 0 && getenv("CLOCK_SHIFT")) file = open(getenv("CLOCK_SHIFT"), O_RDONLY | O_CLOEXEC);
+        if (file >= 0 && pread(file, text, sizeof text - 1, 0) > 0) now->tv_sec += atol(text);
+    }
+    return result;
+}
+"#;
+
+#[tokio::test]
+async fn a_clock_that_jumps_by_an_hour_is_survived() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (source, library) = (path("shift.c"), path("shift.so"));
+    std::fs::write(&source, SHIFT)?;
+    process::output("cc", &["-shared", "-fPIC", "-o", &library, &source, "-ldl"])?;
+    let shifts = [path("near"), path("far")];
+    // Of one width: the file is read while it is written.
+    let shift = |index: usize, by: &str| std::fs::write(&shifts[index], format!("{by:>8}"));
+    shift(0, "0")?;
+    shift(1, "0")?;
+    let environment: [Vec<_>; 2] = shifts.each_ref().map(|file| {
+        vec![
+            ("LD_PRELOAD", library.as_str()),
+            ("CLOCK_SHIFT", file.as_str()),
+        ]
+    });
+    let own = path("ca");
+    let signing = |_: &Lab, _| {
+        let words = [
+            "--ca",
+            "self",
+            "--ca-dir",
+            &own,
+            "--certificate-life",
+            "3000",
+        ];
+        Ok(words.map(str::to_owned).to_vec())
+    };
+    let pair = Pair::new(Lab::new()?, signing, [&environment[0], &environment[1]]).await?;
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", pair.near.child.pid()))?;
+    if !maps.contains("shift.so") {
+        // A static program loads no libraries: there is no clock to be turned.
+        return Ok(());
+    }
+    let _server = hbone::echo(&pair.server, PORT)?;
+    let mut open = pair.client.netns.connect(pair.server.at(PORT)).await?;
+    ping(&mut open).await?;
+    let proxies = [&pair.near, &pair.far];
+    let mut known = Vec::new();
+    for proxy in proxies {
+        known.push(serials(&proxy.admin("/config/secrets").await?));
+    }
+    // Forward, when every certificate has expired; back, when none is valid yet.
+    for by in ["3600", "0"] {
+        shift(0, by)?;
+        shift(1, by)?;
+        for (proxy, known) in proxies.iter().zip(&mut known) {
+            *known = renewed(proxy, known).await?;
+        }
+        ensure!(pair.reaches().await?, "{by}: {}", pair.said());
+        ping(&mut open)
+            .await
+            .with_context(|| format!("{by}: {}", pair.said()))?;
+    }
+    // One node's alone: the two no longer agree on what holds now, and say so.
+    shift(0, "3600")?;
+    known[0] = renewed(proxies[0], &known[0]).await?;
+    let mark = pair.near.child.stdout.mark();
+    let before = pair.near.counter("hbone_upstream_cx_fail").await?;
+    ensure!(!pair.reaches().await?);
+    let line = pair.near.logged(mark, |line| line.contains("hbone:"))?;
+    ensure!(line.contains("hbone: TLS: "), "{line}");
+    ensure!(pair.near.counter("hbone_upstream_cx_fail").await? > before);
+    ping(&mut open).await?;
+    shift(0, "0")?;
+    renewed(proxies[0], &known[0]).await?;
+    ensure!(pair.reaches().await?, "{}", pair.said());
+    ping(&mut open).await?;
+    Ok(())
+}
