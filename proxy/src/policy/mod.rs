@@ -10,6 +10,7 @@ pub mod format;
 pub mod grpc;
 pub mod hash;
 pub mod headers;
+pub mod jwt;
 pub mod locality;
 pub mod matcher;
 pub mod outlier;

@@ -29,7 +29,7 @@ impl Token {
     }
 
     /// `ISSUER/SUBJECT`.
-    pub(super) fn principal(&self) -> Option<&str> {
+    pub fn principal(&self) -> Option<&str> {
         self.principal.as_deref()
     }
 
