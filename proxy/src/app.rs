@@ -20,7 +20,7 @@ use crate::dataplane::{self, Parts, Registry};
 use crate::kernel::preflight::Outcome;
 use crate::kernel::{self, Kernel, Redirects};
 use crate::memory;
-use crate::mesh::Store;
+use crate::mesh::{KeyRing, Store};
 use crate::net::Namespace;
 use crate::net::descriptors::Descriptors;
 use crate::net::pod::Change;
@@ -98,13 +98,14 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
     let redirects = (0..settings.workers.get())
         .map(|_| Redirects::open(kernel.pins()))
         .collect::<Result<Vec<_>, _>>()?;
+    let keys = KeyRing::default();
     let outside = Outside::default();
     let crew = Crew::start(
         &settings,
         redirects,
         &store,
         &descriptors,
-        (&secrets, &outside),
+        (&secrets, &outside, &keys),
     )?;
     let originations = control::outside::Driver::new(
         outside,
@@ -198,7 +199,7 @@ impl Crew {
         redirects: Vec<Redirects>,
         store: &Arc<Store>,
         descriptors: &Descriptors,
-        (secrets, outside): (&Secrets, &Outside),
+        (secrets, outside, keys): (&Secrets, &Outside, &KeyRing),
     ) -> anyhow::Result<Self> {
         let logs = AccessLog::start(settings.access_log, redirects.len(), io::stdout())
             .context("start the access log")?;
@@ -218,6 +219,7 @@ impl Crew {
                 descriptors: descriptors.clone(),
                 secrets: secrets.clone(),
                 outside: outside.clone(),
+                keys: keys.clone(),
                 mutual_tls: settings.certificates.ca.is_some(),
                 same_node: settings.same_node,
                 clusters: Arc::clone(&crew.clusters),

@@ -13,6 +13,7 @@ use std::sync::Arc;
 pub use self::guards::policies;
 pub use self::rows::{
     AppliedRow, ClusterRow, DestinationRow, EndpointRow, ListenerRow, MtlsRow, PolicyRow, RouteRow,
+    TokenRow,
 };
 use super::filter::Filter;
 use crate::control::enrol::{Report, State};

@@ -47,6 +47,15 @@ pub struct TargetRef {
     pub namespace: String,
 }
 
+/// The field by which a policy is attached to objects by name, and not to workloads.
+pub(super) fn target_field(one: Option<&TargetRef>, many: &[TargetRef]) -> Option<&'static str> {
+    match (one, many) {
+        (Some(_), _) => Some("spec.targetRef"),
+        (None, [_, ..]) => Some("spec.targetRefs"),
+        (None, []) => None,
+    }
+}
+
 /// What a policy says about where it applies.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attachment<'a> {

@@ -4,7 +4,7 @@
 
 use serde::Deserialize;
 
-use super::attachment::{Selector, TargetRef};
+use super::attachment::{Selector, TargetRef, target_field};
 use super::{Metadata, or_default};
 
 mod validate;
@@ -182,9 +182,9 @@ impl AuthorizationPolicy {
         annotation.is_some_and(|value| is_true(value) == Some(true))
     }
 
-    /// Whether it is attached to objects by name, and not to workloads.
-    pub fn has_targets(&self) -> bool {
-        self.spec.target_ref.is_some() || !self.spec.target_refs.is_empty()
+    /// The field by which it is attached to objects by name, and not to workloads.
+    pub fn target_field(&self) -> Option<&'static str> {
+        target_field(self.spec.target_ref.as_ref(), &self.spec.target_refs)
     }
 }
 

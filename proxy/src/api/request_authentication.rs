@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::attachment::{Selector, TargetRef};
+use super::attachment::{Selector, TargetRef, target_field};
 use super::{Metadata, or_default};
 
 mod validate;
@@ -19,6 +19,13 @@ pub struct RequestAuthentication {
     /// `spec`.
     #[serde(default, deserialize_with = "or_default")]
     pub spec: RequestAuthenticationSpec,
+}
+
+impl RequestAuthentication {
+    /// The field by which it is attached to objects by name, and not to workloads.
+    pub fn target_field(&self) -> Option<&'static str> {
+        target_field(self.spec.target_ref.as_ref(), &self.spec.target_refs)
+    }
 }
 
 /// `spec` of a [`RequestAuthentication`].

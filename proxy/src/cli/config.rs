@@ -8,7 +8,7 @@ use super::ask::ask;
 use super::output::{Output, print, table};
 use crate::admin::Filter;
 use crate::admin::certificates::SecretRow;
-use crate::admin::views::{ClusterRow, EndpointRow, ListenerRow, PolicyRow, RouteRow};
+use crate::admin::views::{ClusterRow, EndpointRow, ListenerRow, PolicyRow, RouteRow, TokenRow};
 use crate::settings::Admin;
 
 /// What a running proxy has in force: the rules requests are routed by, the clusters they lead to,
@@ -29,8 +29,8 @@ enum What {
     Endpoints(Question),
     /// Listeners inside the network namespaces of local pods, which take their connections.
     Listeners(Question),
-    /// Who may connect to each local pod: PeerAuthentication by port, and the AuthorizationPolicies
-    /// that apply.
+    /// Who may connect to each local pod: PeerAuthentication by port, whose tokens requests may have,
+    /// and the AuthorizationPolicies that apply.
     Policies(Question),
     /// Certificates of local pods' identities, and the roots that are trusted.
     Secrets(Question),
@@ -248,10 +248,24 @@ fn policies(rows: Vec<PolicyRow>) -> String {
             };
             format!("{} {} ({rules}{trial}{requests})", one.action, one.source)
         });
+        let tokens = row.tokens.iter().map(|one| {
+            let TokenRow {
+                issuer,
+                source,
+                keys,
+            } = one;
+            format!("{issuer} ({source}, keys: {keys})")
+        });
         let (mtls, policies): (Vec<_>, Vec<_>) = (mtls.collect(), policies.collect());
-        [row.pod, mtls.join("\n"), or_dash(Some(policies.join("\n")))]
+        let tokens: Vec<_> = tokens.collect();
+        [
+            row.pod,
+            mtls.join("\n"),
+            or_dash(Some(tokens.join("\n"))),
+            or_dash(Some(policies.join("\n"))),
+        ]
     });
-    table(["POD", "MTLS", "POLICIES"], rows)
+    table(["POD", "MTLS", "TOKENS", "POLICIES"], rows)
 }
 
 fn secrets(rows: Vec<SecretRow>) -> String {

@@ -290,14 +290,14 @@ impl Admitted {
     /// # Errors
     /// Why it is denied.
     pub(super) fn judge(&self, worker: &Worker, head: Head) -> Result<Judged, Denial> {
-        let entry = &self.entry;
-        // Of a pod that is leaving its last guard counts.
-        if let Some(guard) = guard(worker, &self.pod) {
-            request::admit(worker, entry, &guard, head)
-        } else {
-            let guard = entry.guard.borrow().clone().unwrap_or_default();
-            request::admit(worker, entry, &guard, head)
-        }
+        request::admit(worker, &self.entry, &self.guard(worker), head)
+    }
+
+    /// The pod's rules of the moment. Of a pod that is leaving its last ones count.
+    pub(super) fn guard(&self, worker: &Worker) -> Arc<Guard> {
+        guard(worker, &self.pod)
+            .or_else(|| self.entry.guard.borrow().clone())
+            .unwrap_or_default()
     }
 }
 

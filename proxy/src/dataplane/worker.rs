@@ -24,7 +24,7 @@ use super::pod::{LocalPod, Phase};
 use super::{authorize, inbound, outbound};
 use crate::clock;
 use crate::kernel::Redirects;
-use crate::mesh::{Cluster, Snapshot, Store};
+use crate::mesh::{Cluster, KeyRing, Snapshot, Store};
 use crate::net::descriptors::Descriptors;
 use crate::net::pod::{Change, Listeners};
 use crate::telemetry::access_log::{AccessLog, MAX_AGE, Record, Written};
@@ -56,6 +56,8 @@ pub struct Parts {
     pub secrets: Secrets,
     /// What TLS is made by with servers outside the mesh.
     pub outside: Outside,
+    /// The keys of tokens' issuers that were fetched.
+    pub keys: KeyRing,
     /// Whether pods of the mesh are reached by mutual TLS: somebody signs certificates.
     pub mutual_tls: bool,
     /// How local pods reach each other.
@@ -75,6 +77,7 @@ pub struct Worker {
     pub(super) descriptors: Descriptors,
     pub(super) secrets: Secrets,
     pub(super) outside: Outside,
+    pub(super) keys: KeyRing,
     pub(super) mutual_tls: bool,
     pub(super) neighbours: Neighbours,
     /// Clients that may be idle for too long.
@@ -317,6 +320,7 @@ impl Worker {
             descriptors: parts.descriptors,
             secrets: parts.secrets,
             outside: parts.outside,
+            keys: parts.keys,
             mutual_tls: parts.mutual_tls,
             neighbours: Neighbours::new(parts.same_node),
             idlers: Idlers::default(),

@@ -1,5 +1,5 @@
-//! Who may connect to a local workload: what its PeerAuthentications and AuthorizationPolicies come
-//! to.
+//! Who may connect to a local workload: what its PeerAuthentications, RequestAuthentications and
+//! AuthorizationPolicies come to.
 //!
 //! Pure: it is asked about a connection or a request and answers. Whoever carries connections asks
 //! again when the snapshot has another guard for the workload.
@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::policy::authorization::{self, Caller, Denial, Policy, Request, Shadow};
+use crate::policy::jwt;
 use crate::policy::peer_authentication::{Mode, Requirement};
 
 /// A workload's rules about its callers. Without any, everybody may call.
@@ -14,6 +15,8 @@ use crate::policy::peer_authentication::{Mode, Requirement};
 pub struct Guard {
     /// Which ports take plain text.
     pub peers: Requirement,
+    /// Whose tokens requests may have; a request with another one is refused.
+    pub tokens: Vec<Arc<jwt::Rule>>,
     /// The policies that apply, trials included.
     pub policies: Vec<Arc<Policy>>,
 }
@@ -58,22 +61,27 @@ impl Guard {
     /// Whether the requests of a connection are to be judged each by itself, and not the connection
     /// as a whole: where that may make a difference.
     pub fn is_about_requests(&self, caller: &Caller<'_>) -> bool {
-        authorization::is_about_requests(&self.policies, caller)
+        !self.tokens.is_empty() || authorization::is_about_requests(&self.policies, caller)
     }
 
-    /// Whether everybody may call, whatever the port.
+    /// Whether tokens of `issuer` are still taken.
+    pub fn takes_tokens_of(&self, issuer: &str) -> bool {
+        self.tokens.iter().any(|one| *one.issuer == *issuer)
+    }
+
+    /// Whether everybody may call, whatever the port, and with whatever token.
     pub fn is_open(&self) -> bool {
         let others = std::iter::once(self.peers.others());
         let mut settings = self.peers.ports().iter().map(|one| &one.1).chain(others);
-        self.policies.is_empty() && settings.all(|one| one.mode != Mode::Strict)
+        let nothing_is_asked = self.policies.is_empty() && self.tokens.is_empty();
+        nothing_is_asked && settings.all(|one| one.mode != Mode::Strict)
     }
 
     /// Whether it says the same as `other`, out of the same policies.
     pub fn is_same(&self, other: &Self) -> bool {
-        let mut pairs = self.policies.iter().zip(&other.policies);
         self.peers == other.peers
-            && self.policies.len() == other.policies.len()
-            && pairs.all(|(one, other)| Arc::ptr_eq(one, other))
+            && are_same(&self.policies, &other.policies)
+            && are_same(&self.tokens, &other.tokens)
     }
 
     fn plain_text(&self, caller: &Caller<'_>) -> Verdict {
@@ -83,6 +91,11 @@ impl Guard {
             _ => Ok(()),
         }
     }
+}
+
+fn are_same<T>(one: &[Arc<T>], other: &[Arc<T>]) -> bool {
+    let mut pairs = one.iter().zip(other);
+    one.len() == other.len() && pairs.all(|(one, other)| Arc::ptr_eq(one, other))
 }
 
 /// Admitted, or why not.

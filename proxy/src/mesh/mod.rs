@@ -5,6 +5,7 @@
 
 pub mod cluster;
 pub mod guard;
+pub mod key_ring;
 pub mod l4;
 pub mod origination;
 pub mod route;
@@ -16,6 +17,7 @@ pub mod workload;
 
 pub use cluster::{Cluster, Endpoint};
 pub use guard::{Guard, Verdict};
+pub use key_ring::KeyRing;
 pub use l4::{L4Choice, L4Kind, L4Request, L4Rule, L4Table};
 pub use origination::Origination;
 pub use route::{Action, Choice, Destination, DirectResponse, Forward, Mirror, RouteTable, Rule};

@@ -62,6 +62,10 @@ counters! {
     rbac_shadow_allowed,
     /// Connections into local pods that policies on trial would have refused.
     rbac_shadow_denied,
+    /// Requests to local pods whose tokens are valid.
+    jwt_allowed,
+    /// Requests to local pods that were refused for their tokens.
+    jwt_denied,
     /// HBONE connections into local pods.
     hbone_downstream_cx,
     /// HBONE connections into local pods that came to nothing: no certificate, or a failed handshake.

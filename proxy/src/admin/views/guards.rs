@@ -1,9 +1,10 @@
 //! Who may connect to local pods, as rows.
 
-use super::rows::{AppliedRow, MtlsRow, PolicyRow};
+use super::rows::{AppliedRow, MtlsRow, PolicyRow, TokenRow};
 use crate::admin::Filter;
 use crate::mesh::{Guard, Snapshot};
 use crate::policy::authorization::Policy;
+use crate::policy::jwt::Source;
 use crate::policy::peer_authentication::{Mode, Setting};
 
 /// The policies in force at local pods.
@@ -16,6 +17,7 @@ pub fn policies(snapshot: &Snapshot, filter: &Filter) -> Vec<PolicyRow> {
         {
             rows.push(PolicyRow {
                 mtls: mtls(guard, filter),
+                tokens: tokens(guard),
                 policies: applied(guard),
                 pod,
             });
@@ -41,6 +43,19 @@ fn mtls(guard: &Guard, filter: &Filter) -> Vec<MtlsRow> {
     let named = guard.peers.ports().iter();
     let named = named.map(|(port, setting)| row(Some(*port), setting));
     named.chain([row(None, guard.peers.others())]).collect()
+}
+
+fn tokens(guard: &Guard) -> Vec<TokenRow> {
+    let rows = guard.tokens.iter().map(|rule| TokenRow {
+        issuer: rule.issuer.to_string(),
+        source: rule.object.to_string(),
+        keys: match &rule.keys {
+            Source::Given(_) => "given".to_owned(),
+            Source::Nowhere(_) => "none".to_owned(),
+            Source::Fetched(origin) => origin.location.to_string(),
+        },
+    });
+    rows.collect()
 }
 
 /// In the order of [`crate::policy::authorization::judge`]; what is not enforced comes last.

@@ -124,6 +124,9 @@ pub struct PolicyRow {
     pub pod: String,
     /// What its ports ask of callers: those that have a setting of their own, then all others.
     pub mtls: Vec<MtlsRow>,
+    /// Whose tokens its requests may have; a request with another one is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<TokenRow>,
     /// The AuthorizationPolicies that apply, in the order in which they are asked. Without any,
     /// everybody is allowed whom `mtls` takes.
     pub policies: Vec<AppliedRow>,
@@ -140,6 +143,17 @@ pub struct MtlsRow {
     /// The PeerAuthentication that says so, as `Kind namespace/name`; absent for the default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+}
+
+/// A rule of a RequestAuthentication that applies to a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRow {
+    /// The claim `iss`.
+    pub issuer: String,
+    /// As `Kind namespace/name`.
+    pub source: String,
+    /// Where the issuer's keys come from: `given`, `none`, or a URL.
+    pub keys: String,
 }
 
 /// An AuthorizationPolicy that applies to a pod.

@@ -1,11 +1,12 @@
-//! Who may connect to each local pod: the PeerAuthentications and AuthorizationPolicies that apply
-//! to it, and what those say that has no effect.
+//! Who may connect to each local pod: the PeerAuthentications, RequestAuthentications and
+//! AuthorizationPolicies that apply to it, and what those say that has no effect.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt as _};
 
+use super::tokens::{ByNamespace, KeptTokens};
 use super::{Compiler, ROOT_NAMESPACE, reference};
 use crate::api;
 use crate::api::Selector;
@@ -47,20 +48,23 @@ impl Compiler {
         findings: &mut Vec<(ObjectRef, Finding)>,
     ) -> Guards {
         self.compile_policies(objects);
+        self.compile_tokens(objects);
         let peers = self.peers(objects, findings);
         let mut by_namespace: BTreeMap<&str, Vec<&KeptPolicy>> = BTreeMap::new();
         for ((namespace, _), kept) in in_order(objects, &self.policies) {
             by_namespace.entry(namespace).or_default().push(kept);
         }
+        let tokens = ByNamespace::new(objects, &self.tokens);
         let root = ROOT_NAMESPACE;
         let mut guards = Guards::new();
         for workload in workloads.iter().filter(|one| one.local.is_some()) {
             let own = Some(&*workload.namespace).filter(|own| *own != root);
             let namespaces = std::iter::once(root).chain(own);
-            let policies = namespaces.filter_map(|name| by_namespace.get(name));
+            let policies = namespaces.clone().filter_map(|name| by_namespace.get(name));
             let policies = policies.flatten().filter(|one| one.applies(workload));
             let guard = Guard {
                 peers: requirement(&peers, workload, root),
+                tokens: tokens.of(namespaces, workload),
                 policies: policies.map(|one| Arc::clone(&one.policy)).collect(),
             };
             findings.extend(unasked(workload, &guard));
@@ -188,23 +192,33 @@ impl Compiler {
             for finding in kept.report() {
                 tell("AuthorizationPolicy", key, finding);
             }
-            if !kept.source.has_targets()
+            if kept.source.target_field().is_none()
                 && let Some(message) = reach(&key.0, kept.source.spec.selector.as_ref())
             {
                 tell("AuthorizationPolicy", key, Finding::warning(FIELD, message));
             }
         }
-        for key in objects.request_authentications.keys() {
-            let message =
-                "read, but not in force yet: no token is looked at, and requests have no principal";
-            tell(
-                "RequestAuthentication",
-                key,
-                Finding::warning("spec.jwtRules", message),
-            );
+        for (key, source) in &objects.request_authentications {
+            let found = self.tokens.get(key).map(KeptTokens::report);
+            for finding in found.into_iter().flatten() {
+                tell("RequestAuthentication", key, finding);
+            }
+            if source.target_field().is_none()
+                && let Some(message) = reach(&key.0, source.spec.selector.as_ref())
+            {
+                tell(
+                    "RequestAuthentication",
+                    key,
+                    Finding::warning(FIELD, message),
+                );
+            }
         }
     }
 }
+
+/// What is said of a policy that is attached to an object.
+pub(super) const ATTACHED: &str =
+    "policies attached to objects are not in force yet: use a selector";
 
 /// Where it is told that a policy reaches nobody.
 const FIELD: &str = "spec.selector";
@@ -220,20 +234,15 @@ fn in_order<'a>(
 impl KeptPolicy {
     fn applies(&self, workload: &Workload) -> bool {
         let selector = self.source.spec.selector.as_ref();
-        !self.source.has_targets() && selector.is_none_or(|one| one.selects(&workload.labels))
+        self.source.target_field().is_none()
+            && selector.is_none_or(|one| one.selects(&workload.labels))
     }
 
     /// What can be said without looking at pods.
     fn report(&self) -> Vec<Finding> {
-        let spec = &self.source.spec;
         let mut findings = Vec::new();
-        if self.source.has_targets() {
-            let field = match &spec.target_ref {
-                Some(_) => "spec.targetRef",
-                None => "spec.targetRefs",
-            };
-            let message = "policies attached to objects are not in force yet: use a selector";
-            findings.push(Finding::warning(field, message));
+        if let Some(field) = self.source.target_field() {
+            findings.push(Finding::warning(field, ATTACHED));
             return findings;
         }
         match self.policy.action {

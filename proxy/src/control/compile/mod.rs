@@ -21,6 +21,7 @@ mod route;
 pub mod rules;
 mod service;
 mod subset;
+mod tokens;
 mod told;
 mod touched;
 mod visibility;
@@ -38,6 +39,7 @@ use self::guard::KeptPolicy;
 use self::l4::KeptL4;
 use self::population::KeptWorkload;
 use self::service::{KeptTable, TableKey};
+use self::tokens::KeptTokens;
 use self::told::Told;
 use self::world::{KeptExpansion, World};
 use super::store::{Key, Objects};
@@ -59,6 +61,7 @@ pub struct Compiler {
     tables: HashMap<TableKey, KeptTable>,
     l4_tables: HashMap<(Hostname, u16), Vec<KeptL4>>,
     policies: HashMap<Key, KeptPolicy>,
+    tokens: HashMap<Key, KeptTokens>,
     /// Every Pod, sorted by namespace and name.
     members: Vec<Member>,
     world: World,
@@ -107,6 +110,7 @@ impl Compiler {
             tables: HashMap::new(),
             l4_tables: HashMap::new(),
             policies: HashMap::new(),
+            tokens: HashMap::new(),
             members: Vec::new(),
             world: World::default(),
             told: Told::default(),

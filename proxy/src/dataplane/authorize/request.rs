@@ -14,6 +14,7 @@ use super::{Arrival, Entry};
 use crate::dataplane::worker::Worker;
 use crate::mesh::{Guard, Verdict};
 use crate::policy::authorization::{Denial, Request, Shadow};
+use crate::policy::jwt::Verified;
 
 /// What a request is judged by, kept for as long as it is under way.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub(in crate::dataplane) struct Head {
     pub(in crate::dataplane) headers: HeaderMap,
     /// Who the caller asks for, where it says so, otherwise the caller.
     pub(in crate::dataplane) remote: IpAddr,
+    /// What its token says.
+    pub(in crate::dataplane) token: Option<Verified>,
 }
 
 impl Head {
@@ -37,14 +40,17 @@ impl Head {
         parts
     }
 
-    fn request(&self) -> Request<'_> {
+    /// As `guard` sees it: a token counts for as long as its issuer does.
+    fn request(&self, guard: &Guard) -> Request<'_> {
+        let token = self.token.as_ref();
+        let token = token.filter(|token| guard.takes_tokens_of(&token.issuer));
         Request {
             method: self.method.as_str(),
             path: self.target.path(),
             host: self.authority.to_str().unwrap_or_default(),
             headers: &self.headers,
             remote: self.remote,
-            token: None,
+            token: token.map(|token| &*token.token),
         }
     }
 }
@@ -67,7 +73,7 @@ pub(super) struct Open {
 
 impl Open {
     pub(super) fn judge(&self, arrival: &Arrival, guard: &Guard) -> Verdict {
-        guard.admit_request(&arrival.caller(), &self.head.request())
+        guard.admit_request(&arrival.caller(), &self.head.request(guard))
     }
 
     pub(super) fn revoke(&self, denial: Denial) {
@@ -98,7 +104,7 @@ pub(super) fn admit(
 ) -> Result<Judged, Denial> {
     let (arrival, counters) = (&entry.arrival, &worker.counters);
     let caller = arrival.caller();
-    let request = head.request();
+    let request = head.request(guard);
     guard
         .admit_request(&caller, &request)
         .inspect_err(|_| counters.rbac_rq_denied.increment())?;

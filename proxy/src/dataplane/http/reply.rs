@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, LOCATION, SERVER};
+use http::header::{CONTENT_TYPE, HeaderName, LOCATION, SERVER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::body::ResponseBody;
+use super::inbound::tokens::Refused;
 use crate::clock;
 use crate::dataplane::error::Error;
 use crate::dataplane::outcome::{Exchange, Requested};
@@ -110,6 +111,19 @@ impl Local {
             return Self::grpc(grpc::Status::of_http(status), TEXT, "");
         }
         Self::new(status, Bytes::from_static(TEXT.as_bytes()), "")
+    }
+
+    /// A request whose token is not valid (Envoy's JWT filter).
+    pub(super) fn refused(refused: Refused, grpc: bool) -> Self {
+        let Refused { refusal, challenge } = refused;
+        let (status, text) = (refusal.status(), refusal.to_string());
+        let mut reply = if grpc {
+            Self::grpc(grpc::Status::of_http(status), &text, "")
+        } else {
+            Self::new(status, Bytes::from(text), "")
+        };
+        reply.headers.insert(WWW_AUTHENTICATE, challenge);
+        reply
     }
 
     /// A failure as gRPC tells it: 200, the status in the head, no body.

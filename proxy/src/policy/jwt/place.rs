@@ -119,6 +119,8 @@ fn decoded(text: &str) -> Cow<'_, str> {
 }
 
 fn unquoted(value: &str) -> &str {
-    let inner = value.strip_prefix('"').and_then(|one| one.strip_suffix('"'));
+    let inner = value
+        .strip_prefix('"')
+        .and_then(|one| one.strip_suffix('"'));
     inner.unwrap_or(value)
 }

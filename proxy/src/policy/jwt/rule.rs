@@ -1,6 +1,7 @@
 //! One rule of a RequestAuthentication: an issuer, where its tokens stand, and what is done with
 //! what they say.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,6 +76,23 @@ pub enum Location {
     Issuer(Arc<str>),
 }
 
+impl Location {
+    /// The suffix of an issuer at which its configuration is (OpenID Connect Discovery, section 4).
+    const DISCOVERY: &str = "/.well-known/openid-configuration";
+}
+
+/// The URL that is asked first.
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Keys(url) => f.write_str(url),
+            Self::Issuer(issuer) => {
+                write!(f, "{}{}", issuer.trim_end_matches('/'), Self::DISCOVERY)
+            }
+        }
+    }
+}
+
 /// What a rule makes of the tokens at its places.
 pub(super) enum Outcome {
     /// There are none.
@@ -127,7 +145,9 @@ impl Rule {
             object,
             issuer: rule.issuer.as_str().into(),
             keys: Source::of(rule),
-            audiences: audiences.map(|one| plain_audience(one).to_owned()).collect(),
+            audiences: audiences
+                .map(|one| plain_audience(one).to_owned())
+                .collect(),
             places,
             payload_to: rule.output_payload_to_header.parse().ok(),
             claims_to: claims_to.collect(),

@@ -192,7 +192,8 @@ fn bearer(rules: &[Rule], token: &str) -> String {
     ask(rules, "GET", "/", &[("authorization", &value)]).said()
 }
 
-const FORM: &str = "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections";
+const FORM: &str =
+    "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections";
 const FAILS: &str = "Jwt verification fails";
 const NO_KEY: &str = "Jwks doesn't have key to match kid or alg from Jwt";
 const NO_ISSUER: &str = "Jwt issuer is not configured";
@@ -243,7 +244,9 @@ fn no_token_chooses_how_it_is_verified() {
         format!("{}.{}.{}", base64(head), base64(claims), base64(signature))
     };
     // The public key, in whatever form, as a secret; no signature; a made-up algorithm.
-    for name in ["none", "None", "NONE", "HS256", "HS384", "HS512", "rs256", "RS256 ", "ES256K"] {
+    for name in [
+        "none", "None", "NONE", "HS256", "HS384", "HS512", "rs256", "RS256 ", "ES256K",
+    ] {
         let head = format!("{{\"alg\":\"{name}\"}}");
         let said = bearer(&all, &forged(&head, b"0123456789abcdef0123456789abcdef"));
         assert_eq!(said, "Jwt header [alg] is not supported", "{name}");
@@ -253,15 +256,36 @@ fn no_token_chooses_how_it_is_verified() {
     let own = OTHER.public(json!({"kid": "r"}));
     for (head, expected) in [
         (json!({"alg": "RS256", "jwk": own}), FAILS),
-        (json!({"alg": "RS256", "kid": "r", "jku": "http://evil.test", "x5u": "http://evil.test"}), FAILS),
-        (json!({"alg": "RS256", "kid": "../../../../dev/null"}), NO_KEY),
+        (
+            json!({"alg": "RS256", "kid": "r", "jku": "http://evil.test", "x5u": "http://evil.test"}),
+            FAILS,
+        ),
+        (
+            json!({"alg": "RS256", "kid": "../../../../dev/null"}),
+            NO_KEY,
+        ),
         (json!({"alg": "RS256", "kid": "r' OR 1=1"}), NO_KEY),
         (json!({"alg": "RS256", "kid": ""}), FAILS),
-        (json!({"alg": "RS256", "kid": 5}), "Jwt header [kid] field is not a string"),
-        (json!({"alg": "RS256", "kid": null}), "Jwt header [kid] field is not a string"),
-        (json!({"alg": "RS256", "crit": ["b64"], "b64": false}), "Jwt header [alg] is not supported"),
-        (json!({"alg": 5}), "Jwt header [alg] field is required and must be a string"),
-        (json!({}), "Jwt header [alg] field is required and must be a string"),
+        (
+            json!({"alg": "RS256", "kid": 5}),
+            "Jwt header [kid] field is not a string",
+        ),
+        (
+            json!({"alg": "RS256", "kid": null}),
+            "Jwt header [kid] field is not a string",
+        ),
+        (
+            json!({"alg": "RS256", "crit": ["b64"], "b64": false}),
+            "Jwt header [alg] is not supported",
+        ),
+        (
+            json!({"alg": 5}),
+            "Jwt header [alg] field is required and must be a string",
+        ),
+        (
+            json!({}),
+            "Jwt header [alg] field is required and must be a string",
+        ),
     ] {
         let token = token(&OTHER, &head.to_string(), claims);
         assert_eq!(bearer(&all, &token), expected, "{head}");
@@ -278,12 +302,36 @@ fn no_token_chooses_how_it_is_verified() {
 fn keys_are_chosen_by_name_and_algorithm() {
     let one = |more: Value| RSA.public(more);
     for (keys, head, expected) in [
-        (vec![one(json!({"kid": "x"}))], json!({"alg": "RS256"}), "a/joe"),
-        (vec![one(json!({"kid": "x"}))], json!({"alg": "RS256", "kid": "x"}), "a/joe"),
-        (vec![one(json!({"kid": "x"}))], json!({"alg": "RS256", "kid": "X"}), NO_KEY),
-        (vec![one(json!({}))], json!({"alg": "RS256", "kid": "x"}), "a/joe"),
-        (vec![one(json!({"alg": "RS256"}))], json!({"alg": "RS256"}), "a/joe"),
-        (vec![one(json!({"alg": "PS256"}))], json!({"alg": "RS256"}), NO_KEY),
+        (
+            vec![one(json!({"kid": "x"}))],
+            json!({"alg": "RS256"}),
+            "a/joe",
+        ),
+        (
+            vec![one(json!({"kid": "x"}))],
+            json!({"alg": "RS256", "kid": "x"}),
+            "a/joe",
+        ),
+        (
+            vec![one(json!({"kid": "x"}))],
+            json!({"alg": "RS256", "kid": "X"}),
+            NO_KEY,
+        ),
+        (
+            vec![one(json!({}))],
+            json!({"alg": "RS256", "kid": "x"}),
+            "a/joe",
+        ),
+        (
+            vec![one(json!({"alg": "RS256"}))],
+            json!({"alg": "RS256"}),
+            "a/joe",
+        ),
+        (
+            vec![one(json!({"alg": "PS256"}))],
+            json!({"alg": "RS256"}),
+            NO_KEY,
+        ),
         (
             vec![OTHER.public(json!({})), one(json!({}))],
             json!({"alg": "RS256"}),
@@ -311,14 +359,23 @@ fn sets_are_read_with_bounds() {
     let none = Err(NotKeys::NoneUsable);
     for (text, expected) in [
         (set(std::slice::from_ref(&small)), Ok(1)),
-        (set(&[json!({"kty": "later"}), json!(5), small.clone()]), Ok(1)),
+        (
+            set(&[json!({"kty": "later"}), json!(5), small.clone()]),
+            Ok(1),
+        ),
         (set(&[short]), none.clone()),
         (set(&[]), none.clone()),
         (set(&[json!({"kty": "oct", "k": "c2VjcmV0"})]), none.clone()),
-        (set(&[json!({"kty": "RSA", "n": "!", "e": "AQAB"})]), none.clone()),
+        (
+            set(&[json!({"kty": "RSA", "n": "!", "e": "AQAB"})]),
+            none.clone(),
+        ),
         (set(&[RSA.public(json!({"use": "enc"}))]), none.clone()),
         (set(&[RSA.public(json!({"alg": "HS256"}))]), none.clone()),
-        (set(&[json!({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"})]), none.clone()),
+        (
+            set(&[json!({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"})]),
+            none.clone(),
+        ),
         (set(&vec![small; 1000]), Ok(100)),
         ("{}".to_owned(), Err(NotKeys::NoList)),
         ("[]".to_owned(), Err(NotKeys::NoList)),
@@ -347,11 +404,26 @@ fn what_is_no_token_is_told_as_envoy_tells_it() {
         (format!("{good}.x"), FORM),
         (format!("{signed}."), FORM),
         (format!("{good}=="), "a/joe"),
-        ("A.b.c".to_owned(), "Jwt header is an invalid Base64url encoded"),
-        (format!("{head}.A.c"), "Jwt payload is an invalid Base64url encoded"),
-        (format!("{signed}.A"), "Jwt signature is an invalid Base64url encoded"),
-        (format!("{good} x"), "Jwt signature is an invalid Base64url encoded"),
-        (format!("\"{good}\""), "Jwt signature is an invalid Base64url encoded"),
+        (
+            "A.b.c".to_owned(),
+            "Jwt header is an invalid Base64url encoded",
+        ),
+        (
+            format!("{head}.A.c"),
+            "Jwt payload is an invalid Base64url encoded",
+        ),
+        (
+            format!("{signed}.A"),
+            "Jwt signature is an invalid Base64url encoded",
+        ),
+        (
+            format!("{good} x"),
+            "Jwt signature is an invalid Base64url encoded",
+        ),
+        (
+            format!("\"{good}\""),
+            "Jwt signature is an invalid Base64url encoded",
+        ),
         (format!("{good},Bearer {good}"), FORM),
         (format!("{}AAAA", &good[..good.len() - 4]), FAILS),
         (format!("{signed}.AAAA"), FAILS),
@@ -363,19 +435,46 @@ fn what_is_no_token_is_told_as_envoy_tells_it() {
     for (head, claims, expected) in [
         ("{", "{}", "Jwt header is an invalid JSON"),
         ("[]", "{}", "Jwt header is an invalid JSON"),
-        (r#"{"alg":"none","alg":"RS256"}"#, "{}", "Jwt header is an invalid JSON"),
+        (
+            r#"{"alg":"none","alg":"RS256"}"#,
+            "{}",
+            "Jwt header is an invalid JSON",
+        ),
         (r#"{"alg":"RS256"}"#, "{", "Jwt payload is an invalid JSON"),
         (r#"{"alg":"RS256"}"#, "[]", "Jwt payload is an invalid JSON"),
-        (r#"{"alg":"RS256"}"#, "{} x", "Jwt payload is an invalid JSON"),
-        (r#"{"alg":"RS256"}"#, r#"{"iss":"a","iss":"a"}"#, "Jwt payload is an invalid JSON"),
-        (r#"{"alg":"RS256"}"#, r#"{"iss":"a","x":{"y":1,"y":2}}"#, "Jwt payload is an invalid JSON"),
-        (r#"{"alg":"RS256"}"#, r#"{"iss":"a","x":1e999}"#, "Jwt payload is an invalid JSON"),
+        (
+            r#"{"alg":"RS256"}"#,
+            "{} x",
+            "Jwt payload is an invalid JSON",
+        ),
+        (
+            r#"{"alg":"RS256"}"#,
+            r#"{"iss":"a","iss":"a"}"#,
+            "Jwt payload is an invalid JSON",
+        ),
+        (
+            r#"{"alg":"RS256"}"#,
+            r#"{"iss":"a","x":{"y":1,"y":2}}"#,
+            "Jwt payload is an invalid JSON",
+        ),
+        (
+            r#"{"alg":"RS256"}"#,
+            r#"{"iss":"a","x":1e999}"#,
+            "Jwt payload is an invalid JSON",
+        ),
     ] {
-        assert_eq!(bearer(&all, &token(&RSA, head, claims)), expected, "{head} {claims}");
+        assert_eq!(
+            bearer(&all, &token(&RSA, head, claims)),
+            expected,
+            "{head} {claims}"
+        );
     }
     // As deep as it gets, in the head too, where nothing is signed yet.
     let deep = format!("{{\"alg\":{}", "[".repeat(40_000));
-    assert_eq!(bearer(&all, &format!("{}.e30.AAAA", base64(deep))), "Jwt header is an invalid JSON");
+    assert_eq!(
+        bearer(&all, &format!("{}.e30.AAAA", base64(deep))),
+        "Jwt header is an invalid JSON"
+    );
 }
 
 #[test]
@@ -386,33 +485,89 @@ fn claims_are_checked_as_envoy_does() {
         ("iss", json!("a/"), NO_ISSUER),
         ("iss", json!(""), NO_ISSUER),
         ("iss", json!(5), "Jwt payload [iss] field is not a string"),
-        ("iss", json!(["a"]), "Jwt payload [iss] field is not a string"),
+        (
+            "iss",
+            json!(["a"]),
+            "Jwt payload [iss] field is not a string",
+        ),
         ("sub", json!(5), "Jwt payload [sub] field is not a string"),
-        ("sub", json!(null), "Jwt payload [sub] field is not a string"),
+        (
+            "sub",
+            json!(null),
+            "Jwt payload [sub] field is not a string",
+        ),
         ("jti", json!(5), "Jwt payload [jti] field is not a string"),
-        ("iat", json!("5"), "Jwt payload [iat] field is not an integer"),
-        ("iat", json!(-5), "Jwt payload [iat] field is not a positive 64 bit integer"),
+        (
+            "iat",
+            json!("5"),
+            "Jwt payload [iat] field is not an integer",
+        ),
+        (
+            "iat",
+            json!(-5),
+            "Jwt payload [iat] field is not a positive 64 bit integer",
+        ),
         ("iat", json!(NOW + 1000), "a/joe"),
-        ("nbf", json!(null), "Jwt payload [nbf] field is not an integer"),
-        ("nbf", json!(u64::MAX), "Jwt payload [nbf] field is not a positive 64 bit integer"),
+        (
+            "nbf",
+            json!(null),
+            "Jwt payload [nbf] field is not an integer",
+        ),
+        (
+            "nbf",
+            json!(u64::MAX),
+            "Jwt payload [nbf] field is not a positive 64 bit integer",
+        ),
         ("nbf", json!(i64::MAX), "Jwt not yet valid"),
         ("nbf", json!(NOW + 60), "a/joe"),
         ("nbf", json!(NOW + 61), "Jwt not yet valid"),
         ("nbf", json!(1.5), "a/joe"),
-        ("exp", json!("5"), "Jwt payload [exp] field is not an integer"),
-        ("exp", json!(true), "Jwt payload [exp] field is not an integer"),
-        ("exp", json!(-5), "Jwt payload [exp] field is not a positive 64 bit integer"),
-        ("exp", json!(1e30), "Jwt payload [exp] field is not a positive 64 bit integer"),
-        ("exp", json!(u64::MAX), "Jwt payload [exp] field is not a positive 64 bit integer"),
+        (
+            "exp",
+            json!("5"),
+            "Jwt payload [exp] field is not an integer",
+        ),
+        (
+            "exp",
+            json!(true),
+            "Jwt payload [exp] field is not an integer",
+        ),
+        (
+            "exp",
+            json!(-5),
+            "Jwt payload [exp] field is not a positive 64 bit integer",
+        ),
+        (
+            "exp",
+            json!(1e30),
+            "Jwt payload [exp] field is not a positive 64 bit integer",
+        ),
+        (
+            "exp",
+            json!(u64::MAX),
+            "Jwt payload [exp] field is not a positive 64 bit integer",
+        ),
         ("exp", json!(i64::MAX), "a/joe"),
         ("exp", json!(NOW - 60), "a/joe"),
         ("exp", json!(NOW - 61), "Jwt is expired"),
         ("exp", json!((NOW - 61) as f64 + 0.9), "Jwt is expired"),
         // To Envoy it is as good as none.
         ("exp", json!(0), "Jwt is expired"),
-        ("aud", json!(5), "Jwt payload [aud] field is not a string or string list"),
-        ("aud", json!(null), "Jwt payload [aud] field is not a string or string list"),
-        ("aud", json!(["a", 5]), "Jwt payload [aud] field is not a string or string list"),
+        (
+            "aud",
+            json!(5),
+            "Jwt payload [aud] field is not a string or string list",
+        ),
+        (
+            "aud",
+            json!(null),
+            "Jwt payload [aud] field is not a string or string list",
+        ),
+        (
+            "aud",
+            json!(["a", 5]),
+            "Jwt payload [aud] field is not a string or string list",
+        ),
         ("aud", json!([]), "a/joe"),
         ("aud", json!("whoever"), "a/joe"),
     ] {
@@ -435,7 +590,10 @@ fn claims_are_checked_as_envoy_does() {
     }
     assert_eq!(Refusal::Audience.status(), 403);
     assert_eq!(Refusal::Signature.status(), 401);
-    assert_eq!(Refusal::Expired.details(), "jwt_authn_access_denied{Jwt_is_expired}");
+    assert_eq!(
+        Refusal::Expired.details(),
+        "jwt_authn_access_denied{Jwt_is_expired}"
+    );
 }
 
 #[test]
@@ -451,50 +609,222 @@ fn tokens_are_taken_from_their_places_and_off() {
     for (text, target, headers, expected, left, left_target) in [
         // What is left is written with <G> for the token.
         (default, "/", vec![], "none", "", "/"),
-        (default, "/", vec![("authorization", "Bearer <G>")], "a/joe", "", "/"),
-        (keeps, "/?access_token=<G>", vec![("authorization", "Bearer <G>")], "a/joe", "Bearer <G>", "/?access_token=<G>"),
-        (default, "/", vec![("authorization", "bearer <G>")], "none", "bearer <G>", "/"),
-        (default, "/", vec![("authorization", "Basic <G>")], "none", "Basic <G>", "/"),
-        (default, "/", vec![("authorization", "XBearer <G>")], "a/joe", "", "/"),
-        (default, "/", vec![("authorization", "Bearer  <G>")], "a/joe", "", "/"),
-        (default, "/", vec![("authorization", "Bearer ?")], FORM, "Bearer ?", "/"),
-        (default, "/", vec![("authorization", "Bearer <G>"), ("authorization", "Bearer <G>")], FORM, "Bearer <G>|Bearer <G>", "/"),
-        (default, "/x?a=1&access_token=<G>&b=%41+2", vec![], "a/joe", "", "/x?a=1&b=%41+2"),
+        (
+            default,
+            "/",
+            vec![("authorization", "Bearer <G>")],
+            "a/joe",
+            "",
+            "/",
+        ),
+        (
+            keeps,
+            "/?access_token=<G>",
+            vec![("authorization", "Bearer <G>")],
+            "a/joe",
+            "Bearer <G>",
+            "/?access_token=<G>",
+        ),
+        (
+            default,
+            "/",
+            vec![("authorization", "bearer <G>")],
+            "none",
+            "bearer <G>",
+            "/",
+        ),
+        (
+            default,
+            "/",
+            vec![("authorization", "Basic <G>")],
+            "none",
+            "Basic <G>",
+            "/",
+        ),
+        (
+            default,
+            "/",
+            vec![("authorization", "XBearer <G>")],
+            "a/joe",
+            "",
+            "/",
+        ),
+        (
+            default,
+            "/",
+            vec![("authorization", "Bearer  <G>")],
+            "a/joe",
+            "",
+            "/",
+        ),
+        (
+            default,
+            "/",
+            vec![("authorization", "Bearer ?")],
+            FORM,
+            "Bearer ?",
+            "/",
+        ),
+        (
+            default,
+            "/",
+            vec![
+                ("authorization", "Bearer <G>"),
+                ("authorization", "Bearer <G>"),
+            ],
+            FORM,
+            "Bearer <G>|Bearer <G>",
+            "/",
+        ),
+        (
+            default,
+            "/x?a=1&access_token=<G>&b=%41+2",
+            vec![],
+            "a/joe",
+            "",
+            "/x?a=1&b=%41+2",
+        ),
         (default, "/x?access_token=<G>", vec![], "a/joe", "", "/x"),
         (default, "/?access%5Ftoken=<G>", vec![], "a/joe", "", "/"),
-        (default, "/?access_token=", vec![], FORM, "", "/?access_token="),
-        (default, "/?access_token", vec![], FORM, "", "/?access_token"),
-        (default, "/?Access_Token=<G>", vec![], "none", "", "/?Access_Token=<G>"),
+        (
+            default,
+            "/?access_token=",
+            vec![],
+            FORM,
+            "",
+            "/?access_token=",
+        ),
+        (
+            default,
+            "/?access_token",
+            vec![],
+            FORM,
+            "",
+            "/?access_token",
+        ),
+        (
+            default,
+            "/?Access_Token=<G>",
+            vec![],
+            "none",
+            "",
+            "/?Access_Token=<G>",
+        ),
         // The header's counts before the query's, and both must be valid.
-        (default, "/?access_token=<O>", vec![("authorization", "Bearer <G>")], "a/joe", "", "/"),
-        (default, "/?access_token=<B>", vec![("authorization", "Bearer <G>")], FAILS, "Bearer <G>", "/?access_token=<B>"),
-        (default, "/?access_token=<G>", vec![("authorization", "Bearer <B>")], FAILS, "Bearer <B>", "/?access_token=<G>"),
-        (default, "/?access_token=<G>&access_token=<O>", vec![], "a/joe", "", "/"),
-        (default, "/?access_token=<G>&access_token=<B>", vec![], FAILS, "", "/?access_token=<G>&access_token=<B>"),
-        (placed, "/", vec![("authorization", "Bearer <B>")], "none", "Bearer <B>", "/"),
-        (placed, "/", vec![("authorization", "Token <G>")], "a/joe", "", "/"),
+        (
+            default,
+            "/?access_token=<O>",
+            vec![("authorization", "Bearer <G>")],
+            "a/joe",
+            "",
+            "/",
+        ),
+        (
+            default,
+            "/?access_token=<B>",
+            vec![("authorization", "Bearer <G>")],
+            FAILS,
+            "Bearer <G>",
+            "/?access_token=<B>",
+        ),
+        (
+            default,
+            "/?access_token=<G>",
+            vec![("authorization", "Bearer <B>")],
+            FAILS,
+            "Bearer <B>",
+            "/?access_token=<G>",
+        ),
+        (
+            default,
+            "/?access_token=<G>&access_token=<O>",
+            vec![],
+            "a/joe",
+            "",
+            "/",
+        ),
+        (
+            default,
+            "/?access_token=<G>&access_token=<B>",
+            vec![],
+            FAILS,
+            "",
+            "/?access_token=<G>&access_token=<B>",
+        ),
+        (
+            placed,
+            "/",
+            vec![("authorization", "Bearer <B>")],
+            "none",
+            "Bearer <B>",
+            "/",
+        ),
+        (
+            placed,
+            "/",
+            vec![("authorization", "Token <G>")],
+            "a/joe",
+            "",
+            "/",
+        ),
         (placed, "/", vec![("x-tok", "<G>")], "a/joe", "", "/"),
-        (placed, "/", vec![("x-tok", "Bearer <G>")], "Jwt header is an invalid Base64url encoded", "", "/"),
+        (
+            placed,
+            "/",
+            vec![("x-tok", "Bearer <G>")],
+            "Jwt header is an invalid Base64url encoded",
+            "",
+            "/",
+        ),
         (placed, "/", vec![("x-tok", "")], FORM, "", "/"),
-        (placed, "/", vec![("x-tok", "<G>"), ("x-tok", "<B>")], FAILS, "", "/"),
+        (
+            placed,
+            "/",
+            vec![("x-tok", "<G>"), ("x-tok", "<B>")],
+            FAILS,
+            "",
+            "/",
+        ),
         (placed, "/?t=<G>", vec![], "a/joe", "", "/"),
-        (placed, "/", vec![("cookie", "a=b; c=<G>")], "a/joe", "", "/"),
+        (
+            placed,
+            "/",
+            vec![("cookie", "a=b; c=<G>")],
+            "a/joe",
+            "",
+            "/",
+        ),
         (placed, "/", vec![("cookie", "c=\"<G>\"")], "a/joe", "", "/"),
-        (placed, "/", vec![("cookie", "c=<G>"), ("cookie", "c=<B>")], FAILS, "", "/"),
+        (
+            placed,
+            "/",
+            vec![("cookie", "c=<G>"), ("cookie", "c=<B>")],
+            FAILS,
+            "",
+            "/",
+        ),
         (placed, "/", vec![("cookie", "c=")], FORM, "", "/"),
     ] {
         let real = |text: &str| {
             let text = text.replace("<G>", &good).replace("<O>", &other);
             text.replace("<B>", &bad)
         };
-        let headers: Vec<(&str, String)> =
-            headers.iter().map(|(name, value)| (*name, real(value))).collect();
-        let headers: Vec<(&str, &str)> =
-            headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let headers: Vec<(&str, String)> = headers
+            .iter()
+            .map(|(name, value)| (*name, real(value)))
+            .collect();
+        let headers: Vec<(&str, &str)> = headers
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
         let examined = ask(&[rule(text)], "GET", &real(target), &headers);
         let case = format!("{text} {target} {headers:?}").replace(&good, "G");
         assert_eq!(examined.said(), expected, "{case}");
-        let left: Vec<String> = left.split('|').filter(|one| !one.is_empty()).map(real).collect();
+        let left: Vec<String> = left
+            .split('|')
+            .filter(|one| !one.is_empty())
+            .map(real)
+            .collect();
         assert_eq!(examined.header("authorization"), left, "{case}");
         assert_eq!(examined.target.to_string(), real(left_target), "{case}");
         let taken = examined.header("x-tok").is_empty();
@@ -516,7 +846,10 @@ fn verified_claims_are_told_and_nobody_elses() {
         (json!(""), None),
         (json!(null), None),
         (json!(5), Some("5")),
-        (json!(123_456_789_012_345_678_u64), Some("123456789012345678")),
+        (
+            json!(123_456_789_012_345_678_u64),
+            Some("123456789012345678"),
+        ),
         (json!(-5), Some("-5.000000")),
         (json!(1.5), Some("1.500000")),
         (json!(2.0), Some("2")),
@@ -536,10 +869,19 @@ fn verified_claims_are_told_and_nobody_elses() {
             &told,
             "GET",
             "/",
-            &[("authorization", &bearer), ("x-payload", "evil"), ("x-claim", "evil"), ("x-claim", "evil")],
+            &[
+                ("authorization", &bearer),
+                ("x-payload", "evil"),
+                ("x-claim", "evil"),
+                ("x-claim", "evil"),
+            ],
         );
         assert_eq!(examined.header("x-payload"), [payload]);
-        assert_eq!(examined.header("x-claim"), Vec::from_iter(expected), "{value}");
+        assert_eq!(
+            examined.header("x-claim"),
+            Vec::from_iter(expected),
+            "{value}"
+        );
         assert_eq!(examined.header("x-deep"), ["deep"]);
         assert!(examined.header("x-admin").is_empty());
     }
@@ -550,7 +892,10 @@ fn verified_claims_are_told_and_nobody_elses() {
         ("authorization", "Bearer x"),
         ("x-claim", "evil"),
     ];
-    for (method, headers) in [("GET", &[("x-claim", "evil"), ("x-payload", "evil")][..]), ("OPTIONS", &preflight)] {
+    for (method, headers) in [
+        ("GET", &[("x-claim", "evil"), ("x-payload", "evil")][..]),
+        ("OPTIONS", &preflight),
+    ] {
         let examined = ask(&told, method, "/", headers);
         assert_eq!(examined.said(), "none");
         assert!(examined.header("x-claim").is_empty());
@@ -573,7 +918,10 @@ fn of_several_rules_one_must_take_what_is_there() {
     let of_c = good(json!({"iss": "c"}));
     let bad_a = format!("{}AAAA", &a[..a.len() - 4]);
     let bad_b = token(&ED, r#"{"alg":"ES256"}"#, r#"{"iss":"b","sub":"joe"}"#);
-    let same = [rule("outputPayloadToHeader: x-payload"), b("outputClaimToHeaders: [{header: x-claim, claim: sub}]")];
+    let same = [
+        rule("outputPayloadToHeader: x-payload"),
+        b("outputClaimToHeaders: [{header: x-claim, claim: sub}]"),
+    ];
     for (token, expected) in [
         (&a, "a/joe"),
         (&of_b, "b/joe"),
@@ -583,14 +931,26 @@ fn of_several_rules_one_must_take_what_is_there() {
     ] {
         assert_eq!(bearer(&same, token), expected);
         let bearer = format!("Bearer {token}");
-        let examined = ask(&same, "GET", "/", &[("authorization", &bearer), ("x-payload", "evil"), ("x-claim", "evil")]);
+        let examined = ask(
+            &same,
+            "GET",
+            "/",
+            &[
+                ("authorization", &bearer),
+                ("x-payload", "evil"),
+                ("x-claim", "evil"),
+            ],
+        );
         let evil = [examined.header("x-payload"), examined.header("x-claim")].concat();
         assert!(!evil.contains(&"evil"), "{expected}");
     }
     // Of two issuers at one place each, where Envoy lets one pass.
     let target = format!("/?access_token={of_b}");
     let header = format!("Bearer {a}");
-    assert_eq!(ask(&same, "GET", &target, &[("authorization", &header)]).said(), NO_ISSUER);
+    assert_eq!(
+        ask(&same, "GET", &target, &[("authorization", &header)]).said(),
+        NO_ISSUER
+    );
 
     let apart = [rule("fromHeaders: [{name: x-tok}]"), b("fromParams: [t]")];
     for (header, parameter, expected) in [
@@ -620,10 +980,16 @@ fn without_keys_nothing_is_valid() {
     };
     assert_eq!(origin.location, Location::Keys("http://keys.test/".into()));
     assert_eq!(origin.timeout.as_secs(), 2);
-    assert_eq!(bearer(&fetched, &good(json!({}))), "Jwks remote fetch is failed");
+    assert_eq!(
+        bearer(&fetched, &good(json!({}))),
+        "Jwks remote fetch is failed"
+    );
     assert_eq!(ask(&fetched, "GET", "/", &[]).said(), "none");
     let nonsense = [rule("jwks: '{\"keys\": []}'")];
-    assert_eq!(bearer(&nonsense, &good(json!({}))), "Jwks remote fetch is failed");
+    assert_eq!(
+        bearer(&nonsense, &good(json!({}))),
+        "Jwks remote fetch is failed"
+    );
     let mut discovered: JwtRule = serde_yaml::from_str("issuer: 'https://id.test'").unwrap();
     discovered.jwks.clear();
     let object = fetched[0].object.clone();

@@ -140,7 +140,10 @@ impl<'a> Unverified<'a> {
 
     /// Whether it may be used at `now`, seconds since 1970.
     pub(super) fn check_times(&self, now: u64) -> Result<(), Refusal> {
-        if self.not_before.is_some_and(|at| now.saturating_add(SKEW) < at) {
+        if self
+            .not_before
+            .is_some_and(|at| now.saturating_add(SKEW) < at)
+        {
             return Err(Refusal::TooEarly);
         }
         if self.expires.is_some_and(|at| now > at.saturating_add(SKEW)) {

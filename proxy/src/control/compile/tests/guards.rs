@@ -66,15 +66,19 @@ fn guard<'a>(compiled: &'a Compiled, pod: &str) -> &'a Arc<crate::mesh::Guard> {
     compiled.snapshot.guard(workload).expect("it is local")
 }
 
-/// What becomes of a stranger's plain text to `port` of a pod.
-fn admitted(compiled: &Compiled, pod: &str, port: u16) -> String {
-    let caller = Caller {
+/// Somebody who sends plain text to `port`.
+fn stranger(port: u16) -> Caller<'static> {
+    Caller {
         peer: None,
         source: "10.0.0.9:40000".parse().expect("an address"),
         destination: (std::net::Ipv4Addr::new(10, 0, 0, 1), port).into(),
         server_name: None,
-    };
-    match guard(compiled, pod).admit(&caller) {
+    }
+}
+
+/// What becomes of a stranger's plain text to `port` of a pod.
+fn admitted(compiled: &Compiled, pod: &str, port: u16) -> String {
+    match guard(compiled, pod).admit(&stranger(port)) {
         Ok(()) => "allowed".to_owned(),
         Err(denial) => {
             let details = denial.details();
@@ -193,7 +197,9 @@ fn policies_without_effect_are_told() {
             "Peer shop/second 2026-01-01T00:00:00Z: {}",
             "Peer istio-system/web: {selector: {matchLabels: {app: web}}}",
             "Peer empty/default: {}",
-            "Request shop/jwt: {jwtRules: [{issuer: a}]}",
+            "Request shop/nobody: {selector: {matchLabels: {app: gone}}, jwtRules: [{issuer: a, jwks: '{\"keys\": [{\"kty\": \"oct\"}]}'}]}",
+            "Request shop/none: {}",
+            "Request shop/svc: {targetRef: {kind: Service, name: web}, jwtRules: [{issuer: a}]}",
         ],
     );
     assert_eq!(
@@ -206,7 +212,10 @@ AuthorizationPolicy shop/svc spec.targetRefs: policies attached to objects are n
 PeerAuthentication empty/default spec.selector: there is no pod that it is for: it has no effect
 PeerAuthentication istio-system/web spec.selector: in istio-system a PeerAuthentication is for the whole mesh: one with a selector has no effect
 PeerAuthentication shop/second : PeerAuthentication shop/default is older and for the same workloads: this one has no effect
-RequestAuthentication shop/jwt spec.jwtRules: read, but not in force yet: no token is looked at, and requests have no principal"
+RequestAuthentication shop/nobody spec.jwtRules[0].jwks: it has no key that can verify a signature (RSA from 2048 bits on, P-256, P-384, P-521, Ed25519): every token of this issuer is refused
+RequestAuthentication shop/nobody spec.selector: there is no pod that it is for: it has no effect
+RequestAuthentication shop/none spec.jwtRules: without rules it has no effect: any token is let through, unverified
+RequestAuthentication shop/svc spec.targetRef: policies attached to objects are not in force yet: use a selector"
     );
 }
 
@@ -230,6 +239,42 @@ fn a_guard_that_says_the_same_is_the_same() {
         assert_eq!(is, same, "{pod}");
     }
     assert_eq!(admitted(&changed, "shop/db", 80), "allowed");
+}
+
+#[test]
+fn tokens_are_asked_for_by_namespace_and_selector() {
+    let mut fixture = Fixture::new();
+    let rule = |issuer: &str| format!("{{issuer: {issuer}, jwks: '{{\"keys\": [{{}}]}}'}}");
+    let (a, b, c) = (rule("a"), rule("b"), rule("c"));
+    let root = format!("Request istio-system/all: {{jwtRules: [{c}]}}");
+    let own = format!("Request shop/own: {{jwtRules: [{b}, {a}]}}");
+    let db =
+        format!("Request shop/db: {{selector: {{matchLabels: {{app: db}}}}, jwtRules: [{a}]}}");
+    let attached = format!(
+        "Request bank/svc: {{targetRefs: [{{kind: Service, name: web}}], jwtRules: [{a}]}}"
+    );
+    let issuers = |compiled: &Compiled, pod: &str| {
+        let guard = guard(compiled, pod);
+        assert_eq!(guard.is_about_requests(&stranger(80)), !guard.tokens.is_empty());
+        let all = guard.tokens.iter().map(|one| &*one.issuer);
+        all.collect::<Vec<&str>>().join(" ")
+    };
+    let first = apply(&mut fixture, &[&root, &own, &db, &attached]);
+    for (pod, expected) in [
+        ("shop/web", "a b c"),
+        ("shop/db", "a a b c"),
+        ("bank/web", "c"),
+    ] {
+        assert_eq!(issuers(&first, pod), expected, "{pod}");
+    }
+    // What changes is another for whom it is for alone.
+    let second = apply(&mut fixture, &[&root, &own, &attached]);
+    for (pod, same) in [("shop/web", true), ("shop/db", false), ("bank/web", true)] {
+        let is = Arc::ptr_eq(guard(&first, pod), guard(&second, pod));
+        assert_eq!(is, same, "{pod}");
+    }
+    let none = apply(&mut fixture, &[]);
+    assert!(!guard(&none, "shop/web").is_about_requests(&stranger(80)));
 }
 
 #[test]

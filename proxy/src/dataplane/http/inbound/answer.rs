@@ -15,11 +15,12 @@ use tokio::sync::oneshot;
 use super::super::answer::{closes, requested};
 use super::super::attempt::{Message, Outgoing};
 use super::super::body::ResponseBody;
+use super::super::canonical::Canonical;
 use super::super::entry::{self, Entered};
 use super::super::fields::Fields;
 use super::super::upload::Upload;
 use super::super::{headers, reply, upgrade};
-use super::{Inbound, certificate};
+use super::{Inbound, certificate, tokens};
 use crate::dataplane::authorize::{Head, Judged};
 use crate::dataplane::error::Error;
 use crate::dataplane::outcome::Exchange;
@@ -33,6 +34,8 @@ static ROUTE: LazyLock<Arc<str>> = LazyLock::new(|| "default".into());
 /// Why there is no answer of the application's.
 enum Failure {
     Denied(Denial),
+    /// Its token is not valid.
+    Refused(tokens::Refused),
     Error(Error),
 }
 
@@ -82,6 +85,14 @@ pub(super) async fn answer(
             let close = has_body;
             (reply::Local::forbidden(grpc).response(exchange), close)
         }
+        Err(Failure::Refused(refused)) => {
+            worker.counters.local_replies.increment();
+            exchange.details = refused.refusal.details().into();
+            (
+                reply::Local::refused(refused, grpc).response(exchange),
+                has_body,
+            )
+        }
         Err(Failure::Error(Error::RequestBody))
             if exchange.received.as_ref().is_some_and(|one| one.is_gone()) =>
         {
@@ -116,12 +127,15 @@ async fn serve(
         headers::came_by_tls(&mut canonical.parts.headers);
     }
     certificate::tell(&mut canonical.parts.headers, inbound.certificate.as_ref());
+    let Canonical { parts, authority } = &mut canonical;
+    let token = tokens::examine(inbound, exchange, parts, authority).map_err(Failure::Refused)?;
     let head = Head {
         method: canonical.parts.method.clone(),
         target: canonical.parts.uri.clone(),
         authority: canonical.authority,
         headers: canonical.parts.headers.clone(),
         remote: exchange.remote().ip(),
+        token,
     };
     let judged = inbound
         .admitted

@@ -1,0 +1,482 @@
+//! Tokens of requests: RequestAuthentication, and what AuthorizationPolicies ask of them. The callers
+//! speak to the pod's own address: no proxy on their side has a word in it.
+
+mod jwt;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use aquifer_tests::{
+    Pod, World,
+    client::{Http, Reply, request, whole},
+    clock::Deadline,
+    echo::Echo,
+    raw::{self, Server},
+};
+use jwt::{Issuer, base64, policies, spoiled, with_secret};
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+
+/// The port of the pod that its service declares to be HTTP.
+const PORT: u16 = 8080;
+const DENIED: &str = "RBAC: access denied";
+const FORM: &str =
+    "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections";
+const FAILS: &str = "Jwt verification fails";
+/// In seconds since 1970: long over, and far away.
+const PAST: u64 = 1_000_000_000;
+const FUTURE: u64 = 4_000_000_000;
+
+/// The usual world, and a pod outside the mesh.
+struct Arena {
+    world: World,
+    stranger: Pod,
+}
+
+impl Arena {
+    async fn new(lines: &[String]) -> Result<Self> {
+        let text = policies(lines);
+        let world = World::with(&[], |manifests| manifests.yaml(text)).await?;
+        let stranger = world.lab.pod("stranger")?;
+        Ok(Self { world, stranger })
+    }
+
+    async fn http(&self) -> Result<Http> {
+        Http::connect(&self.stranger, self.world.server.at(PORT)).await
+    }
+
+    async fn both(&self) -> Result<[Http; 2]> {
+        let two = Http::connect2(&self.stranger, self.world.server.at(PORT)).await?;
+        Ok([self.http().await?, two])
+    }
+}
+
+/// Asks for `path` with these header fields.
+async fn ask(http: &mut Http, path: &str, headers: &[(&str, &str)]) -> Result<Reply> {
+    let mut ask = request("GET", "app", path);
+    for (name, value) in headers {
+        ask = ask.header(*name, *value);
+    }
+    http.exchange(ask.body(whole(""))?).await
+}
+
+async fn bearer(http: &mut Http, path: &str, token: &str) -> Result<Reply> {
+    ask(http, path, &[("authorization", &format!("Bearer {token}"))]).await
+}
+
+/// A RequestAuthentication for the pods of the namespace that takes these rules.
+fn takes(rules: &str) -> String {
+    format!("RequestAuthentication jwt: {{jwtRules: [{rules}]}}")
+}
+
+fn rule(issuer: &Issuer, more: &str) -> String {
+    format!(
+        "{{issuer: '{}', jwks: '{}', {more}}}",
+        issuer.name,
+        issuer.keys()
+    )
+}
+
+#[tokio::test]
+async fn requests_are_let_in_by_what_their_token_says() -> Result<()> {
+    let issuer = Issuer::rsa("https://id.test", "one");
+    let arena = Arena::new(&[
+        takes(&rule(&issuer, "audiences: [shop, bank]")),
+        "AuthorizationPolicy any: {rules: [{from: [{source: {requestPrincipals: ['https://id.test/*']}}], to: [{operation: {paths: [/any]}}]}]}".into(),
+        "AuthorizationPolicy joe: {rules: [{to: [{operation: {paths: [/joe]}}], when: [{key: request.auth.principal, values: [https://id.test/joe]}]}]}".into(),
+        "AuthorizationPolicy role: {rules: [{to: [{operation: {paths: [/role]}}], when: [{key: 'request.auth.claims[realm][roles]', values: [admin]}]}]}".into(),
+        "AuthorizationPolicy scope: {rules: [{to: [{operation: {paths: [/scope]}}], when: [{key: 'request.auth.claims[scope]', values: [write]}]}]}".into(),
+        "AuthorizationPolicy bank: {rules: [{to: [{operation: {paths: [/bank]}}], when: [{key: request.auth.audiences, values: [bank]}, {key: request.auth.presenter, values: [app]}]}]}".into(),
+        "AuthorizationPolicy open: {rules: [{to: [{operation: {paths: [/open]}}]}]}".into(),
+    ])
+    .await?;
+    let server = Echo::start(&arena.world.server, PORT, "server")?;
+    let joe = issuer.token(json!({"aud": "shop", "exp": FUTURE}));
+    let ann = issuer.token(json!({"aud": ["shop", "bank"], "sub": "ann", "azp": "app", "scope": "read write", "realm": {"roles": ["admin"]}}));
+    let (late, other) = (
+        issuer.token(json!({"aud": "shop", "exp": PAST})),
+        issuer.token(json!({"aud": "else"})),
+    );
+    let foreign = Issuer::rsa("https://id.test", "one").token(json!({"aud": "shop"}));
+    for http in &mut arena.both().await? {
+        for (token, path, status, text) in [
+            ("", "/open", 200, ""),
+            ("", "/any", 403, DENIED),
+            (joe.as_str(), "/any", 200, ""),
+            (&joe, "/joe", 200, ""),
+            (&joe, "/role", 403, DENIED),
+            (&joe, "/else", 403, DENIED),
+            (&ann, "/any", 200, ""),
+            (&ann, "/joe", 403, DENIED),
+            (&ann, "/role", 200, ""),
+            (&ann, "/scope", 200, ""),
+            (&ann, "/bank", 200, ""),
+            (&joe, "/bank", 403, DENIED),
+            // Whatever it asks for.
+            (&late, "/open", 401, "Jwt is expired"),
+            (&other, "/open", 403, "Audiences in Jwt are not allowed"),
+            (&foreign, "/open", 401, FAILS),
+        ] {
+            let before = server.requests();
+            let reply = match token {
+                "" => ask(http, path, &[]).await?,
+                token => bearer(http, path, token).await?,
+            };
+            let told = server.requests() - before;
+            let said = if reply.status == 200 {
+                String::new()
+            } else {
+                reply.text()
+            };
+            ensure!(
+                (reply.status, said.as_str(), told) == (status, text, usize::from(status == 200)),
+                "{path}: {} {said}, the application heard {told}",
+                reply.status
+            );
+            let challenge = reply.headers.get("www-authenticate");
+            let expected = format!("Bearer realm=\"http://app{path}\", error=\"invalid_token\"");
+            let expected = text.contains("Jwt").then_some(expected);
+            assert_eq!(
+                challenge.map(|one| one.to_str()).transpose()?,
+                expected.as_deref()
+            );
+        }
+    }
+    let proxy = &arena.world.proxy;
+    assert_eq!(proxy.counter("jwt_denied").await?, 6);
+    // Both connections had seven with a valid token.
+    assert_eq!(proxy.counter("jwt_allowed").await?, 18);
+    let told = proxy.logged(0, |line| {
+        line.contains("jwt_authn_access_denied{Jwt_is_expired}")
+    })?;
+    ensure!(told.contains("/open HTTP/1.1\" 401 - "), "{told}");
+    // What is in force is shown.
+    let rows = proxy.admin("/config/policies").await?;
+    let rows = rows.as_array().context("a list")?;
+    let row = rows.iter().find(|row| row["pod"] == "default/server");
+    let tokens = &row.context("the pod")?["tokens"];
+    assert_eq!(
+        *tokens,
+        json!([{"issuer": "https://id.test", "source": "RequestAuthentication default/jwt", "keys": "given"}])
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_cannot_be_trusted_is_refused() -> Result<()> {
+    let (issuer, second) = (Issuer::rsa("a", "r"), Issuer::ec("b", ""));
+    let arena = Arena::new(&[takes(&format!(
+        "{}, {}",
+        rule(&issuer, ""),
+        rule(&second, "")
+    ))])
+    .await?;
+    let server = Echo::start(&arena.world.server, PORT, "server")?;
+    let claims = r#"{"iss":"a","sub":"root"}"#;
+    let forged = |head: &str| with_secret(&issuer.public(), head, claims);
+    let unsigned =
+        |head: &str, signature: &str| format!("{}.{}.{signature}", base64(head), base64(claims));
+    let foreign = Issuer::rsa("a", "r");
+    let good = issuer.token(json!({}));
+    let deep = format!("{}1{}", "[".repeat(4000), "]".repeat(4000));
+    for (what, token, text) in [
+        ("none", unsigned(r#"{"alg":"none"}"#, ""), FORM),
+        (
+            "none, with something",
+            unsigned(r#"{"alg":"none"}"#, "AAAA"),
+            "Jwt header [alg] is not supported",
+        ),
+        (
+            "a secret",
+            forged(r#"{"alg":"HS256"}"#),
+            "Jwt header [alg] is not supported",
+        ),
+        (
+            "a secret, called RS256",
+            forged(r#"{"alg":"RS256","kid":"r"}"#),
+            FAILS,
+        ),
+        (
+            "two algorithms",
+            forged(r#"{"alg":"RS256","alg":"none"}"#),
+            "Jwt header is an invalid JSON",
+        ),
+        (
+            "ES256 of an RSA key",
+            issuer.sign(r#"{"alg":"ES256"}"#, claims),
+            FAILS,
+        ),
+        (
+            "no point",
+            unsigned(r#"{"alg":"ES256"}"#, &base64([0; 64])),
+            FAILS,
+        ),
+        ("another's key", foreign.token(json!({})), FAILS),
+        (
+            "a key of its own",
+            foreign.token_with(json!({"jwk": foreign.key()}), json!({})),
+            FAILS,
+        ),
+        (
+            "a key elsewhere",
+            foreign.token_with(
+                json!({"jku": "http://10.0.0.1/", "x5u": "file:///etc"}),
+                json!({}),
+            ),
+            FAILS,
+        ),
+        (
+            "a path",
+            issuer.token_with(json!({"kid": "../../../../etc/passwd"}), json!({})),
+            "Jwks doesn't have key to match kid or alg from Jwt",
+        ),
+        (
+            "another issuer's key",
+            second.token(json!({"iss": "a"})),
+            FAILS,
+        ),
+        (
+            "an unknown issuer",
+            issuer.token(json!({"iss": "c"})),
+            "Jwt issuer is not configured",
+        ),
+        (
+            "what must be understood",
+            issuer.token_with(json!({"crit": ["x"], "x": 1}), json!({})),
+            "Jwt header [alg] is not supported",
+        ),
+        (
+            "not yet",
+            issuer.token(json!({"nbf": FUTURE})),
+            "Jwt not yet valid",
+        ),
+        (
+            "a bomb",
+            issuer.sign(
+                r#"{"alg":"RS256","kid":"r"}"#,
+                &format!("{{\"iss\":\"a\",\"x\":{deep}}}"),
+            ),
+            "Jwt payload is an invalid JSON",
+        ),
+        (
+            "a bomb that nobody signed",
+            format!("{}.{}.AAAA", base64(r#"{"alg":"RS256"}"#), base64(&deep)),
+            "Jwt payload is an invalid JSON",
+        ),
+        (
+            "a long one",
+            format!("{}.{}.AAAA", "A".repeat(30_000), "B".repeat(10_000)),
+            "Jwt header is an invalid JSON",
+        ),
+        ("dots", ".".repeat(10_000), FORM),
+        ("nothing of it", String::from("x"), FORM),
+    ] {
+        for http in &mut arena.both().await? {
+            let reply = bearer(http, "/", &token).await?;
+            ensure!(
+                (reply.status, reply.text().as_str()) == (401, text),
+                "{what}: {} {}",
+                reply.status,
+                reply.text()
+            );
+            // The connection goes on.
+            assert_eq!(bearer(http, "/", &good).await?.status, 200, "{what}");
+        }
+    }
+    // In several places, or several times: all of them must be valid.
+    let bad = spoiled(&good);
+    let of_b = second.token(json!({}));
+    let [header, wrong] = [&good, &bad].map(|token| format!("Bearer {token}"));
+    for (path, headers, status) in [
+        (format!("/?access_token={good}"), vec![header.as_str()], 200),
+        (format!("/?access_token={bad}"), vec![&header], 401),
+        (format!("/?access_token={good}"), vec![&wrong], 401),
+        (format!("/?access_token={of_b}"), vec![&header], 401),
+        (
+            format!("/?access_token={good}&access_token={bad}"),
+            vec![],
+            401,
+        ),
+        (
+            format!("/?access_token={good}&access%5ftoken={bad}"),
+            vec![],
+            401,
+        ),
+        ("/".to_owned(), vec![&header, &header], 401),
+        ("/".to_owned(), vec![&header, &wrong], 401),
+        ("/".to_owned(), vec![&header, "Basic x"], 401),
+    ] {
+        let headers: Vec<(&str, &str)> =
+            headers.iter().map(|one| ("authorization", *one)).collect();
+        for http in &mut arena.both().await? {
+            let before = server.requests();
+            let reply = ask(http, &path, &headers).await?;
+            ensure!(
+                reply.status == status,
+                "{} {}: {path} {headers:?}",
+                reply.status,
+                reply.text()
+            );
+            assert_eq!(server.requests() - before, usize::from(status == 200));
+            if status == 200 {
+                // Nothing of any of them goes on.
+                let seen = reply.seen()?;
+                ensure!(
+                    seen.field("target").ends_with('/'),
+                    "{}",
+                    seen.field("target")
+                );
+                ensure!(seen.header("authorization").is_empty());
+            }
+        }
+    }
+    // A head that is too large for any reader.
+    let mut http = arena.http().await?;
+    let reply = bearer(&mut http, "/", &"A".repeat(200_000)).await;
+    ensure!(reply.is_err() || reply.is_ok_and(|reply| reply.status == 431));
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_application_is_told_what_was_verified_alone() -> Result<()> {
+    let issuer = Issuer::rsa("a", "");
+    let more = "fromHeaders: [{name: x-tok}, {name: authorization, prefix: 'Token '}], fromParams: [t], fromCookies: [c], outputPayloadToHeader: x-payload, outputClaimToHeaders: [{header: x-sub, claim: sub}, {header: x-role, claim: realm.role}]";
+    let line = |more: &str| takes(&rule(&issuer, more));
+    // A policy sees the fields too, and none that the caller made up.
+    let policy = "AuthorizationPolicy role: {action: DENY, rules: [{to: [{operation: {paths: [/admin]}}], when: [{key: 'request.headers[x-role]', notValues: [admin]}]}]}";
+    let arena = Arena::new(&[line(more), policy.into()]).await?;
+    let _server = Echo::start(&arena.world.server, PORT, "server")?;
+    let token = issuer.token(json!({"realm": {"role": "admin"}}));
+    let payload = token.split('.').nth(1).context("a payload")?.to_owned();
+    let spoof = [
+        ("x-payload", "evil"),
+        ("x-sub", "evil"),
+        ("x-sub", "evil"),
+        ("x-role", "admin"),
+    ];
+    let (query, cookie) = (format!("/?a=1&t={token}&b=%32"), format!("a=b; c={token}"));
+    for http in &mut arena.both().await? {
+        for (path, place, target) in [
+            ("/", Some(("x-tok", token.clone())), "/"),
+            ("/", Some(("authorization", format!("Token {token}"))), "/"),
+            (query.as_str(), None, "/?a=1&b=%32"),
+            ("/", Some(("cookie", cookie.clone())), "/"),
+        ] {
+            let place = place.iter().map(|(name, value)| (*name, value.as_str()));
+            let headers: Vec<(&str, &str)> = place.chain(spoof).collect();
+            let reply = ask(http, path, &headers).await?;
+            let seen = reply.seen()?;
+            ensure!(
+                seen.field("target").ends_with(target),
+                "{}",
+                seen.field("target")
+            );
+            assert_eq!(seen.header("x-payload"), [payload.as_str()]);
+            assert_eq!(seen.header("x-sub"), ["joe"]);
+            assert_eq!(seen.header("x-role"), ["admin"]);
+            ensure!(seen.header("x-tok").is_empty() && seen.header("authorization").is_empty());
+            assert_eq!(
+                ask(http, "/admin", &headers).await?.status,
+                if path == "/" { 200 } else { 403 }
+            );
+        }
+        for headers in [
+            &spoof[..],
+            &[("authorization", "Bearer whatever"), spoof[0], spoof[3]],
+        ] {
+            let reply = ask(http, "/", headers).await?;
+            let seen = reply.seen()?;
+            for name in ["x-payload", "x-sub", "x-role"] {
+                ensure!(seen.header(name).is_empty(), "{name}");
+            }
+            assert_eq!(ask(http, "/admin", headers).await?.status, 403);
+        }
+        // A preflight has no token, and is let through with whatever stands there.
+        let preflight = request("OPTIONS", "app", "/")
+            .header("origin", "http://a.test")
+            .header("access-control-request-method", "GET")
+            .header("x-tok", "x")
+            .header("x-sub", "evil");
+        let reply = http.exchange(preflight.body(whole(""))?).await?;
+        ensure!(reply.seen()?.header("x-sub").is_empty());
+    }
+    // What was in the query is not in the log.
+    let logged = arena
+        .world
+        .proxy
+        .logged(0, |line| line.contains("/?a=1&b=%32"))?;
+    ensure!(!logged.contains(&payload), "{logged}");
+
+    let kept = [line("forwardOriginalToken: true")];
+    let put = || arena.world.config.put("policies.yaml", policies(&kept));
+    arena.world.proxy.after(put).await?;
+    let mut http = arena.http().await?;
+    let path = format!("/?access_token={token}");
+    let reply = bearer(&mut http, &path, &token).await?;
+    let seen = reply.seen()?;
+    ensure!(seen.field("target").ends_with(&path));
+    assert_eq!(seen.header("authorization"), [format!("Bearer {token}")]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn grpc_is_told_in_its_own_way() -> Result<()> {
+    let issuer = Issuer::ec("a", "");
+    let arena = Arena::new(&[takes(&rule(&issuer, "audiences: [x]"))]).await?;
+    let [_, mut http] = arena.both().await?;
+    for (token, status, message) in [
+        ("x".to_owned(), "16", FORM),
+        (
+            issuer.token(json!({})),
+            "7",
+            "Audiences in Jwt are not allowed",
+        ),
+    ] {
+        let ask = request("POST", "app", "/a.B/C")
+            .header("content-type", "application/grpc")
+            .header("authorization", format!("Bearer {token}"));
+        let reply = http.exchange(ask.body(whole("x"))?).await?;
+        assert_eq!(reply.status, 200);
+        assert_eq!(reply.headers["grpc-status"], status);
+        assert_eq!(reply.headers["grpc-message"], message);
+        ensure!(reply.headers.contains_key("www-authenticate"));
+    }
+    Ok(())
+}
+
+/// A token counts for as long as its issuer does, also for what is under way.
+#[tokio::test]
+async fn what_is_under_way_ends_with_its_issuer() -> Result<()> {
+    let (issuer, other) = (Issuer::ec("a", ""), Issuer::ec("b", ""));
+    let needed = "AuthorizationPolicy p: {rules: [{from: [{source: {requestPrincipals: ['*']}}]}]}";
+    let both = format!("{}, {}", rule(&issuer, ""), rule(&other, ""));
+    let arena = Arena::new(&[takes(&both), needed.into()]).await?;
+    // It begins an answer and never ends it.
+    let _server = Server::start(&arena.world.server, PORT, |mut stream| async move {
+        raw::read_until(&mut stream, b"\r\n\r\n").await?;
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nbegun";
+        stream.write_all(head.as_bytes()).await?;
+        raw::drain(&mut stream).await?;
+        Ok(())
+    })?;
+    let begin = async |issuer: &Issuer| {
+        let to = arena.world.server.at(PORT);
+        let mut stream = arena.stranger.netns.connect(to).await?;
+        let token = issuer.token(json!({}));
+        let ask = format!("GET / HTTP/1.1\r\nhost: app\r\nauthorization: Bearer {token}\r\n\r\n");
+        stream.write_all(ask.as_bytes()).await?;
+        raw::read_until(&mut stream, b"begun").await?;
+        anyhow::Ok(stream)
+    };
+    let (mut of_a, of_b) = (begin(&issuer).await?, begin(&other).await?);
+    let rest = [takes(&rule(&other, "")), needed.into()];
+    arena.world.config.put("policies.yaml", policies(&rest))?;
+    let deadline = Deadline::after(Duration::from_secs(10));
+    let ended = tokio::time::timeout(deadline.left(), raw::drain(&mut of_a)).await?;
+    ensure!(matches!(ended, Ok((_, raw::End::Reset))), "{ended:?}");
+    assert_eq!(arena.world.proxy.counter("rbac_rq_revoked").await?, 1);
+    let mut byte = [0];
+    let quiet = of_b.try_read(&mut byte);
+    ensure!(quiet.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
+    Ok(())
+}
