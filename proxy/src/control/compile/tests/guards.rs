@@ -255,7 +255,10 @@ fn tokens_are_asked_for_by_namespace_and_selector() {
     );
     let issuers = |compiled: &Compiled, pod: &str| {
         let guard = guard(compiled, pod);
-        assert_eq!(guard.is_about_requests(&stranger(80)), !guard.tokens.is_empty());
+        assert_eq!(
+            guard.is_about_requests(&stranger(80)),
+            !guard.tokens.is_empty()
+        );
         let all = guard.tokens.iter().map(|one| &*one.issuer);
         all.collect::<Vec<&str>>().join(" ")
     };
