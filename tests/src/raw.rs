@@ -73,6 +73,12 @@ impl Server {
         Ok((server, receiver))
     }
 
+    /// Ends it, so that its port is free.
+    pub async fn stop(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+
     /// How many connections it has accepted.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)

@@ -60,6 +60,7 @@ async fn every_example_is_applied_here_and_has_no_mistake() -> Result<()> {
         ("vault-v1", "app=vault,version=v1"),
         ("vault-v2", "app=vault,version=v2"),
         ("payments", "app=payments,aquifer.io/mesh=disabled"),
+        ("ext-authz", "app=ext-authz"),
     ];
     let shop = Shop::open(&[ALL, &behind].concat(), "# nothing\n").await?;
     let mut read = BTreeSet::new();
@@ -595,6 +596,39 @@ async fn tcp_goes_by_caller_subnet_and_weight() -> Result<()> {
         about(replica, count, 0.1),
         "{replica} of {count} to the replica"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_authorizer_of_ones_own_is_asked() -> Result<()> {
+    let pods = &[
+        ("client", "app=client"),
+        ("reviews-v1", "app=reviews,version=v1"),
+        ("ext-authz", "app=ext-authz"),
+    ];
+    let shop = Shop::example(pods, "external-authorization.yaml").await?;
+    let _echoes = shop.echoes(&["reviews-v1"])?;
+    let _authorizer = Echo::answering(shop.pod("ext-authz")?, 8000, |call| {
+        let allowed = call.request.headers().get("x-ext-authz").is_some();
+        Box::pin(async move {
+            let status = if allowed { 200 } else { 403 };
+            let status = http::StatusCode::from_u16(status).unwrap_or_default();
+            let mut response = echo::respond(status, "".into());
+            let user = http::HeaderValue::from_static("somebody");
+            response.headers_mut().insert("x-user", user);
+            response
+        })
+    })?;
+    let mut http = Http::connect(shop.pod("client")?, REVIEWS.parse()?).await?;
+    let reply = get(&mut http, "reviews", "/admin", &[]).await?;
+    ensure!(reply.status == 403, "{}", reply.status);
+    let reply = get(&mut http, "reviews", "/admin", &[("x-ext-authz", "yes")]).await?;
+    ensure!(
+        reply.seen()?.header("x-user") == ["somebody"],
+        "{}",
+        reply.text()
+    );
+    ensure!(get(&mut http, "reviews", "/", &[]).await?.status == 200);
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use self::cursor::{Cursor, Unread};
 use super::host::is_label;
 use super::value::{Node, Value};
-use super::{Lines, Metadata, Object, schema};
+use super::{Lines, Metadata, Object, schema, yaml};
 use crate::types::{Finding, ObjectRef};
 
 /// What became of one object of a document.
@@ -89,6 +89,10 @@ fn object(node: &Node) -> Decoded {
         ("", "Node") => |node, at, out| typed(node, at, out).map(Object::Node),
         ("", "Pod") => |node, at, out| typed(node, at, out).map(Object::Pod),
         ("", "Service") => |node, at, out| typed(node, at, out).map(Object::Service),
+        // Others' are none of ours.
+        ("", "ConfigMap") if &*reference.name == super::mesh_config::NAME => {
+            |node, at, out| typed(node, at, out).map(Object::ConfigMap)
+        }
         ("discovery.k8s.io", "EndpointSlice") => {
             |node, at, out| typed(node, at, out).map(Object::EndpointSlice)
         }
@@ -236,6 +240,36 @@ fn typed<T: Resource>(
             let (field, message) = error.into_parts();
             findings.push(Finding::error(field, message));
             None
+        }
+    }
+}
+
+/// Reads a document that lies in an object as the text of its field.
+pub(super) fn text<T>(text: &str, field: &str, findings: &mut Vec<Finding>) -> Option<T>
+where
+    T: for<'de> Deserialize<'de> + Default,
+{
+    let mut wrong = |at: String, message: String| {
+        let at = if at.is_empty() {
+            field.to_owned()
+        } else {
+            format!("{field}.{at}")
+        };
+        findings.push(Finding::error(at, message));
+        None
+    };
+    let documents = match yaml::read(text) {
+        Ok(documents) => documents,
+        Err(refused) => return wrong(String::new(), refused.to_string()),
+    };
+    let Some(node) = documents.iter().find(|one| one.value != Value::Null) else {
+        return Some(T::default());
+    };
+    match T::deserialize(Cursor::new(node, None)) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            let (at, message) = error.into_parts();
+            wrong(at, message)
         }
     }
 }

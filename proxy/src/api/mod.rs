@@ -12,6 +12,7 @@ mod duration;
 mod host;
 mod labels;
 pub mod lines;
+pub mod mesh_config;
 mod meta;
 pub mod peer_authentication;
 pub mod pod;
@@ -33,6 +34,7 @@ pub use authorization_policy::AuthorizationPolicy;
 pub use decode::{Decoded, decode};
 pub use destination_rule::DestinationRule;
 pub use lines::Lines;
+pub use mesh_config::ConfigMap;
 pub use meta::Metadata;
 pub use peer_authentication::PeerAuthentication;
 pub use pod::{Namespace, Node, Pod};
@@ -56,6 +58,8 @@ pub enum Object {
     Pod(Arc<Pod>),
     /// `v1` Service.
     Service(Arc<Service>),
+    /// `v1` ConfigMap: Istio's alone.
+    ConfigMap(Arc<ConfigMap>),
     /// `discovery.k8s.io/v1` EndpointSlice.
     EndpointSlice(Arc<EndpointSlice>),
     /// `networking.istio.io` VirtualService.
@@ -79,6 +83,7 @@ impl Object {
             (Self::Pod(one), Self::Pod(other)) => Arc::ptr_eq(one, other),
             (Self::Service(one), Self::Service(other)) => Arc::ptr_eq(one, other),
             (Self::EndpointSlice(one), Self::EndpointSlice(other)) => Arc::ptr_eq(one, other),
+            (Self::ConfigMap(one), Self::ConfigMap(other)) => Arc::ptr_eq(one, other),
             (Self::VirtualService(one), Self::VirtualService(other)) => Arc::ptr_eq(one, other),
             (Self::DestinationRule(one), Self::DestinationRule(other)) => Arc::ptr_eq(one, other),
             (Self::PeerAuthentication(one), Self::PeerAuthentication(other)) => {
@@ -115,6 +120,7 @@ resource! {
     Pod => Pod::validate;
     Service => Service::validate;
     EndpointSlice => EndpointSlice::validate;
+    ConfigMap => ConfigMap::validate;
     VirtualService => VirtualService::validate;
     DestinationRule => DestinationRule::validate;
     PeerAuthentication => PeerAuthentication::validate;

@@ -29,13 +29,14 @@ const MESH_KINDS: [&str; 5] = [
 ];
 
 /// The kinds that are read: objects share their names.
-static KINDS: LazyLock<[Arc<str>; 10]> = LazyLock::new(|| {
+static KINDS: LazyLock<[Arc<str>; 11]> = LazyLock::new(|| {
     [
         "Namespace",
         "Node",
         "Pod",
         "Service",
         "EndpointSlice",
+        "ConfigMap",
         "VirtualService",
         "DestinationRule",
         "PeerAuthentication",

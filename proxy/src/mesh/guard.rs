@@ -58,6 +58,16 @@ impl Guard {
         authorization::shadow(&self.policies, caller, None)
     }
 
+    /// Whether there is a policy by which an external authorizer is asked.
+    pub fn has_custom(&self) -> bool {
+        self.policies.iter().any(|one| one.is_custom())
+    }
+
+    /// The policies, and the rules of them, by which one is asked about this request.
+    pub fn custom(&self, caller: &Caller<'_>, request: &Request<'_>) -> Vec<(Arc<Policy>, usize)> {
+        authorization::custom(&self.policies, caller, request)
+    }
+
     /// Whether the requests of a connection are to be judged each by itself, and not the connection
     /// as a whole: where that may make a difference.
     pub fn is_about_requests(&self, caller: &Caller<'_>) -> bool {

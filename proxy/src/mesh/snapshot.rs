@@ -10,6 +10,7 @@ use super::{
     Cluster, Forward, Guard, L4Table, RouteTable, Service, ServicePort, VirtualHosts, Workload,
     virtual_host,
 };
+use crate::policy::external::Provider;
 use crate::policy::hash;
 use crate::policy::matcher::{Caller, Source};
 use crate::types::{ClusterName, Hostname};
@@ -40,7 +41,12 @@ pub struct Snapshot {
     pub workloads: Arc<Vec<Arc<Workload>>>,
     /// Who may connect to the local pods, by namespace and name. Ask [`Self::guard`].
     pub guards: Arc<Guards>,
+    /// Who may be asked whether a request may pass, by name.
+    pub providers: Arc<Providers>,
 }
+
+/// External authorizers by their names.
+pub type Providers = HashMap<Arc<str>, Arc<Provider>>;
 
 /// Who may connect to each local pod, by its namespace and name.
 pub type Guards = HashMap<Arc<str>, HashMap<Arc<str>, Arc<Guard>>>;

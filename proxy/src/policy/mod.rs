@@ -5,6 +5,7 @@ pub mod authorization;
 pub mod balance;
 pub mod circuit;
 pub mod cors;
+pub mod external;
 pub mod fault;
 pub mod format;
 pub mod grpc;

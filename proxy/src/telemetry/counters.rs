@@ -58,6 +58,14 @@ counters! {
     rbac_rq_shadow_allowed,
     /// Requests to local pods that policies on trial would have refused.
     rbac_rq_shadow_denied,
+    /// Requests to local pods that external authorizers allowed.
+    ext_authz_ok,
+    /// Requests to local pods that external authorizers denied.
+    ext_authz_denied,
+    /// Requests to local pods about which an external authorizer could not be asked.
+    ext_authz_error,
+    /// Those of them that were allowed for all that, as the provider's `failOpen` says.
+    ext_authz_failure_mode_allowed,
     /// Connections into local pods that policies on trial would have allowed.
     rbac_shadow_allowed,
     /// Connections into local pods that policies on trial would have refused.

@@ -37,6 +37,7 @@ flags! {
     DOWNSTREAM_RESET = 15, "DR", "The client reset the stream.";
     DOWNSTREAM_PROTOCOL = 13, "DPE", "The client broke its protocol.";
     UPSTREAM_PROTOCOL = 14, "UPE", "The upstream broke its protocol.";
+    EXTERNAL_AUTHORIZATION = 18, "UAEX", "An external authorizer denied the request.";
     DURATION = 16, "DT", "The connection lasted as long as it may.";
 }
 

@@ -12,6 +12,7 @@ use crate::api;
 use crate::api::Selector;
 use crate::api::peer_authentication::{MutualTls, MutualTlsMode};
 use crate::control::store::{Key, Objects};
+use crate::mesh::snapshot::Providers;
 use crate::mesh::{Guard, Workload};
 use crate::policy::authorization::{Action, Policy};
 use crate::policy::peer_authentication::{Level, Mode, Requirement};
@@ -45,6 +46,7 @@ impl Compiler {
         &mut self,
         objects: &Objects,
         workloads: &[Arc<Workload>],
+        providers: &Providers,
         findings: &mut Vec<(ObjectRef, Finding)>,
     ) -> Guards {
         self.compile_policies(objects);
@@ -73,7 +75,7 @@ impl Compiler {
             let namespace = guards.entry(Arc::clone(&workload.namespace)).or_default();
             namespace.insert(Arc::clone(&workload.name), guard);
         }
-        self.report_policies(objects, workloads, findings);
+        self.report_policies(objects, workloads, providers, findings);
         guards
     }
 
@@ -137,6 +139,7 @@ impl Compiler {
         &self,
         objects: &Objects,
         workloads: &[Arc<Workload>],
+        providers: &Providers,
         findings: &mut Vec<(ObjectRef, Finding)>,
     ) {
         let mut pods: BTreeMap<&str, Vec<&Workload>> = BTreeMap::new();
@@ -189,7 +192,7 @@ impl Compiler {
             }
         }
         for (key, kept) in in_order(objects, &self.policies) {
-            for finding in kept.report() {
+            for finding in kept.report(providers) {
                 tell("AuthorizationPolicy", key, finding);
             }
             if kept.source.target_field().is_none()
@@ -239,7 +242,7 @@ impl KeptPolicy {
     }
 
     /// What can be said without looking at pods.
-    fn report(&self) -> Vec<Finding> {
+    fn report(&self, providers: &Providers) -> Vec<Finding> {
         let mut findings = Vec::new();
         if let Some(field) = self.source.target_field() {
             findings.push(Finding::warning(field, ATTACHED));
@@ -251,8 +254,14 @@ impl KeptPolicy {
                 findings.push(Finding::info("spec.action", message));
             }
             Action::Custom => {
-                let message = "no provider can be asked yet: whatever it matches is denied";
-                findings.push(Finding::warning("spec.provider", message));
+                let name = self.policy.provider.as_deref().unwrap_or_default();
+                if !providers.contains_key(name) {
+                    let message = format!(
+                        "the ConfigMap istio has no external authorizer {name:?} in \
+                         extensionProviders: whatever the policy matches is denied"
+                    );
+                    findings.push(Finding::warning("spec.provider.name", message));
+                }
             }
             Action::Allow | Action::Deny => {}
         }

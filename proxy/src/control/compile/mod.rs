@@ -16,6 +16,7 @@ mod origination;
 mod outlook;
 mod policy;
 mod population;
+mod provider;
 mod report;
 mod route;
 pub mod rules;
@@ -164,7 +165,8 @@ impl Compiler {
             self.put_virtual_host(&host, &world, &mut build);
         }
         let addresses = address::owners(&build, &members, &mut told.addresses);
-        let guards = self.guards(objects, &workloads, &mut told.others);
+        let providers = provider::all(objects);
+        let guards = self.guards(objects, &workloads, &providers, &mut told.others);
         for routes in world.all_routes() {
             told.set_routes(&routes.reference, world.report(routes, &build));
         }
@@ -190,6 +192,7 @@ impl Compiler {
             virtual_hosts: build.virtual_hosts,
             workloads: workloads.into(),
             guards: guards.into(),
+            providers: providers.into(),
         });
         (self.tables, self.l4_tables) = (build.tables, build.l4_tables);
         (self.members, self.world, self.told) = (members, world, told);

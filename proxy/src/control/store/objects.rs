@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::api::{
-    AuthorizationPolicy, DestinationRule, EndpointSlice, Namespace, Node, Object,
+    AuthorizationPolicy, ConfigMap, DestinationRule, EndpointSlice, Namespace, Node, Object,
     PeerAuthentication, Pod, RequestAuthentication, Service,
 };
 use crate::control::compile::rules::Routes;
@@ -56,6 +56,8 @@ pub struct Objects {
     pub peer_authentications: BTreeMap<Key, Arc<PeerAuthentication>>,
     /// AuthorizationPolicies.
     pub authorization_policies: BTreeMap<Key, Arc<AuthorizationPolicy>>,
+    /// ConfigMaps of Istio's.
+    pub config_maps: BTreeMap<Key, Arc<ConfigMap>>,
     /// RequestAuthentications.
     pub request_authentications: BTreeMap<Key, Arc<RequestAuthentication>>,
 }
@@ -149,6 +151,7 @@ impl Objects {
             Object::Namespace(one) => set!(namespaces, Arc::clone(name), one),
             Object::Node(one) => set!(nodes, Arc::clone(name), one),
             Object::Pod(one) => set!(pods, key, one),
+            Object::ConfigMap(one) => set!(config_maps, key, one),
             Object::PeerAuthentication(one) => set!(peer_authentications, key, one),
             Object::AuthorizationPolicy(one) => set!(authorization_policies, key, one),
             Object::RequestAuthentication(one) => set!(request_authentications, key, one),

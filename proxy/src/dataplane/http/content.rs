@@ -21,6 +21,15 @@ pub(super) struct Content {
 }
 
 impl Content {
+    /// A whole body.
+    pub(super) fn of(bytes: Bytes) -> Self {
+        Self {
+            bytes: bytes.len(),
+            chunks: vec![bytes],
+            ..Self::default()
+        }
+    }
+
     /// Bytes, without the trailers.
     pub(super) fn len(&self) -> usize {
         self.bytes

@@ -16,6 +16,7 @@ use crate::dataplane::outcome::{Exchange, Requested};
 use crate::dataplane::protocol::Version;
 use crate::dataplane::worker::Worker;
 use crate::mesh::DirectResponse;
+use crate::policy::external::Refusal;
 use crate::policy::{fault, grpc};
 use crate::types::ResponseFlags;
 
@@ -123,6 +124,31 @@ impl Local {
             Self::new(status, Bytes::from(text), "")
         };
         reply.headers.insert(WWW_AUTHENTICATE, challenge);
+        reply
+    }
+
+    /// What an external authorizer has answered to a client (Envoy's filter of that name).
+    pub(super) fn external(refusal: Refusal, grpc: bool, details: &'static str) -> Self {
+        let Refusal {
+            status,
+            headers,
+            body,
+        } = refusal;
+        let mut reply = if grpc {
+            let text = String::from_utf8_lossy(&body);
+            Self::grpc(grpc::Status::of_http(status), &text, details)
+        } else {
+            Self::new(status, body, details)
+        };
+        for name in headers
+            .keys()
+            .filter(|name| !(grpc && *name == CONTENT_TYPE))
+        {
+            reply.headers.remove(name);
+            for value in headers.get_all(name) {
+                reply.headers.append(name, value.clone());
+            }
+        }
         reply
     }
 

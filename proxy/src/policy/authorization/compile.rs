@@ -70,6 +70,11 @@ impl Policy {
                 written::Action::Custom => Action::Custom,
             },
             dry_run: source.is_dry_run(),
+            provider: source
+                .spec
+                .provider
+                .as_ref()
+                .map(|one| one.name.as_str().into()),
             rules: source
                 .spec
                 .rules

@@ -65,7 +65,8 @@ pub enum Action {
     Deny,
     /// It is marked, for an auditor to see.
     Audit,
-    /// An external service decides. While none can be asked, it is denied.
+    /// An external service decides, of each request. A connection whose bytes are not looked at is
+    /// denied.
     Custom,
 }
 
@@ -78,6 +79,8 @@ pub struct Policy {
     pub action: Action,
     /// Set where it is evaluated and told of, but not enforced.
     pub dry_run: bool,
+    /// Who is asked, for [`Action::Custom`].
+    pub provider: Option<Arc<str>>,
     rules: Vec<Rule>,
 }
 
@@ -156,8 +159,21 @@ pub enum Shadow {
     Denied(Denial),
 }
 
+/// The CUSTOM policies that match a request, and their rules that do: their providers are to be asked
+/// before it is judged.
+pub fn custom(
+    policies: &[Arc<Policy>],
+    caller: &Caller<'_>,
+    request: &Request<'_>,
+) -> Vec<(Arc<Policy>, usize)> {
+    let facts = Facts::new(caller, Some(request));
+    let asking = policies.iter().filter(|one| one.is_custom());
+    let matching = asking.filter_map(|one| Some((Arc::clone(one), one.matched(&facts)?)));
+    matching.collect()
+}
+
 /// Judges by the policies that apply, in Istio's order: CUSTOM, DENY, then ALLOW where there is any.
-/// `request` is `None` for a connection whose bytes are not looked at. One that is allowed then has
+/// Of a request CUSTOM does not count here: who asks for it has asked ([`custom`]) before. `request` is `None` for a connection whose bytes are not looked at. One that is allowed then has
 /// no request that would not be: what an ALLOW rule needs of requests it can't have there, and what
 /// turns others against the caller counts there.
 ///
@@ -206,7 +222,7 @@ fn run(policies: &[Arc<Policy>], facts: &Facts<'_>, dry_run: bool) -> Result<(),
             if policy.action == action
                 && policy.dry_run == dry_run
                 // Istio tries ALLOW and DENY alone.
-                && !(dry_run && action == Action::Custom)
+                && !(action == Action::Custom && (dry_run || facts.request.is_some()))
                 && let Some(rule) = policy.matched(facts)
             {
                 return Err(Denial::Matched {
@@ -232,12 +248,18 @@ impl Policy {
         self.dry_run && matches!(self.action, Action::Allow | Action::Deny)
     }
 
-    /// Whether a rule asks for something that only a request has.
+    /// Whether its provider is asked about what it matches.
+    pub fn is_custom(&self) -> bool {
+        self.action == Action::Custom && !self.dry_run
+    }
+
+    /// Whether a rule asks for something that only a request has, or somebody is asked about each.
     pub fn asks_for_requests(&self) -> bool {
-        self.rules.iter().any(|rule| {
-            let mut conditions = rule.conditions();
-            conditions.any(Condition::is_of_request)
-        })
+        (self.is_custom() && !self.rules.is_empty())
+            || self.rules.iter().any(|rule| {
+                let mut conditions = rule.conditions();
+                conditions.any(Condition::is_of_request)
+            })
     }
 
     /// Whether a rule that may match what comes to the caller's destination asks for something that
@@ -246,7 +268,7 @@ impl Policy {
         let facts = Facts::new(caller, None);
         let may = |all: &Vec<Condition>| all.iter().all(|one| one.may_hold_there(&facts));
         self.rules.iter().any(|rule| {
-            rule.conditions().any(Condition::is_of_request)
+            (self.is_custom() || rule.conditions().any(Condition::is_of_request))
                 && (rule.to.is_empty() || rule.to.iter().any(may))
                 && may(&rule.when)
         })

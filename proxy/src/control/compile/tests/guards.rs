@@ -206,7 +206,7 @@ fn policies_without_effect_are_told() {
         findings(&compiled),
         "AuthorizationPolicy empty/all spec.selector: there is no pod that it is for: it has no effect
 AuthorizationPolicy shop/audit spec.action: nothing here takes what it marks: it has no effect
-AuthorizationPolicy shop/custom spec.provider: no provider can be asked yet: whatever it matches is denied
+AuthorizationPolicy shop/custom spec.provider.name: the ConfigMap istio has no external authorizer \"opa\" in extensionProviders: whatever the policy matches is denied
 AuthorizationPolicy shop/nobody spec.selector: there is no pod that it is for: it has no effect
 AuthorizationPolicy shop/svc spec.targetRefs: policies attached to objects are not in force yet: use a selector
 PeerAuthentication empty/default spec.selector: there is no pod that it is for: it has no effect

@@ -20,13 +20,15 @@ use super::super::entry::{self, Entered};
 use super::super::fields::Fields;
 use super::super::upload::Upload;
 use super::super::{headers, reply, upgrade};
+use super::external::{self, Refused};
 use super::{Inbound, certificate, tokens};
 use crate::dataplane::authorize::{Head, Judged};
 use crate::dataplane::error::Error;
 use crate::dataplane::outcome::Exchange;
 use crate::dataplane::protocol;
 use crate::policy::authorization::Denial;
-use crate::types::ClusterName;
+use crate::policy::external::{Changes, Refusal};
+use crate::types::{ClusterName, ResponseFlags};
 
 /// The name of the one route there is (Istio's).
 static ROUTE: LazyLock<Arc<str>> = LazyLock::new(|| "default".into());
@@ -35,8 +37,19 @@ static ROUTE: LazyLock<Arc<str>> = LazyLock::new(|| "default".into());
 enum Failure {
     Denied(Denial),
     /// Its token is not valid.
-    Refused(tokens::Refused),
+    Token(tokens::Refused),
+    External(Refusal, &'static str),
     Error(Error),
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Reply(refusal, details) => Self::External(refusal, details),
+            Refused::Denied(denial) => Self::Denied(denial),
+            Refused::Error(error) => Self::Error(error),
+        }
+    }
 }
 
 impl From<Error> for Failure {
@@ -53,6 +66,8 @@ struct Answer {
     upgraded: Option<(OnUpgrade, HeaderValue)>,
     /// The application refused while the client was still sending.
     early: bool,
+    /// What an external authorizer changes of it.
+    changes: Option<Box<Changes>>,
 }
 
 /// Answers one request, whatever becomes of it.
@@ -85,13 +100,19 @@ pub(super) async fn answer(
             let close = has_body;
             (reply::Local::forbidden(grpc).response(exchange), close)
         }
-        Err(Failure::Refused(refused)) => {
+        Err(Failure::Token(refused)) => {
             worker.counters.local_replies.increment();
             exchange.details = refused.refusal.details().into();
             (
                 reply::Local::refused(refused, grpc).response(exchange),
                 has_body,
             )
+        }
+        Err(Failure::External(refusal, details)) => {
+            worker.counters.local_replies.increment();
+            exchange.flags = exchange.flags | ResponseFlags::EXTERNAL_AUTHORIZATION;
+            let reply = reply::Local::external(refusal, grpc, details);
+            (reply.response(exchange), has_body)
         }
         Err(Failure::Error(Error::RequestBody))
             if exchange.received.as_ref().is_some_and(|one| one.is_gone()) =>
@@ -128,7 +149,21 @@ async fn serve(
     }
     certificate::tell(&mut canonical.parts.headers, inbound.certificate.as_ref());
     let Canonical { parts, authority } = &mut canonical;
-    let token = tokens::examine(inbound, exchange, parts, authority).map_err(Failure::Refused)?;
+    let token = tokens::examine(inbound, exchange, parts, authority).map_err(Failure::Token)?;
+    let upload = (!body.is_end_stream()).then(|| Upload::new(body));
+    exchange.received.clone_from(&upload);
+    let changes = if inbound.admitted.has_custom(worker) {
+        let asking = external::ask(
+            inbound,
+            exchange,
+            &mut canonical,
+            token.as_ref(),
+            upload.as_ref(),
+        );
+        Some(Box::new(asking.await?))
+    } else {
+        None
+    };
     let head = Head {
         method: canonical.parts.method.clone(),
         target: canonical.parts.uri.clone(),
@@ -141,8 +176,6 @@ async fn serve(
         .admitted
         .judge(worker, head)
         .map_err(Failure::Denied)?;
-    let upload = (!body.is_end_stream()).then(|| Upload::new(body));
-    exchange.received.clone_from(&upload);
     let http2 = inbound.version == protocol::Version::Http2;
     // What is changed of a request after it was judged is to be changed here: it may be sent twice.
     let message = |parts| {
@@ -181,6 +214,7 @@ async fn serve(
         judged,
         upgraded,
         early,
+        changes,
     })
 }
 
@@ -194,6 +228,7 @@ fn deliver(
         judged,
         upgraded,
         early,
+        changes,
     } = answer;
     exchange.details = "via_upstream".into();
     if upgraded.is_none() {
@@ -245,6 +280,9 @@ fn deliver(
     exchange.status = response.status().as_u16();
     let (mut parts, body) = response.into_parts();
     headers::leave(&mut parts.headers);
+    if let Some(mut changes) = changes {
+        changes.apply_to_answer(&mut parts.headers);
+    }
     parts.extensions.remove::<ReasonPhrase>();
     parts.version = http::Version::HTTP_11;
     if early && http1 {

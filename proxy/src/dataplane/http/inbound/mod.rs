@@ -7,6 +7,7 @@
 mod answer;
 mod application;
 pub(in crate::dataplane) mod certificate;
+mod external;
 pub(super) mod tokens;
 
 use std::cell::{Cell, RefCell};

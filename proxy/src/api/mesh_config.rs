@@ -1,0 +1,276 @@
+//! Istio's MeshConfig, as it lies in the ConfigMap `istio` of the root namespace: of its fields
+//! `extensionProviders` alone, and of these the external authorizers.
+//!
+//! The fields are those of `mesh/v1alpha1/config.proto`.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use http::header::{HeaderName, HeaderValue};
+use serde::Deserialize;
+
+use super::{Metadata, decode, duration, or_default};
+use crate::types::Finding;
+
+/// The ConfigMap's name.
+pub const NAME: &str = "istio";
+/// Its key.
+const KEY: &str = "mesh";
+
+/// `v1` ConfigMap. Only Istio's is looked into.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct ConfigMap {
+    /// `metadata`.
+    pub metadata: Metadata,
+    /// `data`.
+    #[serde(default, deserialize_with = "or_default")]
+    pub data: BTreeMap<String, String>,
+}
+
+/// MeshConfig.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MeshConfig {
+    /// `extensionProviders`.
+    #[serde(
+        default,
+        alias = "extension_providers",
+        deserialize_with = "or_default"
+    )]
+    pub extension_providers: Vec<ExtensionProvider>,
+}
+
+/// One of `extensionProviders`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExtensionProvider {
+    /// `name`.
+    #[serde(default, deserialize_with = "or_default")]
+    pub name: String,
+    /// `envoyExtAuthzHttp`.
+    #[serde(default, alias = "envoy_ext_authz_http")]
+    pub envoy_ext_authz_http: Option<Authorizer>,
+    /// `envoyExtAuthzGrpc`.
+    #[serde(default, alias = "envoy_ext_authz_grpc")]
+    pub envoy_ext_authz_grpc: Option<Authorizer>,
+}
+
+/// `envoyExtAuthzHttp` and `envoyExtAuthzGrpc`. The fields about headers and paths are the former's
+/// alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Authorizer {
+    /// `service`: `[NAMESPACE/]HOST`.
+    #[serde(default, deserialize_with = "or_default")]
+    pub service: String,
+    /// `port` of the service.
+    #[serde(default, deserialize_with = "or_default")]
+    pub port: u32,
+    /// `timeout`; 600 s where absent.
+    #[serde(default, deserialize_with = "duration::optional")]
+    pub timeout: Option<Duration>,
+    /// `pathPrefix`.
+    #[serde(default, alias = "path_prefix", deserialize_with = "or_default")]
+    pub path_prefix: String,
+    /// `failOpen`.
+    #[serde(default, alias = "fail_open", deserialize_with = "or_default")]
+    pub fail_open: bool,
+    /// `clearRouteCache`.
+    #[serde(default, alias = "clear_route_cache")]
+    pub clear_route_cache: Option<bool>,
+    /// `statusOnError`; 403 where absent.
+    #[serde(default, alias = "status_on_error", deserialize_with = "or_default")]
+    pub status_on_error: String,
+    /// `includeRequestHeadersInCheck`.
+    #[serde(
+        default,
+        alias = "include_request_headers_in_check",
+        deserialize_with = "or_default"
+    )]
+    pub include_request_headers_in_check: Vec<String>,
+    /// `includeHeadersInCheck`, deprecated.
+    #[serde(
+        default,
+        alias = "include_headers_in_check",
+        deserialize_with = "or_default"
+    )]
+    pub include_headers_in_check: Vec<String>,
+    /// `includeAdditionalHeadersInCheck`.
+    #[serde(
+        default,
+        alias = "include_additional_headers_in_check",
+        deserialize_with = "or_default"
+    )]
+    pub include_additional_headers_in_check: BTreeMap<String, String>,
+    /// `includeRequestBodyInCheck`.
+    #[serde(default, alias = "include_request_body_in_check")]
+    pub include_request_body_in_check: Option<RequestBody>,
+    /// `headersToUpstreamOnAllow`.
+    #[serde(
+        default,
+        alias = "headers_to_upstream_on_allow",
+        deserialize_with = "or_default"
+    )]
+    pub headers_to_upstream_on_allow: Vec<String>,
+    /// `headersToDownstreamOnDeny`.
+    #[serde(
+        default,
+        alias = "headers_to_downstream_on_deny",
+        deserialize_with = "or_default"
+    )]
+    pub headers_to_downstream_on_deny: Vec<String>,
+    /// `headersToDownstreamOnAllow`.
+    #[serde(
+        default,
+        alias = "headers_to_downstream_on_allow",
+        deserialize_with = "or_default"
+    )]
+    pub headers_to_downstream_on_allow: Vec<String>,
+}
+
+/// `includeRequestBodyInCheck`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RequestBody {
+    /// `maxRequestBytes`.
+    #[serde(default, alias = "max_request_bytes", deserialize_with = "or_default")]
+    pub max_request_bytes: u32,
+    /// `allowPartialMessage`.
+    #[serde(
+        default,
+        alias = "allow_partial_message",
+        deserialize_with = "or_default"
+    )]
+    pub allow_partial_message: bool,
+    /// `packAsBytes`.
+    #[serde(default, alias = "pack_as_bytes", deserialize_with = "or_default")]
+    pub pack_as_bytes: bool,
+}
+
+impl ConfigMap {
+    /// What Istio's says; nothing where it is another's, or says nothing that can be read.
+    pub fn mesh_config(&self) -> MeshConfig {
+        self.read(&mut Vec::new()).unwrap_or_default()
+    }
+
+    pub(super) fn validate(&self, findings: &mut Vec<Finding>) {
+        let Some(config) = self.read(findings) else {
+            return;
+        };
+        let mut names = HashSet::new();
+        for (index, one) in config.extension_providers.iter().enumerate() {
+            let field = format!("data.{KEY}.extensionProviders[{index}]");
+            if one.name.is_empty() {
+                findings.push(Finding::error(
+                    format!("{field}.name"),
+                    "a provider needs a name",
+                ));
+            } else if !names.insert(&one.name) {
+                findings.push(Finding::warning(
+                    format!("{field}.name"),
+                    format!("{} is given twice: the first one counts", one.name),
+                ));
+            }
+            one.validate(&field, findings);
+        }
+    }
+
+    fn read(&self, findings: &mut Vec<Finding>) -> Option<MeshConfig> {
+        if &*self.metadata.name != NAME {
+            return None;
+        }
+        decode::text(self.data.get(KEY)?, &format!("data.{KEY}"), findings)
+    }
+}
+
+impl ExtensionProvider {
+    fn validate(&self, field: &str, findings: &mut Vec<Finding>) {
+        match (&self.envoy_ext_authz_http, &self.envoy_ext_authz_grpc) {
+            (Some(_), Some(_)) => findings.push(Finding::error(
+                field,
+                "is one of envoyExtAuthzHttp and envoyExtAuthzGrpc, not both",
+            )),
+            (Some(one), None) => one.validate(&format!("{field}.envoyExtAuthzHttp"), findings),
+            (None, Some(one)) => {
+                let field = format!("{field}.envoyExtAuthzGrpc");
+                one.validate(&field, findings);
+                if !one.has_grpc_fields_alone() {
+                    let message = "fields about headers and paths are those of envoyExtAuthzHttp: \
+                                   they have no effect here";
+                    findings.push(Finding::warning(field, message));
+                }
+            }
+            // Of logs, traces and metrics, which are not read.
+            (None, None) => {}
+        }
+    }
+}
+
+impl Authorizer {
+    fn has_grpc_fields_alone(&self) -> bool {
+        self.path_prefix.is_empty()
+            && self.include_request_headers_in_check.is_empty()
+            && self.include_headers_in_check.is_empty()
+            && self.include_additional_headers_in_check.is_empty()
+            && self.headers_to_upstream_on_allow.is_empty()
+            && self.headers_to_downstream_on_allow.is_empty()
+            && self.headers_to_downstream_on_deny.is_empty()
+    }
+
+    fn validate(&self, field: &str, findings: &mut Vec<Finding>) {
+        let at = |name: &str| format!("{field}.{name}");
+        let host = self.service.rsplit('/').next().unwrap_or_default();
+        if host.is_empty() || host.contains('*') {
+            findings.push(Finding::error(
+                at("service"),
+                "must be [NAMESPACE/]HOST, without a wildcard",
+            ));
+        }
+        if !(1..=65_535).contains(&self.port) {
+            findings.push(Finding::error(
+                at("port"),
+                "a port is a number from 1 to 65535",
+            ));
+        }
+        duration::check(self.timeout, &at("timeout"), findings);
+        if !self.path_prefix.is_empty() && !self.path_prefix.starts_with('/') {
+            findings.push(Finding::error(at("pathPrefix"), "must begin with /"));
+        }
+        let status = self.status_on_error.parse::<u16>();
+        if !self.status_on_error.is_empty()
+            && !status.is_ok_and(|status| (200..=599).contains(&status))
+        {
+            findings.push(Finding::error(
+                at("statusOnError"),
+                format!("{:?} is no status of HTTP", self.status_on_error),
+            ));
+        }
+        for (name, value) in &self.include_additional_headers_in_check {
+            if HeaderName::from_bytes(name.as_bytes()).is_err()
+                || HeaderValue::from_str(value).is_err()
+            {
+                findings.push(Finding::error(
+                    at("includeAdditionalHeadersInCheck"),
+                    format!("{name:?} with {value:?} is no header"),
+                ));
+            }
+        }
+        if let Some(body) = &self.include_request_body_in_check
+            && !(1..=MOST_BODY).contains(&body.max_request_bytes)
+        {
+            findings.push(Finding::error(
+                at("includeRequestBodyInCheck.maxRequestBytes"),
+                format!("must be from 1 to {MOST_BODY}"),
+            ));
+        }
+        if self.clear_route_cache == Some(true) {
+            findings.push(Finding::info(
+                at("clearRouteCache"),
+                "has no effect: it is asked at the destination, where nothing is routed any more",
+            ));
+        }
+    }
+}
+
+/// The most of a body that is kept for a check, in bytes.
+pub const MOST_BODY: u32 = 1 << 20;

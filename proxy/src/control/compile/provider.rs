@@ -1,0 +1,77 @@
+//! MeshConfig's external authorizers, as the data plane asks them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use super::ROOT_NAMESPACE;
+use crate::api::mesh_config::{self, Authorizer, ExtensionProvider};
+use crate::control::store::{Key, Objects};
+use crate::mesh::snapshot::Providers;
+use crate::policy::external::{Body, Http, Name, Protocol, Provider};
+use crate::types::{ClusterName, Hostname};
+
+/// Istio's: as good as for ever for somebody who waits.
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// All that the mesh has.
+pub(super) fn all(objects: &Objects) -> Providers {
+    let key: Key = (ROOT_NAMESPACE.into(), mesh_config::NAME.into());
+    let Some(map) = objects.config_maps.get(&key) else {
+        return Providers::default();
+    };
+    let mut providers = Providers::default();
+    for one in &map.mesh_config().extension_providers {
+        if let Some(provider) = compile(one) {
+            let name = Arc::clone(&provider.name);
+            providers.entry(name).or_insert(Arc::new(provider));
+        }
+    }
+    providers
+}
+
+fn compile(source: &ExtensionProvider) -> Option<Provider> {
+    let (given, protocol) = match (&source.envoy_ext_authz_http, &source.envoy_ext_authz_grpc) {
+        (Some(given), _) => (given, Protocol::Http(http(given))),
+        (None, Some(given)) => (given, Protocol::Grpc),
+        (None, None) => return None,
+    };
+    let host = given.service.rsplit('/').next().unwrap_or_default();
+    let status = StatusCode::from_bytes(given.status_on_error.as_bytes());
+    let body = given.include_request_body_in_check.map(|body| Body {
+        most: body.max_request_bytes as usize,
+        partial: body.allow_partial_message,
+        bytes: body.pack_as_bytes,
+    });
+    Some(Provider {
+        name: source.name.as_str().into(),
+        cluster: ClusterName::outbound(u16::try_from(given.port).ok()?, None, &Hostname::new(host)),
+        protocol,
+        timeout: given.timeout.unwrap_or(TIMEOUT),
+        fail_open: given.fail_open,
+        status_on_error: status.unwrap_or(StatusCode::FORBIDDEN),
+        body,
+    })
+}
+
+fn http(given: &Authorizer) -> Http {
+    let names = |all: &[String]| all.iter().map(|name| Name::new(name)).collect();
+    let include = match &given.include_request_headers_in_check[..] {
+        [] => &given.include_headers_in_check[..],
+        all => all,
+    };
+    let add = given.include_additional_headers_in_check.iter();
+    let add = add.filter_map(|(name, value)| {
+        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+        Some((name, HeaderValue::from_str(value).ok()?))
+    });
+    Http {
+        path_prefix: given.path_prefix.clone(),
+        include: names(include),
+        add: add.collect(),
+        to_upstream: names(&given.headers_to_upstream_on_allow),
+        to_downstream_on_deny: names(&given.headers_to_downstream_on_deny),
+        to_downstream_on_allow: names(&given.headers_to_downstream_on_allow),
+    }
+}
