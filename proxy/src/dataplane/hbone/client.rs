@@ -359,11 +359,6 @@ mod tests {
             server.abort();
         }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn the_other_end_is_told_as_by_ztunnel() {
