@@ -227,7 +227,8 @@ async fn identities_and_paths_decide_together() -> Result<()> {
             "{place:?}: {tunnels} {within}"
         );
         ensure!(mesh.far.counter("rbac_rq_denied").await? >= 12);
-        ensure!(mesh.far.counter("rbac_rq_allowed").await? >= 9);
+        // Those whom no rule is about are relayed, and not looked at.
+        ensure!(mesh.far.counter("rbac_rq_allowed").await? >= 8);
     }
     Ok(())
 }

@@ -127,7 +127,7 @@ mod tests {
         let (idlers, activity) = (Idlers::default(), Rc::<Activity>::default());
         let mut idle = idlers.watch(&activity);
         let mut is_over = || (&mut idle).now_or_never().is_some();
-        let begin = Instant::now();
+        let begin = crate::clock::now();
         let at = |share: f64| begin + IDLE.mul_f64(share);
         idlers.look(at(0.0));
         idlers.look(at(0.9));
@@ -154,7 +154,7 @@ mod tests {
         let waker = Waker::from(std::sync::Arc::clone(&woken));
         let mut cx = Context::from_waker(&waker);
         assert!(idle.as_mut().poll(&mut cx).is_pending());
-        let begin = Instant::now();
+        let begin = crate::clock::now();
         idlers.look(begin);
         idlers.look(begin + IDLE - Duration::from_secs(1));
         assert!(!woken.0.load(std::sync::atomic::Ordering::Relaxed));

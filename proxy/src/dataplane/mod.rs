@@ -28,6 +28,7 @@ mod protocol;
 mod relay;
 mod resolve;
 mod secured;
+mod task;
 mod tcp;
 mod upstream;
 mod way;

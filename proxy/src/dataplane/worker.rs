@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use rand::rngs::SmallRng;
 use rand::{RngCore as _, SeedableRng as _};
 use tokio::sync::{mpsc, watch};
@@ -39,6 +38,8 @@ use crate::types::ClusterName;
     reason = "the outer count is this thread's own"
 )]
 pub(super) type Seen = Rc<Arc<Snapshot>>;
+
+pub(super) use super::task::spawn;
 
 /// How often what is idle for too long is looked for.
 pub(super) const SWEEP: Duration = Duration::from_secs(60);
@@ -285,29 +286,6 @@ fn start(
             None
         }
     }
-}
-
-/// Runs something of a pod's until it is done or the pod is gone. A panic in it ends it alone.
-pub(super) fn spawn(
-    worker: &Rc<Worker>,
-    pod: &Rc<LocalPod>,
-    task: impl Future<Output = ()> + 'static,
-) {
-    let (worker, pod) = (Rc::clone(worker), Rc::clone(pod));
-    let running = pod.running();
-    // On the heap, once: a future of some kilobytes would be copied at each step from here to the
-    // runtime's own place for it, and be in that place three times.
-    let guarded = Box::pin(std::panic::AssertUnwindSafe(task).catch_unwind());
-    spawn_local(async move {
-        let _running = running;
-        tokio::select! {
-            biased;
-            outcome = guarded => if outcome.is_err() {
-                worker.counters.downstream_cx_panicked.increment();
-            },
-            () = pod.gone() => {}
-        }
-    });
 }
 
 impl Worker {

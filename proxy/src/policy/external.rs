@@ -227,7 +227,7 @@ impl Http {
         status: StatusCode,
         headers: &HeaderMap,
         body: bytes::Bytes,
-    ) -> Result<Changes, Option<Refusal>> {
+    ) -> Result<Changes, Option<Box<Refusal>>> {
         let of = |names: &[Name]| {
             let mut found = HeaderMap::new();
             for (name, value) in headers {
@@ -253,11 +253,11 @@ impl Http {
             let always = ["location", "www-authenticate", "content-type"].map(Name::new);
             of(&[&self.to_downstream_on_deny[..], &always].concat())
         };
-        Err(Some(Refusal {
+        Err(Some(Box::new(Refusal {
             status,
             headers,
             body,
-        }))
+        })))
     }
 }
 

@@ -183,7 +183,10 @@ mod tests {
     fn clusters_are_named_as_istio_names_them() {
         let host = Hostname::new("web.shop.svc.cluster.local");
         for (name, expected) in [
-            (ClusterName::outbound(80, Some("v2"), &host), Some(host.as_str())),
+            (
+                ClusterName::outbound(80, Some("v2"), &host),
+                Some(host.as_str()),
+            ),
             (ClusterName::inbound(80), None),
             (ClusterName::passthrough(), None),
         ] {

@@ -374,7 +374,7 @@ fn sets_are_read_with_bounds() {
         (set(&[RSA.public(json!({"alg": "HS256"}))]), none.clone()),
         (
             set(&[json!({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"})]),
-            none.clone(),
+            none,
         ),
         (set(&vec![small; 1000]), Ok(100)),
         ("{}".to_owned(), Err(NotKeys::NoList)),

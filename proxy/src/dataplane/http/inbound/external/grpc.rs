@@ -168,9 +168,9 @@ fn judge(answer: proto::CheckResponse) -> Answer {
             let names = ok.headers_to_remove.iter();
             let names = names.filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok());
             changes.remove = names.filter(|name| !is_fixed(name)).collect();
-            Answer::Allowed(changes)
+            Answer::Allowed(Box::new(changes))
         }
-        _ if allowed => Answer::Allowed(Changes::default()),
+        _ if allowed => Answer::Allowed(Box::default()),
         Some(proto::HttpResponse::Denied(denied)) => {
             let status = denied.status.and_then(|status| {
                 let code = u16::try_from(status.code)

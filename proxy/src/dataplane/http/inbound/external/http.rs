@@ -45,8 +45,8 @@ pub(super) async fn ask(
     let body = body.map_err(|error| Failure::Answer(error.to_string()))?;
     exchange.complete();
     match settings.judge(status, &headers, body.to_bytes()) {
-        Ok(changes) => Ok(Answer::Allowed(changes)),
-        Err(Some(refusal)) => Ok(Answer::Denied(refusal)),
+        Ok(changes) => Ok(Answer::Allowed(Box::new(changes))),
+        Err(Some(refusal)) => Ok(Answer::Denied(*refusal)),
         Err(None) => Err(Failure::Status(status.to_string())),
     }
 }

@@ -63,7 +63,7 @@ impl From<Error> for Refused {
 
 /// What came of asking one.
 enum Answer {
-    Allowed(Changes),
+    Allowed(Box<Changes>),
     Denied(Refusal),
 }
 
@@ -192,7 +192,7 @@ async fn ask_all(
             Ok(Answer::Allowed(mut more)) => {
                 worker.counters.ext_authz_ok.increment();
                 more.apply(&mut canonical.parts.headers);
-                changes.and(more);
+                changes.and(*more);
             }
             Ok(Answer::Denied(refusal)) => {
                 worker.counters.ext_authz_denied.increment();
