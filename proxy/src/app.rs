@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::admin::node::{self, Node};
 use crate::admin::server;
 use crate::control::certificates;
-use crate::control::{self, enrol, files};
+use crate::control::{self, enrol, files, issuers};
 use crate::dataplane::{self, Parts, Registry};
 use crate::kernel::preflight::Outcome;
 use crate::kernel::{self, Kernel, Redirects};
@@ -107,13 +107,16 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
         &descriptors,
         (&secrets, &outside, &keys),
     )?;
-    let originations = control::outside::Driver::new(
-        outside,
-        Limits {
-            folders: settings.tls_files.clone(),
-            system: settings.tls_roots.clone(),
-        },
+    let limits = Limits {
+        folders: settings.tls_files.clone(),
+        system: settings.tls_roots.clone(),
+    };
+    let issuers = issuers::Driver::new(
+        issuers::Fetcher::new(limits.clone()),
+        keys,
+        settings.tokens.jwks_refresh,
     );
+    let originations = control::outside::Driver::new(outside, limits);
 
     let source = files::Source::new(
         settings.config.clone(),
@@ -140,6 +143,7 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
             status: driver.as_ref().map(certificates::Driver::status),
             outside: originations.status(),
         },
+        issuers: issuers.status(),
     }));
     tokio::spawn(server::serve(readiness, node.readiness()));
     tokio::spawn(server::serve(metrics, node.metrics()));
@@ -158,6 +162,7 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
         }
     });
     let snapshots = store.subscribe();
+    let mut issuers = tokio::spawn(issuers.run(store.subscribe()));
     let mut reading = tokio::spawn(originations.run(snapshots));
     tokio::spawn(async move {
         if first.await.is_ok() {
@@ -172,6 +177,7 @@ async fn node(settings: settings::Run) -> anyhow::Result<()> {
         ended = &mut enrolment => Err(("enrolment", ended)),
         ended = &mut signing => Err(("certificates", ended)),
         ended = &mut reading => Err(("files of TLS", ended)),
+        ended = &mut issuers => Err(("keys of issuers", ended)),
     };
     node.stopping();
     tracing::info!(drain = ?settings.drain, "stopping: enrolled pods keep their failure mode");

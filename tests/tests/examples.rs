@@ -865,3 +865,37 @@ async fn headers_are_set_added_and_removed() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_token_lets_readers_in() -> Result<()> {
+    let shop = Shop::example(TWO_VERSIONS, "tokens.yaml").await?;
+    let _echoes = shop.echoes(&VERSIONS)?;
+    let text = example("tokens.yaml")?;
+    let (_, token) = text
+        .split_once("Authorization: ")
+        .context("a token to try")?;
+    let token = token.lines().next().unwrap_or_default();
+    let spoiled = format!("{token}A");
+    let spoof = ("x-user", "evil");
+    for (path, headers, status) in [
+        ("/", &[spoof][..], 403),
+        ("/health", &[spoof], 200),
+        ("/", &[spoof, ("authorization", token)], 200),
+        ("/", &[spoof, ("authorization", &spoiled)], 401),
+        (
+            "/health",
+            &[spoof, ("authorization", "Bearer nonsense")],
+            401,
+        ),
+    ] {
+        let reply = shop.get(path, headers).await?;
+        assert_eq!(reply.status, status, "{path} {headers:?}");
+        if status == 200 {
+            let seen = reply.seen()?;
+            let user = (path == "/").then_some("joe");
+            assert_eq!(seen.header("x-user"), Vec::from_iter(user));
+            ensure!(seen.header("authorization").is_empty());
+        }
+    }
+    Ok(())
+}

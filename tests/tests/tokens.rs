@@ -481,3 +481,38 @@ async fn what_is_under_way_ends_with_its_issuer() -> Result<()> {
     ensure!(quiet.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
     Ok(())
 }
+
+#[tokio::test]
+async fn audits_are_lines_of_the_log() -> Result<()> {
+    let issuer = Issuer::ec("a", "");
+    let arena = Arena::new(&[
+        takes(&rule(&issuer, "")),
+        "AuthorizationPolicy marked: {action: AUDIT, rules: [{to: [{operation: {paths: [/none]}}]}, {to: [{operation: {paths: [/marked*]}}]}]}".into(),
+        "AuthorizationPolicy p: {action: DENY, rules: [{to: [{operation: {paths: [/marked/no]}}]}]}".into(),
+    ])
+    .await?;
+    let _server = Echo::start(&arena.world.server, PORT, "server")?;
+    let mut http = arena.http().await?;
+    for (path, status) in [("/", 200), ("/marked", 200), ("/marked/no", 403)] {
+        let reply = bearer(&mut http, path, &issuer.token(json!({}))).await?;
+        assert_eq!(reply.status, status);
+    }
+    let proxy = &arena.world.proxy;
+    assert_eq!(proxy.counter("rbac_rq_audited").await?, 2);
+    let lines = proxy.child.stderr.since(0);
+    let lines: Vec<&String> = lines
+        .iter()
+        .filter(|line| line.contains("aquifer::audit"))
+        .collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    for (line, path) in lines.iter().zip(["/marked", "/marked/no"]) {
+        for part in [
+            "policy=AuthorizationPolicy default/marked rule=1",
+            "method=\"GET\" host=\"app\"",
+            &format!("path=\"{path}\" principal=\"a/joe\""),
+        ] {
+            ensure!(line.contains(part), "{line}");
+        }
+    }
+    Ok(())
+}

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::server::{Answer, Answers};
 use super::{Filter, Status, certificates, status, views};
 use crate::clock;
-use crate::control::{self, enrol, files};
+use crate::control::{self, enrol, files, issuers};
 use crate::dataplane::Registry;
 use crate::mesh::Store;
 use crate::net::descriptors::Descriptors;
@@ -43,6 +43,8 @@ pub struct Parts {
     pub descriptors: Descriptors,
     /// Of local identities.
     pub certificates: Certificates,
+    /// Of tokens' issuers.
+    pub issuers: issuers::Status,
 }
 
 /// What there is to tell of certificates.
@@ -126,6 +128,7 @@ impl Node {
             certificates: self.parts.certificates.report().as_deref(),
             trust: &self.parts.certificates.secrets.trust(),
             outside: &self.parts.certificates.outside.rows(),
+            issuers: &self.parts.issuers.report(),
             now: clock::wall(),
         }))
     }

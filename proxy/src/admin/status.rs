@@ -10,6 +10,7 @@ use super::views::state;
 use crate::control::certificates;
 use crate::control::enrol::Report;
 use crate::control::files::FolderStatus;
+use crate::control::issuers;
 use crate::control::outside;
 use crate::mesh::Snapshot;
 use crate::tls::Trust;
@@ -42,8 +43,26 @@ pub struct Status {
     /// What TLS with servers outside the mesh is made by.
     #[serde(default)]
     pub tls: Vec<OriginationRow>,
+    /// Keys of tokens' issuers that are fetched.
+    #[serde(default)]
+    pub issuers: Vec<IssuerRow>,
     /// What is wrong with the configuration, errors first.
     pub problems: Vec<ProblemRow>,
+}
+
+/// Keys that RequestAuthentications of local pods name by URL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuerRow {
+    /// Where they are fetched.
+    pub url: String,
+    /// How many are in force; absent while none have come: its tokens are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<usize>,
+    /// Failures since they came last.
+    pub failures: u32,
+    /// What the last one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// One set of settings that the `tls` of DestinationRules has, with files.
@@ -145,6 +164,8 @@ pub struct Parts<'a> {
     pub trust: &'a Trust,
     /// What TLS with servers outside the mesh is made by.
     pub outside: &'a [outside::Row],
+    /// Keys that are fetched.
+    pub issuers: &'a [issuers::Row],
     /// What time it is.
     pub now: SystemTime,
 }
@@ -162,6 +183,7 @@ impl Status {
             certificates,
             trust,
             outside,
+            issuers,
             now,
         } = parts;
         Self {
@@ -176,6 +198,7 @@ impl Status {
             enrolment: pods(enrolment),
             certificates: Summary::new(certificates, trust),
             tls: outside.iter().map(origination).collect(),
+            issuers: issuers.iter().map(issuer).collect(),
             problems: problems.iter().map(problem).collect(),
         }
     }
@@ -211,6 +234,15 @@ fn source(folder: &FolderStatus, now: SystemTime) -> SourceRow {
             .unwrap_or_default()
             .as_secs(),
         error: folder.error.clone(),
+    }
+}
+
+fn issuer(row: &issuers::Row) -> IssuerRow {
+    IssuerRow {
+        url: row.url.clone(),
+        keys: row.keys,
+        failures: row.failures,
+        error: row.error.clone(),
     }
 }
 

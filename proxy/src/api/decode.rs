@@ -150,11 +150,9 @@ fn object(node: &Node) -> Decoded {
     let valid = !findings
         .iter()
         .any(|one| one.severity == crate::types::Severity::Error);
-    let is_policy = group == schema::ISTIO_SECURITY && &*kind == "AuthorizationPolicy";
-    let stand_in = (is_policy && !valid)
-        .then(|| closed::policy(node, &reference))
-        .flatten()
-        .map(|one| Object::AuthorizationPolicy(Arc::new(one)));
+    let stand_in = (group == schema::ISTIO_SECURITY && !valid)
+        .then(|| closed::object(node, &reference))
+        .flatten();
     limit(&mut findings);
     // Core objects come by the ten thousand, and later messages are hardly ever about one of their
     // fields: for them the object's own line is enough.

@@ -99,6 +99,19 @@ fn draw(status: &Status) -> String {
             error.unwrap_or_default()
         ));
     }
+    for one in &status.issuers {
+        let keys = match one.keys {
+            Some(count) => format!("{count} in force"),
+            None => "none: tokens of their issuer are refused".to_owned(),
+        };
+        let error = one.error.as_ref();
+        let error = error.map(|error| format!(" (error: {error})"));
+        text.push_str(&format!(
+            "keys of {}: {keys}{}\n",
+            one.url,
+            error.unwrap_or_default()
+        ));
+    }
     text.push('\n');
     if status.problems.is_empty() {
         text.push_str("nothing is wrong with the configuration\n");
@@ -148,7 +161,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::admin::status::{OriginationRow, ProblemRow, SourceRow};
+    use crate::admin::status::{IssuerRow, OriginationRow, ProblemRow, SourceRow};
 
     #[test]
     fn problems_are_one_line_each() {
@@ -183,6 +196,20 @@ mod tests {
                 not_after: Some("2030-01-01T00:00:00Z".into()),
                 error: Some("/a.pem: gone".into()),
             }],
+            issuers: vec![
+                IssuerRow {
+                    url: "https://id.test/keys".into(),
+                    keys: Some(2),
+                    failures: 0,
+                    error: None,
+                },
+                IssuerRow {
+                    url: "http://other.test".into(),
+                    keys: None,
+                    failures: 3,
+                    error: Some("nobody there".into()),
+                },
+            ],
             problems: vec![ProblemRow {
                 severity: "warning".into(),
                 object: Some("VirtualService shop/web".into()),
@@ -204,6 +231,8 @@ no pod of this node is in the mesh
 certificates: 1 in force, 1 missing, 1 roots; trust domain cluster.local, signed by: embedded (/ca)
 error: spiffe://cluster.local/ns/a/sa/b (failed): it refuses
 mutual TLS /a.pem to db: stale, until 2030-01-01T00:00:00Z: /a.pem: gone
+keys of https://id.test/keys: 2 in force
+keys of http://other.test: none: tokens of their issuer are refused (error: nobody there)
 
 warning: /etc/mesh/a.yaml:3: VirtualService shop/web: spec.tcp: not implemented yet: it has no effect
 "

@@ -7,6 +7,7 @@ pub mod compile;
 pub mod enrol;
 pub mod files;
 mod follow;
+pub mod issuers;
 pub mod outside;
 pub mod store;
 

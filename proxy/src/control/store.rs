@@ -264,7 +264,7 @@ impl Store {
                     self.objects.put(reference, object);
                 }
                 let fallback = if known.stands_in {
-                    "until it is valid it allows nothing: what it is for is denied"
+                    stands_in(&reference.kind)
                 } else if known.good.is_some() {
                     "its last good version stays in force"
                 } else {
@@ -326,6 +326,15 @@ impl Store {
             }
         }
         counts
+    }
+}
+
+/// What is in the place of an object of this kind that never was valid.
+fn stands_in(kind: &str) -> &'static str {
+    match kind {
+        "PeerAuthentication" => "until it is valid plain text is refused: what it is for is STRICT",
+        "RequestAuthentication" => "until it is valid every token is refused where it is for",
+        _ => "until it is valid it allows nothing: what it is for is denied",
     }
 }
 

@@ -41,6 +41,9 @@ pub(super) struct Admissions {
     open: RefCell<Slab<Rc<Entry>>>,
 }
 
+/// What lines of the log are called that AUDIT policies ask for.
+const AUDIT: &str = "aquifer::audit";
+
 /// By what a connection is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum By {
@@ -122,6 +125,14 @@ fn judge(worker: &Worker, guard: Option<&Guard>, arrival: &Arrival) -> Verdict {
     let Some(guard) = guard else {
         return Ok(());
     };
+    if let Some((policy, rule)) = guard.audited(&arrival.caller(), None) {
+        worker.counters.rbac_audited.increment();
+        tracing::info!(
+            target: AUDIT, policy = %policy.object, rule,
+            source = %arrival.source, destination = %arrival.destination, peer = %arrival.shown(),
+            "a connection matches"
+        );
+    }
     arrival.judge(guard).inspect_err(|_| {
         worker.counters.rbac_denied.increment();
     })?;
@@ -266,6 +277,12 @@ impl Arrival {
             destination: self.destination,
             server_name: None,
         }
+    }
+
+    /// The caller's identity, for a line of the log.
+    fn shown(&self) -> String {
+        let peer = self.peer.as_ref();
+        peer.map_or_else(|| "-".to_owned(), ToString::to_string)
     }
 
     fn judge(&self, guard: &Guard) -> Verdict {

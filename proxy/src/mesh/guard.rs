@@ -53,6 +53,15 @@ impl Guard {
         authorization::shadow(&self.policies, caller, Some(request))
     }
 
+    /// The AUDIT policy that marks a connection or, where it is one, a request, and its rule.
+    pub fn audited(
+        &self,
+        caller: &Caller<'_>,
+        request: Option<&Request<'_>>,
+    ) -> Option<(&Policy, usize)> {
+        authorization::audited(&self.policies, caller, request)
+    }
+
     /// What the policies on trial would have done with a connection; `None` where there is none.
     pub fn shadow(&self, caller: &Caller<'_>) -> Option<Shadow> {
         authorization::shadow(&self.policies, caller, None)

@@ -19,6 +19,7 @@ mod pattern;
 pub mod peer_authentication;
 mod re2;
 pub mod redirect;
+pub mod refresh;
 pub mod renewal;
 pub mod retry;
 pub mod rewrite;

@@ -2,6 +2,7 @@
 
 mod authority;
 mod certificates;
+mod tokens;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -14,6 +15,7 @@ use crate::telemetry::access_log::Format;
 
 pub use authority::Authority;
 pub use certificates::{Ca, Certificates};
+pub use tokens::Tokens;
 
 /// Where the maps and links of a proxy are pinned.
 #[derive(Clone, Debug, clap::Args)]
@@ -78,10 +80,13 @@ pub struct Run {
         value_delimiter = ':'
     )]
     pub tls_files: Vec<PathBuf>,
-    /// Authorities (PEM) that are trusted where the `tls` of a DestinationRule names none; the
-    /// system's where absent.
+    /// Authorities (PEM) that are trusted where the `tls` of a DestinationRule names none, and that
+    /// vouch for servers of tokens' keys (`jwksUri`); the system's where absent.
     #[arg(long, value_name = "FILE", env = "AQUIFER_TLS_ROOTS")]
     pub tls_roots: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "flattened into this command's help")]
+    pub tokens: Tokens,
     /// How enrolled pods of this node reach each other, with --ca: by HBONE as on another node, or
     /// inside the process, where nothing is encrypted and no NetworkPolicy sees it.
     #[arg(long, value_enum, env = "AQUIFER_SAME_NODE", default_value_t = SameNode::default())]

@@ -48,6 +48,10 @@ counters! {
     rbac_denied,
     /// Open connections into local pods that were closed because their policies no longer allow them.
     rbac_revoked,
+    /// Connections into local pods that AUDIT policies match.
+    rbac_audited,
+    /// Requests to local pods that AUDIT policies match.
+    rbac_rq_audited,
     /// Requests to local pods that their policies allowed.
     rbac_rq_allowed,
     /// Requests to local pods that their policies refused.

@@ -1,5 +1,5 @@
 //! TLS of what is no workload: the mesh's certificate authority, which has a host's name and is asked
-//! before there is any identity.
+//! before there is any identity; servers on the web.
 
 use std::sync::Arc;
 
@@ -53,6 +53,21 @@ pub fn client(roots: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, Er
         .with_root_certificates(store)
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+/// For servers on the web: TLS 1.2 or 1.3, HTTP/1.1, the server's name, these roots alone.
+///
+/// # Errors
+/// Where rustls will not have it.
+pub fn web_client(roots: RootCertStore) -> Result<Arc<ClientConfig>, Error> {
+    let mut config = ClientConfig::builder_with_details(Arc::clone(provider()), Arc::new(Clock))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(Error::Config)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }

@@ -249,10 +249,6 @@ impl KeptPolicy {
             return findings;
         }
         match self.policy.action {
-            Action::Audit => {
-                let message = "nothing here takes what it marks: it has no effect";
-                findings.push(Finding::info("spec.action", message));
-            }
             Action::Custom => {
                 let name = self.policy.provider.as_deref().unwrap_or_default();
                 if !providers.contains_key(name) {
@@ -263,7 +259,7 @@ impl KeptPolicy {
                     findings.push(Finding::warning("spec.provider.name", message));
                 }
             }
-            Action::Allow | Action::Deny => {}
+            Action::Allow | Action::Deny | Action::Audit => {}
         }
         findings
     }

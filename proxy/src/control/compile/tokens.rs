@@ -95,11 +95,7 @@ impl KeptTokens {
             let refused = "every token of this issuer is refused";
             let field = |name: &str| format!("spec.jwtRules[{index}].{name}");
             match &rule.keys {
-                Source::Given(_) => {}
-                Source::Fetched(_) => {
-                    let message = format!("keys are not fetched yet, give them as jwks: {refused}");
-                    findings.push(Finding::warning(field("jwksUri"), message));
-                }
+                Source::Given(_) | Source::Fetched(_) => {}
                 Source::Nowhere(problem) => {
                     findings.push(Finding::error(
                         field("jwks"),

@@ -105,6 +105,16 @@ pub(super) fn admit(
     let (arrival, counters) = (&entry.arrival, &worker.counters);
     let caller = arrival.caller();
     let request = head.request(guard);
+    if let Some((policy, rule)) = guard.audited(&caller, Some(&request)) {
+        counters.rbac_rq_audited.increment();
+        tracing::info!(
+            target: super::AUDIT, policy = %policy.object, rule,
+            source = %arrival.source, destination = %arrival.destination, peer = %arrival.shown(),
+            method = request.method, host = request.host, path = request.path,
+            principal = request.token.and_then(|token| token.principal()).unwrap_or("-"),
+            "a request matches"
+        );
+    }
     guard
         .admit_request(&caller, &request)
         .inspect_err(|_| counters.rbac_rq_denied.increment())?;

@@ -189,15 +189,16 @@ pub fn judge(
 
 /// Whether it takes a look at the requests of a connection to judge it. It does not where its bytes
 /// are allowed: then every request is. Nor where nothing at its destination asks for requests. A
-/// policy on trial that asks for them is to be told of each.
+/// policy on trial, or an AUDIT policy, that asks for them is to be told of each.
 pub fn is_about_requests(policies: &[Arc<Policy>], caller: &Caller<'_>) -> bool {
     let mut asks = [false; 2];
     for policy in policies {
         let counts = !policy.dry_run || policy.is_tried();
-        asks[usize::from(policy.dry_run)] |= counts && policy.asks_for_requests_of(caller);
+        let told_of = policy.dry_run || policy.action == Action::Audit;
+        asks[usize::from(told_of)] |= counts && policy.asks_for_requests_of(caller);
     }
-    let [enforced, tried] = asks;
-    tried || (enforced && judge(policies, caller, None).is_err())
+    let [enforced, told_of] = asks;
+    told_of || (enforced && judge(policies, caller, None).is_err())
 }
 
 /// The same for the policies on trial; `None` where there is none.
@@ -214,6 +215,22 @@ pub fn shadow(
         Ok(()) => Shadow::Allowed,
         Err(denial) => Shadow::Denied(denial),
     })
+}
+
+/// The first AUDIT policy that matches, and its rule: what an auditor is to hear of, whether or not it
+/// is allowed.
+pub fn audited<'a>(
+    policies: &'a [Arc<Policy>],
+    caller: &Caller<'_>,
+    request: Option<&Request<'_>>,
+) -> Option<(&'a Policy, usize)> {
+    let mut marking = policies
+        .iter()
+        .filter(|one| one.action == Action::Audit && !one.dry_run)
+        .peekable();
+    marking.peek()?;
+    let facts = Facts::new(caller, request);
+    marking.find_map(|one| Some((&**one, one.matched(&facts)?)))
 }
 
 fn run(policies: &[Arc<Policy>], facts: &Facts<'_>, dry_run: bool) -> Result<(), Denial> {
@@ -282,9 +299,11 @@ impl Policy {
     /// The first rule that matches.
     fn matched(&self, facts: &Facts<'_>) -> Option<usize> {
         let allows = self.action == Action::Allow;
+        // An auditor is told what is known, and a caller is not to be guessed at.
+        let asks_for_all = allows || self.action == Action::Audit;
         self.rules.iter().position(|rule| {
             // The whole rule, and not the one entry of `from` or `to`: so does Istio.
-            if allows && rule.conditions().any(|one| !one.is_known(facts)) {
+            if asks_for_all && rule.conditions().any(|one| !one.is_known(facts)) {
                 return false;
             }
             // What the action turns against the caller is compared more widely.

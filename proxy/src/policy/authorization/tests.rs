@@ -185,6 +185,56 @@ fn actions_come_in_istios_order() {
 }
 
 #[test]
+fn audits_are_told_of_whatever_becomes_of_it() {
+    let caller = Caller {
+        peer: None,
+        source: "10.0.0.7:1".parse().expect("an address"),
+        destination: "10.0.0.1:80".parse().expect("an address"),
+        server_name: None,
+    };
+    let headers = HeaderMap::new();
+    let request = Request {
+        method: "GET",
+        path: "/",
+        host: "a.test",
+        headers: &headers,
+        remote: caller.source.ip(),
+        token: None,
+    };
+    let get = "{to: [{operation: {methods: [GET]}}]}";
+    for (lines, connection, one) in [
+        ("DENY all: [{}]".to_owned(), None, None),
+        ("TRY-AUDIT all: [{}]".to_owned(), None, None),
+        ("AUDIT none: []".to_owned(), None, None),
+        (
+            "AUDIT all: [{}]\nDENY all: [{}]".to_owned(),
+            Some(0),
+            Some(0),
+        ),
+        // Of a connection alone nobody knows.
+        (format!("AUDIT get: [{get}]"), None, Some(0)),
+        (
+            format!("AUDIT get: [{{to: [{{operation: {{ports: ['1']}}}}]}}, {get}]"),
+            None,
+            Some(1),
+        ),
+    ] {
+        let all = policies(&lines);
+        let rule = |request| audited(&all, &caller, request).map(|(_, rule)| rule);
+        assert_eq!(
+            (rule(None), rule(Some(&request))),
+            (connection, one),
+            "{lines}"
+        );
+        assert_eq!(
+            is_about_requests(&all, &caller),
+            lines.contains("GET"),
+            "{lines}"
+        );
+    }
+}
+
+#[test]
 fn trials_are_told_of() {
     let caller = Caller {
         peer: None,

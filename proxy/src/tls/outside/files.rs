@@ -85,6 +85,25 @@ impl Limits {
         self.system.clone().or_else(known)
     }
 
+    /// The authorities that are trusted where nobody names others.
+    ///
+    /// # Errors
+    /// Where there are none.
+    pub fn system_roots(&self) -> Result<RootCertStore, String> {
+        let path = self.system().ok_or(
+            "the system has no list of authorities: name one by caCertificates or --tls-roots",
+        )?;
+        let wrong = |problem: String| format!("{}: {problem}", path.display());
+        let mut roots = RootCertStore::empty();
+        // One that can't be read is no reason to do without the others.
+        let (added, _) =
+            roots.add_parsable_certificates(certificates(&read(&path)?).map_err(wrong)?);
+        if added == 0 {
+            return Err(wrong("has no certificate that can be read".to_owned()));
+        }
+        Ok(roots)
+    }
+
     /// Reads a file of a DestinationRule's.
     fn read(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
         let wrong = |error: std::io::Error| format!("{}: {error}", path.display());
@@ -173,18 +192,7 @@ fn vouched(files: &Files, limits: &Limits) -> Result<Vouched, String> {
                 added.map_err(|error| wrong(error.to_string()))?;
             }
         }
-        None => {
-            let path = limits.system().ok_or(
-                "the system has no list of authorities: name one by caCertificates or --tls-roots",
-            )?;
-            let wrong = |problem: String| format!("{}: {problem}", path.display());
-            // One that can't be read is no reason to do without the others.
-            let (added, _) =
-                roots.add_parsable_certificates(certificates(&read(&path)?).map_err(wrong)?);
-            if added == 0 {
-                return Err(wrong("has no certificate that can be read".to_owned()));
-            }
-        }
+        None => roots = limits.system_roots()?,
     }
     let revoked = match &files.revoked {
         None => Vec::new(),

@@ -205,7 +205,6 @@ fn policies_without_effect_are_told() {
     assert_eq!(
         findings(&compiled),
         "AuthorizationPolicy empty/all spec.selector: there is no pod that it is for: it has no effect
-AuthorizationPolicy shop/audit spec.action: nothing here takes what it marks: it has no effect
 AuthorizationPolicy shop/custom spec.provider.name: the ConfigMap istio has no external authorizer \"opa\" in extensionProviders: whatever the policy matches is denied
 AuthorizationPolicy shop/nobody spec.selector: there is no pod that it is for: it has no effect
 AuthorizationPolicy shop/svc spec.targetRefs: policies attached to objects are not in force yet: use a selector
@@ -355,6 +354,107 @@ fn a_policy_that_never_was_valid_allows_nothing() {
             let compiled = apply(policy);
             assert_eq!(admitted(&compiled, "shop/db", 80), ALLOWED);
             assert_eq!(admitted(&compiled, "shop/db", 81), "[none]");
+        }
+    }
+}
+
+#[test]
+fn a_peer_authentication_that_never_was_valid_is_strict() {
+    const ALLOWED: &str = "allowed";
+    let strict = "[ns[shop]-peer_authentication[p]-strict]";
+    for (policy, expected) in [
+        (
+            "Peer shop/p: {mtls: {mode: STRIKT}}",
+            [strict, strict, ALLOWED],
+        ),
+        ("Peer shop/p: {mtls: 5}", [strict, strict, ALLOWED]),
+        (
+            "Peer shop/p: {selector: {matchLabels: {app: db}}, mtls: {mode: PERMISSIVE}, portLevelMtls: {x: {mode: DISABLE}}}",
+            [ALLOWED, strict, ALLOWED],
+        ),
+        (
+            "Peer shop/p: {selector: nonsense}",
+            [strict, strict, ALLOWED],
+        ),
+    ] {
+        let mut fixture = Fixture::new();
+        let mut apply = |policy: &str| {
+            let texts = world(&[policy]);
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            fixture.apply_anyway(&texts)
+        };
+        let compiled = apply(policy);
+        let pods = ["shop/web", "shop/db", "bank/web"];
+        assert_eq!(
+            pods.map(|pod| admitted(&compiled, pod, 80)),
+            expected,
+            "{policy}"
+        );
+        // A valid version takes its place, and is the last good one of those that follow.
+        for policy in ["Peer shop/p: {mtls: {mode: PERMISSIVE}}", policy] {
+            assert_eq!(admitted(&apply(policy), "shop/db", 80), ALLOWED);
+        }
+    }
+}
+
+#[test]
+fn a_request_authentication_that_never_was_valid_takes_no_token() {
+    use crate::policy::jwt::{Known, Refusal, Subject, examine};
+    use http::{HeaderMap, HeaderValue, Method, Uri};
+    let good = "issuer: a, jwksUri: 'http://a.test/'";
+    for (policy, expected) in [
+        (
+            "Request shop/p: {jwtRules: [{}]}".to_owned(),
+            [true, true, false],
+        ),
+        (
+            "Request shop/p: {jwtRules: 5}".to_owned(),
+            [true, true, false],
+        ),
+        (
+            "Request shop/p: {selector: {matchLabels: {app: db}}, jwtRules: [{issuer: 5}]}"
+                .to_owned(),
+            [false, true, false],
+        ),
+        (
+            format!("Request shop/p: {{jwtRules: [{{{good}, timeout: 0s}}]}}"),
+            [true, true, false],
+        ),
+        (
+            format!(
+                "Request shop/p: {{jwtRules: [{{{good}, outputPayloadToHeader: x-told}}, {{issuer: ''}}]}}"
+            ),
+            [true, true, false],
+        ),
+    ] {
+        let texts = world(&[&policy]);
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let compiled = Fixture::new().apply_anyway(&texts);
+        for (pod, refused) in ["shop/web", "shop/db", "bank/web"]
+            .into_iter()
+            .zip(expected)
+        {
+            let mut headers = HeaderMap::new();
+            // Nobody has signed it; and not even its issuer is known.
+            headers.insert(
+                "authorization",
+                HeaderValue::from_static("Bearer eyJhbGciOiJSUzI1NiJ9.e30.AAAA"),
+            );
+            headers.insert("x-told", HeaderValue::from_static("evil"));
+            let subject = Subject {
+                method: &Method::GET,
+                target: &mut Uri::from_static("/"),
+                headers: &mut headers,
+            };
+            let known = Known {
+                now: 0,
+                keys: &|_| None,
+            };
+            let found = examine(&guard(&compiled, pod).tokens, subject, &known);
+            let is = matches!(found, Err(Refusal::Issuer | Refusal::NoKeys));
+            assert_eq!(is, refused, "{policy} {pod}: {found:?}");
+            let told = refused && policy.contains("x-told");
+            assert_eq!(headers.contains_key("x-told"), !told, "{policy}");
         }
     }
 }
