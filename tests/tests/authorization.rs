@@ -8,10 +8,13 @@ use aquifer_tests::{
     Manifests, PATIENCE, Pod, World,
     clock::Deadline,
     raw::{self, End, Server},
-    world::TCP,
+    world::{AUTO, TCP},
 };
 use serde_json::Value;
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 /// Within this a connection that is no longer allowed ends.
 const SECOND: Duration = Duration::from_secs(1);
@@ -173,6 +176,92 @@ async fn policies_decide_who_connects() -> Result<()> {
             );
         }
     }
+    Ok(())
+}
+
+/// Whether these first bytes come back from `port` of the server.
+async fn echoes(world: &World, from: &Pod, port: u16, pieces: &[&[u8]]) -> Result<bool> {
+    let mut stream = from.netns.connect(world.server.at(port)).await?;
+    for piece in pieces {
+        let _ = stream.write_all(piece).await;
+        // One segment each.
+        let _ = stream.flush().await;
+        tokio::task::yield_now().await;
+    }
+    let _ = stream.shutdown().await;
+    let (bytes, end) = raw::drain(&mut stream).await?;
+    match (bytes == pieces.concat(), bytes.is_empty(), end) {
+        (true, _, End::Closed) => Ok(true),
+        (_, true, End::Reset) => Ok(false),
+        _ => anyhow::bail!("neither an answer nor a reset: {bytes:?} {end:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_server_that_tls_asks_for_decides() -> Result<()> {
+    let (world, stranger) = with_stranger().await?;
+    let _servers = [
+        Server::echo(&world.server, TCP)?,
+        Server::echo(&world.server, AUTO)?,
+    ];
+    let set = async |spec: &str| {
+        let text = policies(&[&format!("AuthorizationPolicy/p: {spec}")]);
+        let put = || world.config.put("policies.yaml", &text);
+        world.proxy.after(put).await
+    };
+    let [good, evil, loud, dotted] =
+        ["good.test", "evil.test", "EVIL.Test", "evil.test."].map(raw::client_hello);
+    let broken = [22, 3, 1, 0, 4, 2, 0, 0, 0];
+    for (spec, expected) in [
+        (
+            "{rules: [{when: [{key: connection.sni, values: [good.test, '*.ok.test']}]}]}",
+            [true, false, false, false, false, false],
+        ),
+        (
+            "{action: DENY, rules: [{when: [{key: connection.sni, values: [evil.test]}]}]}",
+            [true, false, false, false, true, false],
+        ),
+        (
+            "{action: DENY, rules: [{when: [{key: connection.sni, notValues: [good.test]}]}]}",
+            [true, false, false, false, false, false],
+        ),
+        // Beside what asks about requests: on the port that declares nothing both are looked for.
+        (
+            "{rules: [{when: [{key: connection.sni, values: [evil.test]}]}, {to: [{operation: {methods: [GET]}}]}]}",
+            [false, true, true, false, false, false],
+        ),
+    ] {
+        set(spec).await?;
+        for port in [TCP, AUTO] {
+            for (hello, expected) in [&good[..], &evil, &loud, &dotted, b"hello", &broken]
+                .into_iter()
+                .zip(expected)
+            {
+                let found = echoes(&world, &stranger, port, &[hello]).await?;
+                ensure!(found == expected, "{spec} {port} {hello:?}: {found}");
+            }
+            let pieces: Vec<&[u8]> = good.chunks(9).collect();
+            let found = echoes(&world, &stranger, port, &pieces).await?;
+            ensure!(found == expected[0], "{spec} {port} in pieces: {found}");
+        }
+    }
+    // What was seen is remembered for as long as the connection is open.
+    set("{rules: [{when: [{key: connection.sni, values: ['*']}]}]}").await?;
+    let open = async |hello: &[u8]| {
+        let mut stream = stranger.netns.connect(world.server.at(TCP)).await?;
+        stream.write_all(hello).await?;
+        let mut back = vec![0; hello.len()];
+        stream.read_exact(&mut back).await?;
+        anyhow::Ok(stream)
+    };
+    let (mut kept, mut ended) = (open(&good).await?, open(&evil).await?);
+    set("{rules: [{when: [{key: connection.sni, values: [good.test]}]}]}").await?;
+    let deadline = Deadline::after(SECOND);
+    let (_, end) = raw::drain(&mut ended).await?;
+    ensure!(!deadline.passed() && end == End::Reset, "{end:?}");
+    say(&mut kept).await.context("its name is allowed")?;
+    let logged = world.proxy.logged(0, |line| line.contains(" evil.test "))?;
+    ensure!(logged.contains("rbac_access_denied"), "{logged}");
     Ok(())
 }
 

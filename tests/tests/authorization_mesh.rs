@@ -149,6 +149,66 @@ fn at(port: u16) -> SocketAddr {
     SocketAddr::new(SERVICE, port)
 }
 
+/// The server that a caller's own TLS asks for, whichever way it comes.
+#[tokio::test]
+async fn the_server_that_tls_asks_for_decides_inside_tunnels() -> Result<()> {
+    for place in PLACES {
+        let mesh = Mesh::new(place).await?;
+        let _server = Server::echo(&mesh.server, AUTO)?;
+        for (spec, good, evil) in [
+            (
+                "rules: [{when: [{key: connection.sni, values: [good.test]}]}]",
+                true,
+                false,
+            ),
+            (
+                "action: DENY, rules: [{when: [{key: connection.sni, values: [evil.test]}]}]",
+                true,
+                false,
+            ),
+        ] {
+            mesh.set(&[spec]).await?;
+            for (name, allowed) in [("good.test", good), ("evil.test", evil)] {
+                let hello = raw::client_hello(name);
+                let mut stream = mesh.client.netns.connect(at(AUTO)).await?;
+                stream.write_all(&hello).await?;
+                let _ = stream.shutdown().await;
+                let (said, end) = raw::drain(&mut stream).await?;
+                ensure!(
+                    (said == hello, end == End::Reset) == (allowed, !allowed),
+                    "{place:?} {spec} {name}: {said:?} {end:?}\n{}",
+                    mesh.said()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_relayed_unread_ends_where_tokens_are_asked_for() -> Result<()> {
+    for place in PLACES {
+        let mesh = Mesh::new(place).await?;
+        let _server = Server::echo(&mesh.server, PORT)?;
+        let to = SocketAddr::new(RAW, 80);
+        let mut stream = mesh.client.netns.connect(to).await?;
+        stream.write_all(b"hello").await?;
+        raw::read_until(&mut stream, b"hello").await?;
+        let text = "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: jwt, namespace: default}\nspec: {jwtRules: [{issuer: a, jwksUri: 'http://127.0.0.1:1/'}]}\n";
+        let put = || mesh.config.put("tokens.yaml", text);
+        mesh.far.after(put).await?;
+        let deadline = Deadline::after(SECOND);
+        let (_, end) = raw::drain(&mut stream).await?;
+        ensure!(
+            !deadline.passed() && end == End::Reset,
+            "{place:?}: {end:?}\n{}",
+            mesh.said()
+        );
+        ensure!(mesh.far.counter("rbac_revoked").await? == 1, "{place:?}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn identities_and_paths_decide_together() -> Result<()> {
     const CLIENT: &str = "from: [{source: {principals: [cluster.local/ns/default/sa/client]}}]";

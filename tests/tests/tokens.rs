@@ -3,7 +3,7 @@
 
 mod jwt;
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use aquifer_tests::{
@@ -12,10 +12,11 @@ use aquifer_tests::{
     clock::Deadline,
     echo::Echo,
     raw::{self, Server},
+    world::{AUTO, TCP},
 };
 use jwt::{Issuer, base64, policies, spoiled, with_secret};
 use serde_json::json;
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 /// The port of the pod that its service declares to be HTTP.
 const PORT: u16 = 8080;
@@ -479,6 +480,106 @@ async fn what_is_under_way_ends_with_its_issuer() -> Result<()> {
     let mut byte = [0];
     let quiet = of_b.try_read(&mut byte);
     ensure!(quiet.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
+    Ok(())
+}
+
+/// Opens a connection and has it carry something that is no request.
+async fn relayed(from: &Pod, to: SocketAddr) -> Result<TcpStream> {
+    let mut stream = from.netns.connect(to).await?;
+    echoed(&mut stream).await?;
+    Ok(stream)
+}
+
+async fn echoed(stream: &mut TcpStream) -> Result<()> {
+    stream.write_all(b"\0hello").await?;
+    raw::read_until(stream, b"hello").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_relayed_unread_ends_where_tokens_are_asked_for() -> Result<()> {
+    let world = World::new().await?;
+    let stranger = &world.lab.pod("stranger")?;
+    let to = |port| world.server.at(port);
+    let _servers = [PORT, AUTO, TCP]
+        .into_iter()
+        .map(|port| Server::echo(&world.server, port))
+        .collect::<Result<Vec<_>>>()?;
+    let put = async |issuers: &[&Issuer]| {
+        let rules: Vec<String> = issuers.iter().map(|one| rule(one, "")).collect();
+        let text = policies(&[takes(&rules.join(", "))]);
+        let put = || world.config.put("policies.yaml", text);
+        world.proxy.after(put).await
+    };
+    let (http, auto) = (relayed(stranger, to(PORT)), relayed(stranger, to(AUTO)));
+    let (http, auto, mut tcp) = (http.await?, auto.await?, relayed(stranger, to(TCP)).await?);
+    let (first, second) = (Issuer::ec("a", ""), Issuer::ec("b", ""));
+    put(&[&first]).await?;
+    let deadline = Deadline::after(Duration::from_secs(1));
+    for mut stream in [http, auto] {
+        let ended = tokio::time::timeout(deadline.left(), raw::drain(&mut stream)).await?;
+        ensure!(matches!(ended, Ok((_, raw::End::Reset))), "{ended:?}");
+    }
+    assert_eq!(world.proxy.counter("rbac_revoked").await?, 2);
+    world.proxy.logged(0, |line| {
+        line.contains("[ns[default]-request_authentication[jwt]-unread]")
+    })?;
+    // A port that carries something else is not read, and what was looked at stays.
+    let mut looked = relayed(stranger, to(AUTO)).await?;
+    put(&[&first, &second]).await?;
+    echoed(&mut looked).await?;
+    echoed(&mut tcp).await?;
+    assert_eq!(world.proxy.counter("rbac_revoked").await?, 2);
+    // Once its port is declared to carry requests, it counts as unread.
+    let text = world.manifests.text().replace("\"tcp\"", "\"http-tcp\"");
+    let put = || world.config.put("mesh.yaml", text);
+    world.proxy.after(put).await?;
+    let ended = raw::drain(&mut tcp).await;
+    ensure!(matches!(ended, Ok((_, raw::End::Reset))), "{ended:?}");
+    Ok(())
+}
+
+/// Whatever becomes of the request.
+#[tokio::test]
+async fn tokens_of_a_query_are_not_in_the_log() -> Result<()> {
+    let issuer = Issuer::ec("a", "");
+    let kept = Issuer::ec("b", "");
+    let arena = Arena::new(&[takes(&format!(
+        "{}, {}",
+        rule(&issuer, "fromParams: [t, 'a b']"),
+        rule(&kept, "fromParams: [kept], forwardOriginalToken: true")
+    ))])
+    .await?;
+    let _server = Echo::start(&arena.world.server, PORT, "server")?;
+    let (good, forwarded) = (issuer.token(json!({})), kept.token(json!({})));
+    let bad = spoiled(&good);
+    let mut http = arena.http().await?;
+    for (index, (query, status, logged)) in [
+        (format!("x=1&t={good}&y=2"), 200, "x=1&y=2"),
+        (format!("kept={forwarded}&y=2"), 200, "kept=***&y=2"),
+        (format!("x=1&t={bad}&y=2"), 401, "x=1&t=***&y=2"),
+        (format!("%74={bad}"), 401, "%74=***"),
+        (format!("a%20b={bad}"), 401, "a%20b=***"),
+        (format!("t={bad}&t={good}"), 401, "t=***&t=***"),
+        (format!("kept=x.{bad}"), 401, "kept=***"),
+        ("u=1".to_owned(), 200, "u=1"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mark = arena.world.proxy.child.stdout.mark();
+        let reply = ask(&mut http, &format!("/{index}?{query}"), &[]).await?;
+        ensure!(reply.status == status, "{query}: {}", reply.status);
+        let line = format!(" /{index}?{logged} HTTP");
+        let told = arena.world.proxy.logged(mark, |one| one.contains(&line));
+        told.with_context(|| query.clone())?;
+    }
+    for line in arena.world.proxy.child.stdout.since(0) {
+        for token in [&good, &bad, &forwarded] {
+            let signature = token.rsplit('.').next().unwrap_or_default();
+            ensure!(!line.contains(&signature[..20]), "{line}");
+        }
+    }
     Ok(())
 }
 

@@ -21,11 +21,12 @@ use super::connect;
 use super::http::inbound::{self, Abort, Arriving};
 use super::outcome::Connection;
 use super::pod::LocalPod;
-use super::protocol::{Gone, PATIENCE, Version};
+use super::protocol::{Gone, PATIENCE, Seen, Version, Wanted};
 use super::relay::{End, IDLE, Meter};
 use super::worker::Worker;
 use crate::policy::authorization::Denial;
 use crate::types::{Protocol, ResponseFlags};
+use crate::wire::client_hello::{self, Asked};
 use crate::wire::sniff::{Verdict, sniff};
 
 /// A caller's stream whose first bytes can be looked at, and are read again by whoever serves it.
@@ -67,11 +68,11 @@ pub(super) async fn serve(
         encrypted,
     } = met;
     let seen = tokio::select! {
-        seen = spoken(&mut stream, unseen.declared()) => seen,
+        seen = spoken(&mut stream, unseen.wanted()) => seen,
         denial = unseen.revoked() => return refuse(stream, &denial, &mut log),
     };
     match seen {
-        Ok(Some(version)) => {
+        Ok(Seen::Requests(version)) => {
             log.discard();
             let arriving = Arriving {
                 admitted: unseen.requests(),
@@ -82,10 +83,13 @@ pub(super) async fn serve(
             };
             inbound::serve(worker, pod, stream, arriving).await;
         }
-        Ok(None) => match unseen.bytes(worker) {
-            Ok(admitted) => carry(worker, pod, stream, &admitted, &mut log).await,
-            Err(denial) => refuse(stream, &denial, &mut log),
-        },
+        Ok(Seen::Bytes(name)) => {
+            log.server_name.clone_from(&name);
+            match unseen.bytes(worker, name) {
+                Ok(admitted) => carry(worker, pod, stream, &admitted, &mut log).await,
+                Err(denial) => refuse(stream, &denial, &mut log),
+            }
+        }
         Err(Gone) => log.flags = ResponseFlags::DOWNSTREAM_CLOSED,
     }
 }
@@ -126,39 +130,53 @@ async fn carry(
     log.ended(end, denial.as_ref());
 }
 
-/// Which version of HTTP a stream speaks whose port is `declared` so; `None`: none. As
-/// [`super::protocol::arriving`] has it of a socket.
-async fn spoken(stream: &mut impl Stream, declared: Protocol) -> Result<Option<Version>, Gone> {
-    let declared = declared.is_http();
+/// Looks at the first bytes of a stream, as [`super::protocol::arriving`] does at those of a socket.
+async fn spoken(stream: &mut impl Stream, wanted: Wanted) -> Result<Seen, Gone> {
+    let declared = is_http(wanted);
     let limit = if declared { IDLE } else { PATIENCE };
-    match tokio::time::timeout(limit, first(stream, declared)).await {
+    match tokio::time::timeout(limit, first(stream, wanted)).await {
         Ok(seen) => seen,
         Err(_) if declared => Err(Gone),
-        Err(_) => Ok(None),
+        Err(_) => Ok(Seen::Bytes(None)),
     }
 }
 
-/// The same, without a limit of time. `declared`: it is HTTP, whatever it looks like.
-async fn first(stream: &mut impl Stream, declared: bool) -> Result<Option<Version>, Gone> {
+/// Whether it is HTTP, whatever it looks like.
+fn is_http(wanted: Wanted) -> bool {
+    wanted.requests.is_some_and(Protocol::is_http)
+}
+
+/// The same, without a limit of time.
+async fn first(stream: &mut impl Stream, wanted: Wanted) -> Result<Seen, Gone> {
+    let declared = is_http(wanted);
     let mut seen = 0;
     loop {
         let bytes = poll_fn(|cx| stream.poll_first(cx, seen)).await;
         let bytes = bytes.map_err(|_| Gone)?;
         let ended = bytes.len() <= seen;
         seen = bytes.len();
-        return Ok(match sniff(&bytes) {
-            Verdict::Http2 => Some(Version::Http2),
-            Verdict::Http1 => Some(Version::Http1),
-            // Only what may still become HTTP/2's preface is waited for.
-            Verdict::More if !ended && (!declared || b"PRI ".starts_with(prefix(&bytes))) => {
-                continue;
+        if wanted.requests.is_some() {
+            match sniff(&bytes) {
+                Verdict::Http2 => return Ok(Seen::Requests(Version::Http2)),
+                Verdict::Http1 => return Ok(Seen::Requests(Version::Http1)),
+                // Only what may still become HTTP/2's preface is waited for.
+                Verdict::More if !ended && (!declared || b"PRI ".starts_with(prefix(&bytes))) => {
+                    continue;
+                }
+                // The end without a byte.
+                _ if seen == 0 && declared => return Err(Gone),
+                // The parser says what is wrong with it.
+                _ if declared => return Ok(Seen::Requests(Version::Http1)),
+                _ => {}
             }
-            // The end without a byte.
-            _ if seen == 0 && declared => return Err(Gone),
-            // The parser says what is wrong with it.
-            _ if declared => Some(Version::Http1),
-            _ => None,
-        });
+        }
+        if !wanted.name {
+            return Ok(Seen::Bytes(None));
+        }
+        match client_hello::asked(&bytes, ended) {
+            Asked::More => {}
+            asked => return Ok(Seen::of(asked)),
+        }
     }
 }
 
@@ -173,7 +191,7 @@ mod tests {
     use super::*;
     use crate::dataplane::channel;
 
-    async fn seen(pieces: &[&[u8]], declared: bool) -> Option<Option<Version>> {
+    async fn seen(pieces: &[&[u8]], wanted: Wanted) -> Option<Seen> {
         let (mut near, mut far) = channel::pair();
         let says = async {
             for piece in pieces {
@@ -182,28 +200,46 @@ mod tests {
             }
             near.shutdown().await.expect("an end");
         };
-        let (seen, ()) = tokio::join!(first(&mut far, declared), says);
+        let (seen, ()) = tokio::join!(first(&mut far, wanted), says);
         seen.ok()
     }
 
     #[tokio::test]
     async fn the_first_bytes_tell_what_is_spoken() {
         const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-        let (one, two) = (Some(Some(Version::Http1)), Some(Some(Version::Http2)));
+        let requests = |version| Some(Seen::Requests(version));
+        let (one, two) = (requests(Version::Http1), requests(Version::Http2));
+        let (no_name, unknown) = (Some(Seen::Bytes(Some(String::new()))), || {
+            Some(Seen::Bytes(None))
+        });
         for (pieces, undeclared, declared) in [
-            (&[&b"GET / HTTP/1.1\r\n"[..]][..], one, one),
-            (&[b"G", b"ET", b" / HTTP/1.1\r\n"], one, one),
-            (&[b"GET /"], Some(None), one),
-            (&[PREFACE], two, two),
-            (&[&PREFACE[..1], &PREFACE[1..5], &PREFACE[5..]], two, two),
-            (&[&PREFACE[..5]], Some(None), one),
-            (&[b"PRIVMSG x\r\n"], Some(None), one),
-            (&[b"\0\0"], Some(None), one),
+            (&[&b"GET / HTTP/1.1\r\n"[..]][..], &one, &one),
+            (&[b"G", b"ET", b" / HTTP/1.1\r\n"], &one, &one),
+            (&[b"GET /"], &no_name, &one),
+            (&[PREFACE], &two, &two),
+            (&[&PREFACE[..1], &PREFACE[1..5], &PREFACE[5..]], &two, &two),
+            (&[&PREFACE[..5]], &no_name, &one),
+            (&[b"PRIVMSG x\r\n"], &no_name, &one),
+            (&[b"\0\0"], &no_name, &one),
+            // TLS of which nothing can be read.
+            (&[b"\x16\x03", b"\x01"], &unknown(), &one),
+            (&[b"\x15", b"\x03\x01\0\x02\x01\0"], &unknown(), &one),
             // An end without a byte: whoever says nothing may still want to hear.
-            (&[], Some(None), None),
+            (&[], &no_name, &None),
         ] {
-            assert_eq!(seen(pieces, false).await, undeclared, "{pieces:?}");
-            assert_eq!(seen(pieces, true).await, declared, "{pieces:?}");
+            let wanted = |protocol, name| Wanted {
+                requests: Some(protocol),
+                name,
+            };
+            let found = seen(pieces, wanted(Protocol::Auto, true)).await;
+            assert_eq!(found, *undeclared, "{pieces:?}");
+            let found = seen(pieces, wanted(Protocol::Auto, false)).await;
+            let requests = undeclared
+                .clone()
+                .filter(|seen| matches!(seen, Seen::Requests(_)));
+            assert_eq!(found, requests.or(unknown()), "{pieces:?}");
+            let found = seen(pieces, wanted(Protocol::Http, true)).await;
+            assert_eq!(found, *declared, "{pieces:?}");
         }
     }
 }

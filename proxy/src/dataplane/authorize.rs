@@ -5,63 +5,31 @@
 //! its connection. When a snapshot has other rules for the pod, each of them is judged again, and
 //! one that is no longer allowed is told.
 
+mod entry;
 mod request;
 
-use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use slab::Slab;
 
+pub(super) use self::entry::Arrival;
+use self::entry::{AUDIT, By, Entry, may_carry_requests};
 pub(super) use self::request::{Head, Judged, Revocable};
 use super::pod::LocalPod;
+use super::protocol::Wanted;
 use super::resolve;
 use super::worker::Worker;
-use crate::mesh::{Guard, Verdict, Workload};
-use crate::policy::authorization::{Caller, Denial, Policy, Request, Shadow};
-use crate::types::{Identity, Protocol};
-
-/// Who connects to a local pod.
-#[derive(Clone, Debug)]
-pub(super) struct Arrival {
-    /// Proved by mutual TLS; `None` for plain text.
-    pub(super) peer: Option<Identity>,
-    /// The caller's address.
-    pub(super) source: SocketAddr,
-    /// The pod's own address and port that it asks for.
-    pub(super) destination: SocketAddr,
-}
+use crate::mesh::{Guard, Workload};
+use crate::policy::authorization::{Denial, Policy, Request};
 
 /// The admitted connections of a pod in one worker.
 #[derive(Default)]
 pub(super) struct Admissions {
     open: RefCell<Slab<Rc<Entry>>>,
-}
-
-/// What lines of the log are called that AUDIT policies ask for.
-const AUDIT: &str = "aquifer::audit";
-
-/// By what a connection is judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum By {
-    /// All that the policies ask.
-    Everything,
-    /// Who may call at all. Its requests, once it is known to have any, are judged each by itself.
-    Caller,
-}
-
-struct Entry {
-    arrival: Arrival,
-    by: Cell<By>,
-    /// By which it was admitted last; `None` where the pod had none.
-    guard: RefCell<Option<Arc<Guard>>>,
-    denial: RefCell<Option<Denial>>,
-    waiting: Cell<Option<Waker>>,
-    /// Requests that are under way.
-    requests: RefCell<Slab<Rc<request::Open>>>,
 }
 
 /// An admitted connection. Dropping it ends the watch over it.
@@ -71,11 +39,11 @@ pub(super) struct Admitted {
     entry: Rc<Entry>,
 }
 
-/// A connection whose caller may call, to a port where policies ask about requests, and which its
-/// bytes alone would not be allowed: whether it has any requests is not known yet.
+/// A connection whose caller may call, to a port where policies ask about requests or server names,
+/// and which its bytes alone would not be allowed: what it carries is not known yet.
 pub(super) struct Unseen {
     admitted: Admitted,
-    declared: Protocol,
+    wanted: Wanted,
 }
 
 /// What is known of a connection before its first byte.
@@ -93,26 +61,36 @@ pub(super) enum Met {
 /// Why it is denied.
 pub(super) fn meet(worker: &Worker, pod: &Rc<LocalPod>, arrival: Arrival) -> Result<Met, Denial> {
     let guard = guard(worker, pod);
-    if let Some(guard) = guard
+    let wanted = guard
         .as_ref()
-        .filter(|guard| guard.is_about_requests(&arrival.caller()))
-    {
-        let declared = resolve::declared(&worker.snapshot(), arrival.destination);
-        // A port that is declared to carry something else carries no requests.
-        if declared.is_http() || declared == Protocol::Auto {
-            guard.admit_caller(&arrival.caller()).inspect_err(|_| {
-                worker.counters.rbac_denied.increment();
-            })?;
-            let guard = Some(Arc::clone(guard));
-            return Ok(Met::Unseen(Unseen {
-                admitted: register(pod, arrival, guard, By::Caller),
-                declared,
-            }));
-        }
+        .map(|guard| wanted(worker, guard, &arrival))
+        .filter(|wanted| wanted.name || wanted.requests.is_some());
+    let Some(wanted) = wanted else {
+        let entry = Entry::new(arrival, guard, By::Unread);
+        entry.admit(worker)?;
+        return Ok(Met::Admitted(register(pod, entry)));
+    };
+    if let Some(guard) = &guard {
+        guard
+            .admit_caller(&arrival.caller())
+            .inspect_err(|_| worker.counters.rbac_denied.increment())?;
     }
-    judge(worker, guard.as_deref(), &arrival)?;
-    let admitted = register(pod, arrival, guard, By::Everything);
-    Ok(Met::Admitted(admitted))
+    let entry = Entry::new(arrival, guard, By::Caller);
+    Ok(Met::Unseen(Unseen {
+        admitted: register(pod, entry),
+        wanted,
+    }))
+}
+
+/// What is to be looked for in a connection.
+fn wanted(worker: &Worker, guard: &Guard, arrival: &Arrival) -> Wanted {
+    let caller = arrival.caller();
+    let declared = || resolve::declared(&worker.snapshot(), arrival.destination);
+    let requests = guard.is_about_requests(&caller).then(declared);
+    Wanted {
+        requests: requests.filter(|declared| may_carry_requests(*declared)),
+        name: guard.is_about_names(&caller),
+    }
 }
 
 fn guard(worker: &Worker, pod: &LocalPod) -> Option<Arc<Guard>> {
@@ -120,36 +98,8 @@ fn guard(worker: &Worker, pod: &LocalPod) -> Option<Arc<Guard>> {
     worker.snapshot().guard(&pod.workload).cloned()
 }
 
-/// Judges a connection whose bytes are not looked at.
-fn judge(worker: &Worker, guard: Option<&Guard>, arrival: &Arrival) -> Verdict {
-    let Some(guard) = guard else {
-        return Ok(());
-    };
-    if let Some((policy, rule)) = guard.audited(&arrival.caller(), None) {
-        worker.counters.rbac_audited.increment();
-        tracing::info!(
-            target: AUDIT, policy = %policy.object, rule,
-            source = %arrival.source, destination = %arrival.destination, peer = %arrival.shown(),
-            "a connection matches"
-        );
-    }
-    arrival.judge(guard).inspect_err(|_| {
-        worker.counters.rbac_denied.increment();
-    })?;
-    worker.counters.rbac_allowed.increment();
-    tell_trial(worker, guard, arrival);
-    Ok(())
-}
-
-fn register(pod: &Rc<LocalPod>, arrival: Arrival, guard: Option<Arc<Guard>>, by: By) -> Admitted {
-    let entry = Rc::new(Entry {
-        arrival,
-        by: Cell::new(by),
-        guard: RefCell::new(guard),
-        denial: RefCell::default(),
-        waiting: Cell::default(),
-        requests: RefCell::default(),
-    });
+fn register(pod: &Rc<LocalPod>, entry: Entry) -> Admitted {
+    let entry = Rc::new(entry);
     let place = {
         let mut open = pod.admissions().open.borrow_mut();
         open.insert(Rc::clone(&entry))
@@ -162,9 +112,9 @@ fn register(pod: &Rc<LocalPod>, arrival: Arrival, guard: Option<Arc<Guard>>, by:
 }
 
 impl Unseen {
-    /// What its port is declared to carry: HTTP, or nothing.
-    pub(super) fn declared(&self) -> Protocol {
-        self.declared
+    /// What is to be looked for.
+    pub(super) fn wanted(&self) -> Wanted {
+        self.wanted
     }
 
     /// Resolves when the connection is no longer allowed.
@@ -174,21 +124,35 @@ impl Unseen {
 
     /// It carries requests: each is to be judged ([`Admitted::judge`]).
     pub(super) fn requests(self) -> Admitted {
+        // They are read, and so it is no TLS.
+        self.admitted.entry.asks_for(String::new());
         self.admitted
     }
 
-    /// Its bytes will not be looked at: judged by all that the policies ask.
+    /// Its bytes will not be looked at any more: judged by all that the policies ask. Their TLS asks for
+    /// `server_name`: empty for none, `None` where that is not known.
     ///
     /// # Errors
     /// Why it is denied.
-    pub(super) fn bytes(self, worker: &Worker) -> Result<Admitted, Denial> {
+    pub(super) fn bytes(
+        self,
+        worker: &Worker,
+        server_name: Option<String>,
+    ) -> Result<Admitted, Denial> {
         let admitted = self.admitted;
         let entry = &admitted.entry;
-        entry.by.set(By::Everything);
+        let is_tls = server_name.as_ref().is_some_and(|name| !name.is_empty());
+        entry.by.set(match self.wanted.requests {
+            None if !is_tls => By::Unread,
+            _ => By::Bytes,
+        });
+        if let Some(server_name) = server_name {
+            entry.asks_for(server_name);
+        }
         if let Some(guard) = guard(worker, &admitted.pod) {
             entry.guard.replace(Some(guard));
         }
-        judge(worker, entry.guard.borrow().as_deref(), &entry.arrival)?;
+        entry.admit(worker)?;
         Ok(admitted)
     }
 }
@@ -205,20 +169,13 @@ pub(super) fn review(worker: &Worker, pod: &LocalPod) {
     // Whoever is told gives up its place.
     let mut revoked = Vec::new();
     for (_, entry) in pod.admissions().open.borrow().iter() {
-        let known = entry.guard.borrow();
-        if known
-            .as_ref()
-            .is_some_and(|known| Arc::ptr_eq(known, guard))
-        {
+        let before = entry.guard.replace(Some(Arc::clone(guard)));
+        let same = before.is_some_and(|before| Arc::ptr_eq(&before, guard));
+        // What a port is declared to carry may have changed without its rules.
+        if same && (entry.by.get() != By::Unread || guard.tokens.is_empty()) {
             continue;
         }
-        drop(known);
-        entry.guard.replace(Some(Arc::clone(guard)));
-        let verdict = match entry.by.get() {
-            By::Everything => entry.arrival.judge(guard),
-            By::Caller => guard.admit_caller(&entry.arrival.caller()),
-        };
-        if let Err(denial) = verdict {
+        if let Err(denial) = entry.judge(guard, &snapshot) {
             worker.counters.rbac_revoked.increment();
             tracing::debug!(
                 pod = %Name(&workload), source = %entry.arrival.source, %denial,
@@ -231,7 +188,7 @@ pub(super) fn review(worker: &Worker, pod: &LocalPod) {
             continue;
         }
         for (_, open) in entry.requests.borrow().iter() {
-            if let Err(denial) = open.judge(&entry.arrival, guard) {
+            if let Err(denial) = open.judge(&entry.caller(), guard) {
                 worker.counters.rbac_rq_revoked.increment();
                 tracing::debug!(
                     pod = %Name(&workload), source = %entry.arrival.source, %denial,
@@ -246,47 +203,12 @@ pub(super) fn review(worker: &Worker, pod: &LocalPod) {
     }
 }
 
-fn tell_trial(worker: &Worker, guard: &Guard, arrival: &Arrival) {
-    match guard.shadow(&arrival.caller()) {
-        None => {}
-        Some(Shadow::Allowed) => worker.counters.rbac_shadow_allowed.increment(),
-        Some(Shadow::Denied(denial)) => {
-            worker.counters.rbac_shadow_denied.increment();
-            tracing::debug!(
-                source = %arrival.source, destination = %arrival.destination, %denial,
-                "a policy on trial would have denied this connection"
-            );
-        }
-    }
-}
-
 /// `NAMESPACE/NAME`.
 struct Name<'a>(&'a Workload);
 
 impl std::fmt::Display for Name<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.0.namespace, self.0.name)
-    }
-}
-
-impl Arrival {
-    fn caller(&self) -> Caller<'_> {
-        Caller {
-            peer: self.peer.as_ref(),
-            source: self.source,
-            destination: self.destination,
-            server_name: None,
-        }
-    }
-
-    /// The caller's identity, for a line of the log.
-    fn shown(&self) -> String {
-        let peer = self.peer.as_ref();
-        peer.map_or_else(|| "-".to_owned(), ToString::to_string)
-    }
-
-    fn judge(&self, guard: &Guard) -> Verdict {
-        guard.admit(&self.caller())
     }
 }
 
@@ -319,7 +241,7 @@ impl Admitted {
     ) -> Vec<(Arc<Policy>, usize)> {
         let guard = guard(worker, &self.pod).or_else(|| self.entry.guard.borrow().clone());
         guard.map_or_else(Vec::new, |guard| {
-            guard.custom(&self.entry.arrival.caller(), request)
+            guard.custom(&self.entry.caller(), request)
         })
     }
 

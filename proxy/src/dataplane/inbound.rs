@@ -13,7 +13,7 @@ use super::authorize::{self, Admitted, Arrival, Met, Unseen};
 use super::origin::{self, Captured};
 use super::outcome::Connection;
 use super::pod::LocalPod;
-use super::protocol::{self, Gone};
+use super::protocol::{self, Gone, Seen};
 use super::relay::{Limits, relay_until};
 use super::worker::Worker;
 use super::{connect, hbone, http};
@@ -78,11 +78,11 @@ async fn look(
     mut log: Connection,
 ) {
     let seen = tokio::select! {
-        seen = protocol::arriving(&captured.stream, unseen.declared()) => seen,
+        seen = protocol::arriving(&captured.stream, unseen.wanted()) => seen,
         denial = unseen.revoked() => return refuse(captured, &denial, &mut log),
     };
     match seen {
-        Ok(Some(version)) => {
+        Ok(Seen::Requests(version)) => {
             log.discard();
             let Captured {
                 stream,
@@ -98,12 +98,13 @@ async fn look(
             };
             http::inbound::serve(worker, pod, Gather(stream), arriving).await;
         }
-        Ok(None) => {
+        Ok(Seen::Bytes(name)) => {
             let Ok(stream) = protocol::afresh(captured.stream) else {
                 return;
             };
             let captured = Captured { stream, ..captured };
-            match unseen.bytes(worker) {
+            log.server_name.clone_from(&name);
+            match unseen.bytes(worker, name) {
                 Ok(admitted) => carry(worker, pod, captured, &admitted, &mut log).await,
                 Err(denial) => refuse(captured, &denial, &mut log),
             }

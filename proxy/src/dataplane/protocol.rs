@@ -25,7 +25,7 @@ use super::upstream::Upstream;
 use super::worker::Worker;
 use crate::mesh::L4Kind;
 use crate::types::{self, ResponseFlags};
-use crate::wire::client_hello::{self, Hello};
+use crate::wire::client_hello::{self, Asked, Hello};
 use crate::wire::sniff::{LIMIT, Verdict, sniff};
 
 /// How long first bytes are waited for. It ends the waiting, not the connection, which is relayed
@@ -127,27 +127,66 @@ pub(super) async fn detect(
     }
 }
 
-/// What a connection into a pod speaks, whose port is `declared` so: a version of HTTP, or `None` of
-/// it. Bytes that don't come in time are taken for opaque ones, but where the port says HTTP.
+/// What is looked for in a connection into a pod.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// Requests, on a port that is declared so: HTTP, or nothing. `None`: whatever it carries, they are
+    /// not read.
+    pub(super) requests: Option<types::Protocol>,
+    /// The server name of TLS.
+    pub(super) name: bool,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// Requests of this version of HTTP.
+    Requests(Version),
+    /// Bytes, and the server name of their TLS, where that was looked for: empty where there is none,
+    /// `None` where it can't be told.
+    Bytes(Option<String>),
+}
+
+/// Looks at the first bytes of a connection into a pod. Bytes that don't come in time are taken for
+/// opaque ones, but where the port says HTTP.
 ///
 /// # Errors
 /// The client is gone, or was silent for too long.
-pub(super) async fn arriving(
-    stream: &TcpStream,
-    declared: types::Protocol,
-) -> Result<Option<Version>, Gone> {
-    match declared {
-        declared if declared.is_http() => match tokio::time::timeout(IDLE, version(stream)).await {
-            Ok(Some(version)) => Ok(Some(version)),
-            Ok(None) | Err(_) => Err(Gone),
+pub(super) async fn arriving(stream: &TcpStream, wanted: Wanted) -> Result<Seen, Gone> {
+    match wanted.requests {
+        Some(declared) if declared.is_http() => {
+            return match tokio::time::timeout(IDLE, version(stream)).await {
+                Ok(Some(version)) => Ok(Seen::Requests(version)),
+                Ok(None) | Err(_) => Err(Gone),
+            };
+        }
+        Some(_) => match tokio::time::timeout(PATIENCE, verdict(stream)).await {
+            Ok(Some(Verdict::Http1)) => return Ok(Seen::Requests(Version::Http1)),
+            Ok(Some(Verdict::Http2)) => return Ok(Seen::Requests(Version::Http2)),
+            Ok(Some(_)) => {}
+            Err(_) => return Ok(Seen::Bytes(None)),
+            Ok(None) => return Err(Gone),
         },
-        types::Protocol::Auto => match tokio::time::timeout(PATIENCE, verdict(stream)).await {
-            Ok(Some(Verdict::Http1)) => Ok(Some(Version::Http1)),
-            Ok(Some(Verdict::Http2)) => Ok(Some(Version::Http2)),
-            Ok(Some(_)) | Err(_) => Ok(None),
-            Ok(None) => Err(Gone),
-        },
-        _ => Ok(None),
+        None => {}
+    }
+    if !wanted.name {
+        return Ok(Seen::Bytes(None));
+    }
+    match tokio::time::timeout(PATIENCE, asked(stream)).await {
+        Ok(Some(asked)) => Ok(Seen::of(asked)),
+        Ok(None) => Err(Gone),
+        Err(_) => Ok(Seen::Bytes(None)),
+    }
+}
+
+impl Seen {
+    /// Bytes that ask for a server so.
+    pub(super) fn of(asked: Asked) -> Self {
+        Self::Bytes(match asked {
+            Asked::For(name) => Some(name),
+            Asked::ForNobody => Some(String::new()),
+            Asked::Unclear | Asked::More => None,
+        })
     }
 }
 
@@ -316,6 +355,20 @@ async fn awaited_server_name(stream: &TcpStream) -> Option<String> {
         }
     };
     tokio::time::timeout(PATIENCE, hello).await.ok()?
+}
+
+/// Waits until the first bytes tell which server is asked for by name. `None`: the client was reset.
+async fn asked(stream: &TcpStream) -> Option<Asked> {
+    let mut seen = vec![0; client_hello::LIMIT];
+    let mut ended = false;
+    loop {
+        stream.readable().await.ok()?;
+        let count = stream.peek(&mut seen).await.ok()?;
+        match client_hello::asked(&seen[..count], ended || count == 0) {
+            Asked::More => ended = more(stream).await.ok()?.is_read_closed(),
+            asked => return Some(asked),
+        }
+    }
 }
 
 /// Waits for bytes beyond those already there, or the end: peeking leaves the socket ready, so that

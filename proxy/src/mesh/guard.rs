@@ -83,6 +83,12 @@ impl Guard {
         !self.tokens.is_empty() || authorization::is_about_requests(&self.policies, caller)
     }
 
+    /// Whether the server name of a connection's TLS is to be looked at: where that may make a
+    /// difference.
+    pub fn is_about_names(&self, caller: &Caller<'_>) -> bool {
+        authorization::is_about_names(&self.policies, caller)
+    }
+
     /// Whether tokens of `issuer` are still taken.
     pub fn takes_tokens_of(&self, issuer: &str) -> bool {
         self.tokens.iter().any(|one| *one.issuer == *issuer)

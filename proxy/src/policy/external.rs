@@ -10,6 +10,7 @@ use http::header::{HOST, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::types::ClusterName;
+use crate::types::field::is_fixed;
 
 /// One of MeshConfig's `extensionProviders`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,24 +179,6 @@ fn put(headers: &mut HeaderMap, given: HeaderMap, replace: bool) {
             headers.append(name, value);
         }
     }
-}
-
-/// Fields that frame a message or belong to one hop: nobody's to change but the proxy's; and the host,
-/// by which the request was routed.
-pub fn is_fixed(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "content-length"
-            | "expect"
-            | "host"
-            | "keep-alive"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-    )
 }
 
 impl Http {

@@ -1,6 +1,7 @@
 //! Addresses, names and protocols: the vocabulary of every floor above. Knows no configuration
 //! format and no I/O.
 
+pub mod field;
 pub mod flags;
 pub mod fraction;
 pub mod identity;

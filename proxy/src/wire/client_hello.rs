@@ -38,6 +38,35 @@ pub fn read(mut bytes: &[u8]) -> Hello {
     Hello::More
 }
 
+/// Whom a connection asks for, for those who must not be deceived about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// A server by its name, in lower case.
+    For(String),
+    /// No server by name: it is not TLS, or its hello has no name.
+    ForNobody,
+    /// It is TLS, and whom it asks for can't be told: what is no hello to us may be one to others.
+    Unclear,
+    /// That is not known yet.
+    More,
+}
+
+/// Reads the beginning of a connection. `ended`: no more will come.
+pub fn asked(bytes: &[u8], ended: bool) -> Asked {
+    match bytes {
+        [] | [20..=24] if !ended => Asked::More,
+        [22, 3, ..] => match read(bytes) {
+            Hello::Complete(Some(name)) => Asked::For(name),
+            Hello::Complete(None) => Asked::ForNobody,
+            Hello::More if !ended && bytes.len() < LIMIT => Asked::More,
+            Hello::More | Hello::Other => Asked::Unclear,
+        },
+        // Other records of TLS, after which some servers still take a hello.
+        [20..=24, 3, ..] => Asked::Unclear,
+        _ => Asked::ForNobody,
+    }
+}
+
 /// The name in the ClientHello at the beginning of `bytes`. `None` where there is none, or not all
 /// of the hello.
 pub fn server_name(bytes: &[u8]) -> Option<String> {
@@ -91,6 +120,43 @@ mod tests {
         assert_eq!(server_name(&whole).as_deref(), Some("db.example.com"));
         for end in 0..whole.len() {
             assert_eq!(server_name(&whole[..end]), None, "{end}");
+        }
+    }
+
+    #[test]
+    fn whoever_is_asked_for_is_told_or_that_nobody_can_tell() {
+        let named = |name: &str| hello(&name_extension(name));
+        let whole = named("db.example.com");
+        for end in 0..whole.len() {
+            assert_eq!(asked(&whole[..end], false), Asked::More, "{end}");
+            let cut = if end < 2 {
+                Asked::ForNobody
+            } else {
+                Asked::Unclear
+            };
+            assert_eq!(asked(&whole[..end], true), cut, "{end}");
+        }
+        let mut long = vec![22, 3, 1, 0x3f, 0xff, 1, 0, 0xff, 0xff];
+        long.resize(LIMIT, 0);
+        for (bytes, expected) in [
+            (named("DB.Example.com"), Asked::For("db.example.com".into())),
+            (named("a_b.test"), Asked::For("a_b.test".into())),
+            (named("a.test."), Asked::For("a.test.".into())),
+            (hello(&[0, 13, 0, 4, 0, 2, 4, 3]), Asked::ForNobody),
+            (b"GET / HTTP/1.1\r\n\r\n".to_vec(), Asked::ForNobody),
+            (vec![22, 4], Asked::ForNobody),
+            // What others may take for a name, or for a hello.
+            (named("a b"), Asked::Unclear),
+            (
+                vec![22, 3, 1, 0, 4, 1, 0xff, 0xff, 0xff, 0xff],
+                Asked::Unclear,
+            ),
+            (vec![22, 3, 1, 0, 4, 2, 0, 0, 0], Asked::Unclear),
+            (vec![21, 3, 1, 0, 2, 1, 0], Asked::Unclear),
+            (long, Asked::Unclear),
+        ] {
+            let found = asked(&bytes, false);
+            assert_eq!(found, expected, "{:?}", String::from_utf8_lossy(&bytes));
         }
     }
 

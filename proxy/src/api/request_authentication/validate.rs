@@ -5,6 +5,7 @@ use http::{HeaderName, Uri};
 use super::{JwtRule, RequestAuthentication};
 use crate::api::attachment::Attachment;
 use crate::types::Finding;
+use crate::types::field::is_fixed;
 
 impl RequestAuthentication {
     pub(in crate::api) fn validate(&self, findings: &mut Vec<Finding>) {
@@ -86,8 +87,13 @@ impl JwtRule {
 }
 
 fn check_header(name: &str, field: &str, error: &mut impl FnMut(&str, String)) {
-    if name.parse::<HeaderName>().is_err() {
-        error(field, format!("{name:?} is not the name of a header"));
+    match name.parse::<HeaderName>() {
+        Err(_) => error(field, format!("{name:?} is not the name of a header")),
+        Ok(name) if is_fixed(&name) => error(
+            field,
+            format!("{name:?} frames the request or names its host: take a field of your own"),
+        ),
+        Ok(_) => {}
     }
 }
 

@@ -10,10 +10,10 @@ use std::task::{Context, Poll, Waker};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
-use super::{Arrival, Entry};
+use super::Entry;
 use crate::dataplane::worker::Worker;
 use crate::mesh::{Guard, Verdict};
-use crate::policy::authorization::{Denial, Request, Shadow};
+use crate::policy::authorization::{Caller, Denial, Request, Shadow};
 use crate::policy::jwt::Verified;
 
 /// What a request is judged by, kept for as long as it is under way.
@@ -72,8 +72,8 @@ pub(super) struct Open {
 }
 
 impl Open {
-    pub(super) fn judge(&self, arrival: &Arrival, guard: &Guard) -> Verdict {
-        guard.admit_request(&arrival.caller(), &self.head.request(guard))
+    pub(super) fn judge(&self, caller: &Caller<'_>, guard: &Guard) -> Verdict {
+        guard.admit_request(caller, &self.head.request(guard))
     }
 
     pub(super) fn revoke(&self, denial: Denial) {
@@ -103,7 +103,7 @@ pub(super) fn admit(
     head: Head,
 ) -> Result<Judged, Denial> {
     let (arrival, counters) = (&entry.arrival, &worker.counters);
-    let caller = arrival.caller();
+    let caller = entry.caller();
     let request = head.request(guard);
     if let Some((policy, rule)) = guard.audited(&caller, Some(&request)) {
         counters.rbac_rq_audited.increment();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::condition::{Attribute, Condition, Value};
+use super::issued::Issued;
 use super::path::Template;
 use super::text::Text;
 use super::{Action, Policy, Rule};
@@ -36,12 +37,23 @@ impl Default for TrustDomains {
 }
 
 impl TrustDomains {
+    fn all(&self) -> impl Iterator<Item = &Arc<str>> {
+        std::iter::once(&self.own).chain(&self.aliases)
+    }
+
+    /// A trust domain that is one of them means all of them (Istio's aliases).
+    fn all_of(&self, domain: &str) -> Vec<Text> {
+        match self.all().any(|one| **one == *domain) {
+            true => self.all().map(|one| Text::new(one)).collect(),
+            false => vec![Text::new(domain)],
+        }
+    }
+
     /// A principal that names one of them means all of them (Istio's aliases).
     fn expand(&self, principal: &str) -> Vec<Text> {
-        let all = || std::iter::once(&self.own).chain(&self.aliases);
         match principal.split_once('/') {
-            Some((domain, rest)) if domain == LOCAL || all().any(|one| **one == *domain) => {
-                let names = all().map(|one| Text::new(&format!("{one}/{rest}")));
+            Some((domain, rest)) if domain == LOCAL || self.all().any(|one| **one == *domain) => {
+                let names = self.all().map(|one| Text::new(&format!("{one}/{rest}")));
                 names.collect()
             }
             _ => vec![Text::new(principal)],
@@ -230,6 +242,12 @@ impl Build<'_> {
                 values.extend(all.into_iter().map(Value::Text));
                 return Some(());
             }
+            Attribute::TrustDomain => {
+                let all = self.domains.all_of(text);
+                values.extend(all.into_iter().map(Value::Text));
+                return Some(());
+            }
+            Attribute::RequestPrincipal => Value::Issued(Issued::new(text)),
             Attribute::SourceIp | Attribute::DestinationIp | Attribute::RemoteIp => {
                 Value::Network(network(text)?)
             }

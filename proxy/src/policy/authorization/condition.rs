@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use http::HeaderName;
 use ipnet::IpNet;
 
+use super::issued::Issued;
 use super::path::Template;
 use super::text::{Case, Text};
 use super::{Facts, Request};
@@ -53,6 +54,7 @@ pub(super) enum Value {
     Network(IpNet),
     Port(u16),
     Account { namespace: Box<str>, name: Box<str> },
+    Issued(Issued),
     Template(Template),
 }
 
@@ -85,6 +87,11 @@ impl Condition {
             | Attribute::ServerName
             | Attribute::Unknowable => false,
         }
+    }
+
+    /// Whether it asks for the server name of the caller's TLS.
+    pub(super) fn is_of_name(&self) -> bool {
+        self.attribute == Attribute::ServerName
     }
 
     /// Whether a connection to where `facts` say can fulfil it, whatever else is true of it.
@@ -134,6 +141,10 @@ impl Attribute {
             Value::Account { namespace, name } => caller.peer.is_some_and(|peer| {
                 *peer.namespace == **namespace && *peer.service_account == **name
             }),
+            Value::Issued(issued) => facts
+                .request
+                .and_then(|request| request.token)
+                .is_some_and(|token| issued.is(token, wide)),
             Value::Template(template) => facts
                 .request
                 .is_some_and(|request| template.is(request.path)),
@@ -152,8 +163,10 @@ impl Attribute {
             Self::Principal => facts.principal().is_some_and(exact),
             Self::Namespace => peer.is_some_and(|peer| exact(&peer.namespace)),
             Self::TrustDomain => peer.is_some_and(|peer| exact(&peer.trust_domain)),
-            Self::ServerName => facts.caller.server_name.is_some_and(exact),
-            Self::RequestPrincipal => token.and_then(|one| one.principal()).is_some_and(exact),
+            Self::ServerName => facts.caller.server_name.is_some_and(|name| {
+                let is = |name: &str| text.is(name.as_bytes(), Case::Ignored);
+                is(name) || (wide && is(name.strip_suffix('.').unwrap_or(name)))
+            }),
             Self::Claim(path) => token.is_some_and(|one| one.any(path, exact)),
             Self::Method => of(|request| request.method),
             Self::Path => of(|request| request.path),
@@ -170,6 +183,7 @@ impl Attribute {
             | Self::DestinationIp
             | Self::DestinationPort
             | Self::RemoteIp
+            | Self::RequestPrincipal
             | Self::Unknowable => false,
         }
     }

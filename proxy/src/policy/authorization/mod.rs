@@ -18,6 +18,7 @@ use crate::types::{Identity, ObjectRef};
 
 mod compile;
 mod condition;
+mod issued;
 mod path;
 mod text;
 mod token;
@@ -35,7 +36,8 @@ pub struct Caller<'a> {
     pub source: SocketAddr,
     /// What it dialled: the workload's own address and port.
     pub destination: SocketAddr,
-    /// The server name of the caller's TLS; `None` where it is not known, or there is none.
+    /// The server that the caller's TLS asks for, in lower case; empty where it asks for none, or is no
+    /// TLS. `None` where that is not known.
     pub server_name: Option<&'a str>,
 }
 
@@ -106,6 +108,8 @@ pub enum Denial {
     NotAllowed,
     /// Plain text, where this PeerAuthentication asks for mutual TLS.
     PlainText(ObjectRef),
+    /// Bytes that were relayed before this RequestAuthentication asked for their tokens.
+    Unread(ObjectRef),
 }
 
 impl PartialEq for Denial {
@@ -128,14 +132,14 @@ impl Denial {
                 ))
             }
             Self::NotAllowed => Cow::Borrowed("rbac_access_denied_matched_policy[none]"),
-            Self::PlainText(object) => {
-                let ObjectRef {
-                    namespace, name, ..
-                } = object;
-                Cow::Owned(format!(
-                    "{DENIED}[ns[{namespace}]-peer_authentication[{name}]-strict]"
-                ))
-            }
+            Self::PlainText(object) => Cow::Owned(format!(
+                "{DENIED}[ns[{}]-peer_authentication[{}]-strict]",
+                object.namespace, object.name
+            )),
+            Self::Unread(object) => Cow::Owned(format!(
+                "{DENIED}[ns[{}]-request_authentication[{}]-unread]",
+                object.namespace, object.name
+            )),
         }
     }
 }
@@ -145,6 +149,7 @@ impl fmt::Display for Denial {
         match self {
             Self::Matched { policy, rule } => write!(f, "rule {rule} of {} matches", policy.object),
             Self::NotAllowed => f.write_str("no ALLOW policy matches"),
+            Self::Unread(object) => write!(f, "{object} asks for tokens, and it was not read"),
             Self::PlainText(object) => write!(f, "{object} asks for mutual TLS"),
         }
     }
@@ -191,11 +196,24 @@ pub fn judge(
 /// are allowed: then every request is. Nor where nothing at its destination asks for requests. A
 /// policy on trial, or an AUDIT policy, that asks for them is to be told of each.
 pub fn is_about_requests(policies: &[Arc<Policy>], caller: &Caller<'_>) -> bool {
+    makes_a_difference(policies, caller, Policy::asks_for_requests_of)
+}
+
+/// The same for a look at the server name of the caller's TLS.
+pub fn is_about_names(policies: &[Arc<Policy>], caller: &Caller<'_>) -> bool {
+    makes_a_difference(policies, caller, Policy::asks_for_names_of)
+}
+
+fn makes_a_difference(
+    policies: &[Arc<Policy>],
+    caller: &Caller<'_>,
+    asks_for_it: impl Fn(&Policy, &Caller<'_>) -> bool,
+) -> bool {
     let mut asks = [false; 2];
     for policy in policies {
         let counts = !policy.dry_run || policy.is_tried();
         let told_of = policy.dry_run || policy.action == Action::Audit;
-        asks[usize::from(told_of)] |= counts && policy.asks_for_requests_of(caller);
+        asks[usize::from(told_of)] |= counts && asks_for_it(policy, caller);
     }
     let [enforced, told_of] = asks;
     told_of || (enforced && judge(policies, caller, None).is_err())
@@ -282,12 +300,21 @@ impl Policy {
     /// Whether a rule that may match what comes to the caller's destination asks for something that
     /// only a request has.
     pub fn asks_for_requests_of(&self, caller: &Caller<'_>) -> bool {
+        self.asks(caller, |rule| {
+            self.is_custom() || rule.conditions().any(Condition::is_of_request)
+        })
+    }
+
+    /// The same for the server name of the caller's TLS.
+    fn asks_for_names_of(&self, caller: &Caller<'_>) -> bool {
+        self.asks(caller, |rule| rule.conditions().any(Condition::is_of_name))
+    }
+
+    fn asks(&self, caller: &Caller<'_>, of: impl Fn(&Rule) -> bool) -> bool {
         let facts = Facts::new(caller, None);
         let may = |all: &Vec<Condition>| all.iter().all(|one| one.may_hold_there(&facts));
         self.rules.iter().any(|rule| {
-            (self.is_custom() || rule.conditions().any(Condition::is_of_request))
-                && (rule.to.is_empty() || rule.to.iter().any(may))
-                && may(&rule.when)
+            of(rule) && (rule.to.is_empty() || rule.to.iter().any(may)) && may(&rule.when)
         })
     }
 

@@ -105,7 +105,8 @@ fn requests_are_looked_at_where_they_make_a_difference() {
         // A trial is told of each request.
         (format!("TRY-DENY d: [{{{GET}}}]"), true, true),
         (format!("TRY-CUSTOM d: [{{{GET}}}]"), false, false),
-        (format!("AUDIT a: [{{{GET}}}]"), false, false),
+        // So is an auditor.
+        (format!("AUDIT a: [{{{GET}}}]"), true, true),
     ] {
         let all = policies(&lines);
         for (peer, expected) in [(WEB, web), (OTHER, other)] {
@@ -305,7 +306,10 @@ fn sources_are_known_by_identity_and_address() {
         ("serviceAccounts: [other/web]", OTHER, true),
         ("notServiceAccounts: [web]", OTHER, true),
         ("trustDomains: [mesh.test]", WEB, true),
-        ("trustDomains: [old.test]", WEB, false),
+        ("trustDomains: [old.test]", WEB, true),
+        ("trustDomains: [cluster.local]", WEB, false),
+        ("trustDomains: ['*.test']", WEB, true),
+        ("notTrustDomains: [old.test]", WEB, false),
         ("notTrustDomains: [mesh.test]", "", true),
         ("ipBlocks: [10.0.0.7]", "", true),
         ("ipBlocks: [10.0.0.0/24]", "", true),
@@ -428,6 +432,79 @@ fn a_connection_alone_denies_what_it_cannot_tell() {
         ),
     ] {
         assert_eq!(judged(&policies(&policy), WEB, None), expected, "{policy}");
+    }
+}
+
+/// Of the caller's TLS, where that was looked at: Envoy's `requested_server_name`.
+#[test]
+fn server_names_are_looked_at_where_they_make_a_difference() {
+    const GOOD: &str =
+        "ALLOW p: [{when: [{key: connection.sni, values: [good.test, '*.ok.test']}]}]";
+    const EVIL: &str = "DENY p: [{when: [{key: connection.sni, values: [evil.test]}]}]";
+    const NONE: &str = "DENY p: [{when: [{key: connection.sni, notValues: ['*']}]}]";
+    const OTHERS: &str = "DENY p: [{when: [{key: connection.sni, notValues: [good.test]}]}]";
+    for (lines, looks, names) in [
+        ("", false, &[(None, true), (Some("evil.test"), true)][..]),
+        (
+            GOOD,
+            true,
+            &[
+                (None, false),
+                (Some(""), false),
+                (Some("good.test"), true),
+                (Some("a.ok.test"), true),
+                (Some("good.test."), false),
+                (Some("evil.test"), false),
+            ],
+        ),
+        (
+            EVIL,
+            true,
+            &[
+                (None, false),
+                (Some(""), true),
+                (Some("good.test"), true),
+                (Some("evil.test"), false),
+                (Some("evil.test."), false),
+            ],
+        ),
+        (
+            NONE,
+            true,
+            &[(None, false), (Some(""), false), (Some("a"), true)],
+        ),
+        (
+            OTHERS,
+            true,
+            &[
+                (Some(""), false),
+                (Some("good.test"), true),
+                (Some("good.test."), false),
+            ],
+        ),
+        // Whatever the name.
+        (&format!("{GOOD}\nALLOW q: [{{}}]"), false, &[(None, true)]),
+        (
+            &GOOD.replace("[{when", "[{to: [{operation: {ports: ['1']}}], when"),
+            false,
+            &[(None, false)],
+        ),
+        (&format!("TRY-{EVIL}"), true, &[(None, true)]),
+        (&EVIL.replace("DENY", "AUDIT"), true, &[(None, true)]),
+    ] {
+        let all = policies(lines);
+        let caller = |server_name| Caller {
+            peer: None,
+            source: "10.0.0.7:40000".parse().expect("an address"),
+            destination: "10.0.0.1:8080".parse().expect("an address"),
+            server_name,
+        };
+        assert_eq!(is_about_names(&all, &caller(None)), looks, "{lines}");
+        assert!(!is_about_requests(&all, &caller(None)), "{lines}");
+        for (name, allowed) in names {
+            let found = judge(&all, &caller(*name), None).is_ok();
+            assert_eq!(found, *allowed, "{lines}: {name:?}");
+        }
     }
 }
 

@@ -38,6 +38,14 @@ impl Text {
         }
     }
 
+    /// Reads a value that begins with `*`.
+    pub(super) fn new_suffix(value: &str) -> Self {
+        match value.strip_prefix('*').unwrap_or(value) {
+            "" => Self::Present,
+            suffix => Self::Suffix(suffix.into()),
+        }
+    }
+
     /// Whether `value` is like that.
     pub(super) fn is(&self, value: &[u8], case: Case) -> bool {
         let same = |one: &[u8], other: &str| match case {

@@ -33,6 +33,16 @@ impl Token {
         self.principal.as_deref()
     }
 
+    /// The claim `iss`.
+    pub(super) fn issuer(&self) -> Option<&str> {
+        self.claims.get("iss").and_then(Value::as_str)
+    }
+
+    /// The claim `sub`.
+    pub(super) fn subject(&self) -> Option<&str> {
+        self.claims.get("sub").and_then(Value::as_str)
+    }
+
     /// Whether a text of the claim at `path` passes `test`: of a list, any of its texts.
     pub(super) fn any(&self, path: &[Box<str>], test: impl Fn(&str) -> bool) -> bool {
         let mut value = &self.claims;

@@ -101,6 +101,14 @@ pub fn examine(
     refusal.map_or(Ok(None), Err)
 }
 
+/// The same target, with nothing to be read of what stands in its query in the place of a token: for
+/// logs. `None` where nothing does.
+pub fn concealed(rules: &[impl AsRef<Rule>], target: &Uri) -> Option<Uri> {
+    target.query()?;
+    let names = rules.iter().flat_map(|rule| rule.as_ref().parameters());
+    place::concealed(target, &names.collect::<Vec<_>>())
+}
+
 impl Refusal {
     /// Envoy's status for it.
     pub fn status(&self) -> StatusCode {

@@ -88,6 +88,26 @@ impl Place {
     }
 }
 
+/// What stands in a log in the place of a token.
+const CONCEALED: &str = "***";
+
+/// The target without the values of these parameters; `None` where it has none of them.
+pub(super) fn concealed(target: &Uri, names: &[&str]) -> Option<Uri> {
+    let is_one = |key: &str| names.iter().any(|name| is_named(key, name));
+    if !pairs(target).any(|(key, _)| is_one(key)) {
+        return None;
+    }
+    let pairs = target.query()?.split('&').map(|pair| match split(pair).0 {
+        key if is_one(key) => format!("{key}={CONCEALED}"),
+        _ => pair.to_owned(),
+    });
+    let query = pairs.collect::<Vec<_>>().join("&");
+    let mut parts = target.clone().into_parts();
+    // Nothing but letters was taken out and stars put in.
+    parts.path_and_query = format!("{}?{query}", target.path()).try_into().ok();
+    Some(Uri::from_parts(parts).unwrap_or_default())
+}
+
 /// What follows the prefix, wherever that is, from the first letter on that a token can have; all of
 /// it where there is none (Envoy).
 fn after<'a>(value: &'a str, prefix: &str) -> Option<&'a str> {

@@ -16,6 +16,7 @@ use super::token::{Refusal, Unverified, plain_audience};
 use super::{Keys, NotKeys};
 use crate::api::request_authentication::JwtRule;
 use crate::types::ObjectRef;
+use crate::types::field::is_fixed;
 
 /// The parameter of a query that is looked at by default (RFC 6750, section 2.3).
 const PARAMETER: &str = "access_token";
@@ -119,10 +120,10 @@ impl AsRef<Self> for Rule {
 impl Rule {
     /// Compiles `rule`, which is valid as far as that can be said without reading its keys.
     pub fn compile(object: ObjectRef, rule: &JwtRule) -> Self {
-        let headers = rule.from_headers.iter().filter_map(|one| {
-            let name = one.name.parse().ok()?;
-            Some(Place::Header(Name(name), one.prefix.clone()))
-        });
+        let headers = rule
+            .from_headers
+            .iter()
+            .filter_map(|one| Some(Place::Header(Name(field(&one.name)?), one.prefix.clone())));
         let parameters = rule.from_params.iter().cloned().map(Place::Parameter);
         let cookies = rule.from_cookies.iter().cloned().map(Place::Cookie);
         let mut places: Vec<Place> = headers.chain(parameters).chain(cookies).collect();
@@ -138,7 +139,7 @@ impl Rule {
         }
         let claims_to = rule.output_claim_to_headers.iter().filter_map(|one| {
             let path = one.claim.split('.').map(ToOwned::to_owned).collect();
-            Some((one.header.parse().ok()?, path))
+            Some((field(&one.header)?, path))
         });
         let audiences = rule.audiences.iter();
         Self {
@@ -149,11 +150,19 @@ impl Rule {
                 .map(|one| plain_audience(one).to_owned())
                 .collect(),
             places,
-            payload_to: rule.output_payload_to_header.parse().ok(),
+            payload_to: field(&rule.output_payload_to_header),
             claims_to: claims_to.collect(),
             forward: rule.forward_original_token,
             space_delimited: rule.space_delimited_claims.clone(),
         }
+    }
+
+    /// The parameters of a query that its tokens may be.
+    pub(super) fn parameters(&self) -> impl Iterator<Item = &str> {
+        self.places.iter().filter_map(|place| match place {
+            Place::Parameter(name) => Some(&**name),
+            Place::Header(..) | Place::Cookie(_) => None,
+        })
     }
 
     /// Takes off what only a verified token may say.
@@ -265,6 +274,13 @@ impl Source {
             timeout: rule.timeout.unwrap_or(PATIENCE),
         }))
     }
+}
+
+/// A field of a rule's; `None` where it is none, or not a rule's to take: what stands in for a rule that
+/// is not valid is compiled too.
+fn field(name: &str) -> Option<HeaderName> {
+    let name = name.parse().ok()?;
+    (!is_fixed(&name)).then_some(name)
 }
 
 /// A claim as a header field has it (Envoy).

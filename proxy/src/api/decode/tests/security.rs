@@ -309,6 +309,24 @@ fn request_authentication() {
             ),
         ),
         (
+            rule("outputPayloadToHeader: Host, fromHeaders: [{name: Content-Length}]"),
+            format!(
+                "{}: \"content-length\" frames the request or names its host: take a field of your own\n{}: \"host\" frames the request or names its host: take a field of your own",
+                at("fromHeaders[0].name"),
+                at("outputPayloadToHeader")
+            ),
+        ),
+        (
+            rule(
+                "outputClaimToHeaders: [{header: transfer-encoding, claim: a}, {header: ':path', claim: a}]",
+            ),
+            format!(
+                "{}: \"transfer-encoding\" frames the request or names its host: take a field of your own\n{}: \":path\" is not the name of a header",
+                at("outputClaimToHeaders[0].header"),
+                at("outputClaimToHeaders[1].header")
+            ),
+        ),
+        (
             rule("timeout: 0s"),
             format!("{}: must be longer than zero", at("timeout")),
         ),

@@ -86,6 +86,8 @@ pub(super) async fn answer(
     if worker.logs() {
         let mut requested = requested(&parts);
         requested.principal.clone_from(&inbound.principal);
+        // Whatever becomes of it.
+        tokens::conceal(&inbound.admitted.guard(worker), &mut requested.target);
         exchange.requested = Some(Box::new(requested));
     }
     let fields = Fields::of(&parts.headers);

@@ -3,11 +3,12 @@
 
 use std::time::UNIX_EPOCH;
 
-use http::{HeaderValue, request};
+use http::{HeaderValue, Uri, request};
 
 use super::Inbound;
 use crate::clock;
 use crate::dataplane::outcome::Exchange;
+use crate::mesh::Guard;
 use crate::policy::jwt::{self, Known, Refusal, Subject, Verified};
 
 /// Bytes of a path that are repeated to whoever is refused (Envoy).
@@ -58,6 +59,7 @@ pub(super) fn examine(
                 && let Some(requested) = &mut exchange.requested
             {
                 requested.target = parts.uri.clone();
+                conceal(&guard, &mut requested.target);
             }
             Ok(Some(verified))
         }
@@ -66,6 +68,13 @@ pub(super) fn examine(
             let challenge = challenge(authority, parts.uri.path());
             Err(Refused { refusal, challenge })
         }
+    }
+}
+
+/// Makes of a target what may stand in a log, where `guard` takes tokens from queries.
+pub(super) fn conceal(guard: &Guard, target: &mut Uri) {
+    if let Some(concealed) = jwt::concealed(&guard.tokens, target) {
+        *target = concealed;
     }
 }
 

@@ -11,9 +11,10 @@ use super::{ANSWER, Answer, Failure, PARTIAL, Sent, Subject, send};
 use crate::clock;
 use crate::dataplane::error::Error;
 use crate::dataplane::protocol::Version;
-use crate::policy::external::{Changes, Provider, Refusal, is_fixed};
+use crate::policy::external::{Changes, Provider, Refusal};
 use crate::proto::authorization as proto;
 use crate::proto::grpc::{self, Code, Status};
+use crate::types::field::is_fixed;
 
 /// Asks.
 pub(super) async fn ask(provider: &Provider, subject: &Subject<'_>) -> Result<Answer, Failure> {
