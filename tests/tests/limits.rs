@@ -43,6 +43,23 @@ fn pool(tcp: &str, http: &str) -> String {
     ))
 }
 
+/// A Service of reviews that carries bytes, with this `connectionPool.tcp`.
+fn queue(tcp: &str) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Service
+metadata: {{name: queue, namespace: shop}}
+spec: {{clusterIP: 10.96.7.40, selector: {{app: reviews}}, ports: [{{name: tcp, port: 7000}}]}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: queue, namespace: shop}}
+spec: {{host: queue, trafficPolicy: {{connectionPool: {{tcp: {{{tcp}}}}}}}}}
+"
+    )
+}
+
 fn stat(name: &str) -> String {
     format!("{CLUSTER}.{name}")
 }
@@ -365,18 +382,7 @@ async fn each_client_pod_has_limits_of_its_own() -> Result<()> {
 
 #[tokio::test]
 async fn tcp_connections_over_the_limit_are_reset_at_once() -> Result<()> {
-    let limited = "
-apiVersion: v1
-kind: Service
-metadata: {name: queue, namespace: shop}
-spec: {clusterIP: 10.96.7.40, selector: {app: reviews}, ports: [{name: tcp, port: 7000}]}
----
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {name: queue, namespace: shop}
-spec: {host: queue, trafficPolicy: {connectionPool: {tcp: {maxConnections: 3}}}}
-";
-    let shop = Shop::open(PODS, limited).await?;
+    let shop = Shop::open(PODS, &queue("maxConnections: 3")).await?;
     let server = Server::start(shop.pod("reviews")?, 7000, |mut stream, _| async move {
         let _ = stream.write_all(b"hello").await;
         let _ = stream.read(&mut [0; 1]).await;
@@ -576,21 +582,6 @@ async fn a_client_that_reads_nothing_does_not_outlast_the_routes_timeout() -> Re
 
 #[tokio::test]
 async fn tcp_sessions_end_when_they_are_idle_or_old() -> Result<()> {
-    let service = "
-apiVersion: v1
-kind: Service
-metadata: {name: queue, namespace: shop}
-spec: {clusterIP: 10.96.7.40, selector: {app: reviews}, ports: [{name: tcp, port: 7000}]}
----
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {name: queue, namespace: shop}
-";
-    let limits = |tcp: &str| {
-        format!(
-            "{service}spec: {{host: queue, trafficPolicy: {{connectionPool: {{tcp: {{{tcp}}}}}}}}}\n"
-        )
-    };
     let shop = Shop::open(PODS, "# nothing\n").await?;
     let (ends, mut ended) = mpsc::unbounded_channel();
     let _server = Server::start(shop.pod("reviews")?, 7000, move |mut stream, _| {
@@ -606,7 +597,7 @@ metadata: {name: queue, namespace: shop}
         ("idleTimeout: 300ms", false),
         ("maxConnectionDuration: 300ms", true),
     ] {
-        shop.apply(&limits(tcp)).await?;
+        shop.apply(&queue(tcp)).await?;
         let mut stream = shop.pod("client")?.netns.connect(to).await?;
         let start = aquifer_tests::clock::now();
         let mut answered = 0;

@@ -13,7 +13,7 @@ use std::time::{Instant, SystemTime};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use super::balance::Lease;
-use super::cluster::Local;
+use super::cluster::{Ended, Local, RouteCounters};
 use super::error::Error;
 use super::http::finish::Finish;
 use super::http::upload::Upload;
@@ -65,6 +65,8 @@ pub(super) struct Exchange {
     pub(super) failure: String,
     pub(super) cluster: Option<ClusterName>,
     pub(super) route: Option<Arc<str>>,
+    /// Where it is counted by its route.
+    pub(super) statistics: Option<Box<Statistics>>,
     pub(super) upstream_host: Option<SocketAddr>,
     pub(super) upstream_local: Option<SocketAddr>,
     pub(super) upstream_protocol: Option<&'static str>,
@@ -76,6 +78,13 @@ pub(super) struct Exchange {
     pub(super) finish: Finish,
     /// What the attempt at hand uses.
     pub(super) attempt: Attempt,
+}
+
+/// What a request is counted by whose route has a `statPrefix`. On the heap: few have.
+pub(super) struct Statistics {
+    counters: Arc<RouteCounters>,
+    exhausted: bool,
+    timed_out: Cell<bool>,
 }
 
 /// What an attempt uses; given back when it is over.
@@ -110,6 +119,7 @@ impl Exchange {
             failure: String::new(),
             cluster: None,
             route: None,
+            statistics: None,
             upstream_host: None,
             upstream_local: None,
             upstream_protocol: None,
@@ -118,6 +128,15 @@ impl Exchange {
             finish: Finish::default(),
             attempt: Attempt::default(),
         }
+    }
+
+    /// Counts it by its route, under `name`.
+    pub(super) fn count(&mut self, name: &str) {
+        self.statistics = Some(Box::new(Statistics {
+            counters: self.worker.route(name),
+            exhausted: false,
+            timed_out: Cell::new(false),
+        }));
     }
 
     /// Who asked, as Envoy tells it: who the client asks for, where it says so, without a port.
@@ -161,6 +180,9 @@ impl Exchange {
 
     /// Every retry was used up.
     pub(super) fn exhausted(&mut self) {
+        if let Some(statistics) = &mut self.statistics {
+            statistics.exhausted = true;
+        }
         self.flags = self.flags | ResponseFlags::RETRY_LIMIT;
         if let Some(cluster) = &self.attempt.cluster {
             let counters = &cluster.state.counters;
@@ -180,6 +202,9 @@ impl Exchange {
 
     /// The rule's timeout ended it.
     pub(super) fn timed_out(&self) {
+        if let Some(statistics) = &self.statistics {
+            statistics.timed_out.set(true);
+        }
         if let Some(cluster) = &self.attempt.cluster {
             cluster.state.counters.upstream_rq_timeout.increment();
         }
@@ -259,6 +284,14 @@ impl Exchange {
             return;
         }
         self.attempt = Attempt::default();
+        if let Some(statistics) = self.statistics.take() {
+            statistics.counters.count(Ended {
+                status: self.status,
+                attempts: self.attempts,
+                exhausted: statistics.exhausted,
+                timed_out: statistics.timed_out.get(),
+            });
+        }
         let Some(requested) = self.requested.take() else {
             return;
         };

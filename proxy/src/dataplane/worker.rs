@@ -16,7 +16,7 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::MissedTickBehavior;
 
 use super::accept::accept;
-use super::cluster::{Ask, Local, Registry};
+use super::cluster::{Ask, Local, Registry, RouteCounters, Routes};
 use super::idle::Idlers;
 use super::neighbours::{Neighbours, SameNode};
 use super::pod::{LocalPod, Phase};
@@ -94,6 +94,8 @@ pub struct Worker {
     /// counter that other threads write.
     snapshot: RefCell<Seen>,
     random: RefCell<SmallRng>,
+    /// What this worker has counted of routes with a `statPrefix`.
+    routes: Routes,
     hostname: String,
 }
 
@@ -309,6 +311,7 @@ impl Worker {
             log: parts.log,
             snapshot,
             random: RefCell::new(SmallRng::from_os_rng()),
+            routes: Routes::default(),
             hostname: crate::net::hostname(),
         };
         (worker, asked)
@@ -323,6 +326,11 @@ impl Worker {
             address,
         };
         self.clusters.ask(self.index, &ask);
+    }
+
+    /// What is counted of a route that has a `statPrefix`, under `name`.
+    pub(super) fn route(&self, name: &str) -> Arc<RouteCounters> {
+        self.routes.of(&self.clusters, name)
     }
 
     /// The snapshot in force. Its holder keeps it, whatever comes next.

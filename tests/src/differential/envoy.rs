@@ -96,7 +96,9 @@ impl Envoy {
 
     /// Its counters and gauges.
     pub async fn stats(&self, pod: &Pod) -> Result<BTreeMap<String, u64>> {
-        let text = self.ask(pod, "/stats?filter=^cluster%5C.").await?;
+        let text = self
+            .ask(pod, "/stats?filter=^%28cluster%7Cvhost%29%5C.")
+            .await?;
         Ok(log::stats(&text))
     }
 }

@@ -350,9 +350,14 @@ impl Stage {
         };
         for (play, observation) in played {
             let host = format!("|{}", play.service.host());
+            // Of routes, which belong to the host and not to a cluster.
+            let routes = format!("vhost.{}:{}.", play.service.host(), play.service.port());
             let own: BTreeMap<&str, u64> = stats
                 .iter()
                 .filter_map(|(name, value)| {
+                    if let Some(rest) = name.strip_prefix(&routes) {
+                        return Some((rest, *value));
+                    }
                     let (_, rest) = name.strip_prefix("cluster.")?.split_once(&host)?;
                     Some((rest.trim_start_matches([';', '.']), *value))
                 })

@@ -190,11 +190,6 @@ fn one_clear_finding_for_each_mistake() {
             "error spec.http[0].redirect@7: a rule can't have both redirect and route",
         ),
         (
-            "statistics that nobody keeps",
-            "hosts: [web]\nhttp:\n- match: [{statPrefix: a}]\n  route: [{destination: {host: web}}]",
-            "warning spec.http[0].match[0].statPrefix@7: read, but not in force yet: it has no effect",
-        ),
-        (
             "a timeout of nothing",
             "hosts: [web]\nhttp:\n- redirect: {uri: /}\n  timeout: 1s",
             "warning spec.http[0].timeout@8: has no effect: the rule forwards nothing",

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use http::HeaderName;
 
 use super::{Destination, HttpMatch, HttpRoute, HttpRouteDestination, StringMatch, VirtualService};
-use crate::api::NOT_IN_FORCE;
 use crate::api::host::{check_export_to, check_host, is_label, overlaps};
 use crate::types::Finding;
 
@@ -278,13 +277,6 @@ impl HttpMatch {
             }
         }
         check_source(&self.source_labels, &self.source_namespace, field, findings);
-        // It is shown with the rule; there are no statistics of routes that it could name.
-        if !self.stat_prefix.is_empty() {
-            findings.push(Finding::warning(
-                format!("{field}.statPrefix"),
-                NOT_IN_FORCE,
-            ));
-        }
     }
 }
 

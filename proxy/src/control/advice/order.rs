@@ -27,16 +27,15 @@ pub(super) fn order(rules: &[HttpRoute], findings: &mut Vec<Finding>) {
         for (at, block) in rule.matches.iter().enumerate() {
             let field = format!("spec.http[{index}].match[{at}]");
             let asks = asks(block);
-            if let Some(before) = known.get(&asks) {
-                let message =
-                    format!("is never reached: it asks for the same as {before} (IST0131)");
-                findings.push(Finding::warning(field, message));
-                continue;
-            }
-            if let Some(before) = covering(block, &prefixes) {
-                let message = format!(
-                    "is never reached: {before} takes every path that it asks for (IST0131)"
-                );
+            let same = known
+                .get(&asks)
+                .map(|one| format!("it asks for the same as {one}"));
+            let late = same.or_else(|| {
+                let before = covering(block, &prefixes)?;
+                Some(format!("{before} takes every path that it asks for"))
+            });
+            if let Some(why) = late {
+                let message = format!("is never reached: {why} (IST0131)");
                 findings.push(Finding::warning(field, message));
                 continue;
             }

@@ -10,6 +10,7 @@ mod local;
 mod members;
 mod registry;
 mod room;
+mod routes;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,7 @@ pub(super) use members::{Host, Members};
 pub(super) use registry::Ask;
 pub use registry::Registry;
 pub(super) use room::Room;
+pub(super) use routes::{Ended, RouteCounters, Routes};
 
 use self::health::Health;
 use crate::clock;

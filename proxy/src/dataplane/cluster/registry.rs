@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
 
-use super::State;
+use super::{RouteCounters, State};
 use crate::mesh::{Cluster, Workload};
 use crate::types::ClusterName;
 
@@ -16,6 +16,8 @@ use crate::types::ClusterName;
 pub struct Registry {
     states: Mutex<HashMap<u64, HashMap<ClusterName, Arc<State>>>>,
     workers: Mutex<Vec<mpsc::UnboundedSender<Ask>>>,
+    /// Of routes with a `statPrefix`, by `HOST:PORT.route.PREFIX`.
+    routes: Mutex<HashMap<String, Arc<RouteCounters>>>,
 }
 
 /// One worker asks the others to close a connection that carries nothing, because it is refused one
@@ -69,6 +71,15 @@ impl Registry {
         state
     }
 
+    /// What is counted of a route under `name`.
+    pub(in crate::dataplane) fn route(&self, name: &str) -> Arc<RouteCounters> {
+        let mut routes = lock(&self.routes);
+        match routes.get(name) {
+            Some(known) => Arc::clone(known),
+            None => Arc::clone(routes.entry(name.to_owned()).or_default()),
+        }
+    }
+
     /// Drops what is kept for clusters that are no more.
     pub(in crate::dataplane) fn retain(&self, exists: impl Fn(&ClusterName) -> bool) {
         for clusters in lock(&self.states).values_mut() {
@@ -90,7 +101,8 @@ impl Registry {
         lock(&self.states).remove(&pod);
     }
 
-    /// Counters and gauges of every cluster under Envoy's names, added up over the client pods.
+    /// Counters and gauges of every cluster under Envoy's names, added up over the client pods; and
+    /// counters of routes.
     pub fn statistics(&self) -> BTreeMap<String, u64> {
         let states: Vec<Arc<State>> = lock(&self.states)
             .values()
@@ -104,6 +116,10 @@ impl Registry {
                     .or_default();
                 *sum = sum.saturating_add(value);
             }
+        }
+        for (route, counters) in lock(&self.routes).iter() {
+            let counted = counters.statistics().into_iter();
+            sums.extend(counted.map(|(name, value)| (format!("vhost.{route}.{name}"), value)));
         }
         sums
     }

@@ -26,12 +26,13 @@ use crate::clock;
 use crate::dataplane::error::Error;
 use crate::dataplane::outcome::{Exchange, Requested};
 use crate::dataplane::protocol;
-use crate::mesh::{Action, Cluster, Rule, route as mesh};
+use crate::mesh::{Action, Cluster, Rule, Snapshot, route as mesh};
 use crate::policy::redirect;
 use crate::policy::retry;
 use crate::policy::rewrite::Matched;
 use crate::policy::timeout::Limits;
-use crate::types::{ClusterName, Protocol};
+use crate::types::name::without_port;
+use crate::types::{ClusterName, Hostname, Protocol};
 
 /// Answers one request, whatever becomes of it.
 pub(super) async fn answer(
@@ -145,6 +146,9 @@ async fn serve(
             exchange.route = Some(Arc::clone(&rule.name));
             let chosen = match &rule.action {
                 Action::Forward(forward) => {
+                    if let Some(prefix) = &rule.stat_prefix {
+                        request.count(exchange, &snapshot, prefix);
+                    }
                     let chosen = forward.weights.pick(worker.draw());
                     let destination = forward.destinations.get(chosen);
                     exchange.cluster = destination.map(|one| one.cluster.clone());
@@ -200,6 +204,23 @@ struct Incomplete<'a> {
 }
 
 impl<'a> Incomplete<'a> {
+    /// Has the request counted by its route's `statPrefix`, for the host that it asks for.
+    fn count(&self, exchange: &mut Exchange, snapshot: &Snapshot, prefix: &str) {
+        let pod = self.downstream.pod.pod();
+        let namespace = &pod.workload.namespace;
+        let dialled = self.downstream.destination.port();
+        let authority = self.canonical.authority();
+        let service = snapshot.host(authority, namespace, dialled);
+        let host = match service {
+            Some((service, _)) => service.hostname.clone(),
+            None => Hostname::new(without_port(authority)),
+        };
+        // What clients ask for under a domain are not names to be remembered.
+        let known = service.is_some() || snapshot.virtual_hosts.contains(&host);
+        let host = if known { host.as_str() } else { "*" };
+        exchange.count(&format!("{host}:{dialled}.route.{prefix}"));
+    }
+
     fn location(&self, redirect: &redirect::Redirect, matched: Matched) -> HeaderValue {
         let uri = &self.canonical.parts.uri;
         redirect.location(&redirect::Request {

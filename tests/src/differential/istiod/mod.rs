@@ -187,6 +187,12 @@ fn chain(service: &Service, route: &Value) -> Value {
     if let Some(idle) = service.policy.pointer("/connectionPool/tcp/idleTimeout") {
         proxy["idle_timeout"] = duration(idle);
     }
+    // For a waypoint istiod writes this (`max_downstream_connection_duration`); the cluster's own
+    // limit does nothing for connections that carry bytes.
+    let age = "/connectionPool/tcp/maxConnectionDuration";
+    if let Some(age) = service.policy.pointer(age) {
+        proxy["max_downstream_connection_duration"] = duration(age);
+    }
     if service
         .policy
         .pointer("/loadBalancer/consistentHash/useSourceIp")

@@ -8,9 +8,23 @@ fn split(name: &str, block: &str) -> Scenario {
     http(name, &rules).over(2)
 }
 
+/// What is counted of a route with a `statPrefix`.
+const ROUTE: &[&str] = &[
+    "route.some.upstream_rq_total",
+    "route.some.upstream_rq_completed",
+    "route.some.upstream_rq_200",
+    "route.some.upstream_rq_2xx",
+    "route.some.upstream_rq_500",
+    "route.some.upstream_rq_5xx",
+    "route.some.upstream_rq_retry",
+    "route.some.upstream_rq_retry_limit_exceeded",
+    "route.some.upstream_rq_timeout",
+];
+
 #[rustfmt::skip]
 pub(super) fn table() -> Vec<Scenario> {
     vec![
+        http("match-stat-prefix", "{match: [{statPrefix: some, uri: {prefix: /}}], TO, retries: {attempts: 2, retryOn: 5xx}}").up("503 200 204 500").ask("GET /", "200 x2").ask("GET /", "204 x1").ask("GET /", "500 URX x3").counts(ROUTE),
         plain("plain").ask("GET /a?b=c", "200 - x1 body=ok >:path=/a?b=c >x-envoy-attempt-count=1"),
         split("match-uri-exact", "{uri: {exact: /a}}").ask("GET /a?q", "200 - x1 @0").ask("GET /a/", "200 @1"),
         split("match-uri-prefix", "{uri: {prefix: /api}}").ask("GET /apix", "200 @0").ask("GET /ap", "200 @1"),

@@ -62,6 +62,7 @@ pub(super) fn table() -> Vec<Scenario> {
         tcp("tcp-closed", "{destination: {host: @}}").up("close,wait=150").ask("TCP hello", "x1 end=broken"),
         tcp("tcp-gone", "{destination: {host: @}}").up("200,wait=2000").ask("TCP hello | !300", "x1 end=gaveup"),
         policy("tcp-idle", "connectionPool: {tcp: {idleTimeout: 300ms}}").tcp("[{route: [{destination: {host: @}}]}]").up("200,wait=3000").ask("TCP hello", "x1 end=broken"),
+        policy("tcp-duration", "connectionPool: {tcp: {maxConnectionDuration: 300ms}}").tcp("[{route: [{destination: {host: @}}]}]").up("200,wait=3000").ask("TCP hello", "DT x1 end=broken"),
         policy("tcp-overflow", "connectionPool: {tcp: {maxConnections: 1}}").tcp("[{route: [{destination: {host: @}}]}]").up("200,wait=400").ask("3& TCP hello", "UO x1 end~broken").counts(&["upstream_cx_overflow"]),
         policy("tcp-connect-timeout", "connectionPool: {tcp: {connectTimeout: 200ms}}").tcp("[{route: [{destination: {host: @}}]}]").up("blackhole").ask("TCP hello", "x0 end=broken"),
         policy("tcp-outlier", "outlierDetection: {consecutive5xxErrors: 2, interval: 60s, baseEjectionTime: 60s, maxEjectionPercent: 100}").tcp("[{route: [{destination: {host: @}}]}]").up("refuse").ask("TCP a", "UF,URX end=broken").ask("TCP b", "UF,URX end=broken").ask("TCP c", "UH end=broken"),
