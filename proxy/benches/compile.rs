@@ -1,7 +1,7 @@
 //! How long a large mesh takes from text to snapshot, and how much it holds: 10,000 Services, each
 //! with a VirtualService and a DestinationRule. `cargo bench -p aquifer --bench compile`, or with
-//! `-- 2` for two Pods behind each Service; CPU time in milliseconds, and what the process holds
-//! afterwards.
+//! `-- 2` for two Pods behind each Service (`-- 2 slices`: that EndpointSlices tell of); CPU time in
+//! milliseconds, and what the process holds afterwards.
 //!
 //! A plain program: what it measures takes so long that a framework would add nothing.
 
@@ -9,6 +9,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use aquifer::api::{Decoded, decode, yaml};
 use aquifer::clock;
@@ -16,6 +17,7 @@ use aquifer::control::compile::Compiler;
 use aquifer::control::store::{Content, File, Store};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
+use tikv_jemalloc_ctl::background_thread;
 use tikv_jemallocator::Jemalloc;
 
 /// The proxy's own.
@@ -29,7 +31,10 @@ const FILES: u32 = 10;
 fn main() {
     let pods = std::env::args().find_map(|text| text.parse().ok());
     let pods = pods.unwrap_or(0);
-    let texts: Vec<String> = (0..FILES).map(|file| manifests(file, pods)).collect();
+    let slices = std::env::args().any(|text| text == "slices");
+    let texts: Vec<String> = (0..FILES)
+        .map(|file| manifests(file, pods, slices))
+        .collect();
     let size: usize = texts.iter().map(String::len).sum();
     eprintln!("{} MiB of manifests", size >> 20);
     let mut store = Store::new("cluster.local");
@@ -68,6 +73,25 @@ fn main() {
     again("compile, nothing changed", None);
     let one = "{apiVersion: v1, kind: Service, metadata: {name: one}, spec: {ports: [{port: 80}]}}";
     again("one more Service", Some(objects(one)));
+    let pod = |ready: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: one, namespace: ns-7, labels: {{app: svc-7}}}}, status: {{podIP: 10.255.0.1, conditions: [{{type: Ready, status: '{ready}'}}]}}}}"
+        )
+    };
+    again("a Pod in its place", Some(objects(&pod("True"))));
+    again(
+        "the Pod is not ready any more",
+        Some(objects(&pod("False"))),
+    );
+    let policy = "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: one, namespace: ns-7}, spec: {rules: [{}]}}";
+    again("a policy in its place", Some(objects(policy)));
+    let namespace = "{apiVersion: v1, kind: Namespace, metadata: {name: ns-7, labels: {istio.io/dataplane-mode: ambient}}}";
+    again("a Namespace in its place", Some(objects(namespace)));
+    let rules = "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: one, namespace: ns-7}, spec: {hosts: ['*.ns-7.svc.cluster.local'], http: [{route: [{destination: {host: svc-7}}]}]}}";
+    again(
+        "rules for a domain of 100 Services in its place",
+        Some(objects(rules)),
+    );
 }
 
 fn timed<T>(name: &str, work: impl FnOnce() -> T) -> T {
@@ -84,8 +108,12 @@ fn cpu() -> f64 {
     seconds(usage.user_time()) + seconds(usage.system_time())
 }
 
-/// Bytes of memory that the process holds.
+/// Bytes of memory that the process holds, once the allocator has given back what is free (as it
+/// does in the proxy, `memory.rs`).
 fn resident() -> u64 {
+    let restarted = background_thread::write(false).and_then(|()| background_thread::write(true));
+    restarted.expect("jemalloc has threads here");
+    std::thread::sleep(Duration::from_secs(2));
     let text = std::fs::read_to_string("/proc/self/statm").expect("proc is mounted");
     let pages = text
         .split_whitespace()
@@ -111,7 +139,7 @@ fn objects(text: &str) -> Vec<Decoded> {
 }
 
 /// The manifests of one file.
-fn manifests(file: u32, pods: u32) -> String {
+fn manifests(file: u32, pods: u32, slices: bool) -> String {
     let count = SERVICES / FILES;
     let mut text = String::new();
     let mut add = |object: String| {
@@ -131,6 +159,18 @@ fn manifests(file: u32, pods: u32) -> String {
                 n % 100,
                 pod % 2,
                 address(pod)
+            ));
+        }
+        if slices {
+            let endpoints = (n * pods..(n + 1) * pods).map(|pod| {
+                format!(
+                    "\n- addresses: [10.{}]\n  targetRef: {{kind: Pod, name: pod-{pod}}}",
+                    address(pod)
+                )
+            });
+            add(format!(
+                "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n{metadata}\n  labels: {{kubernetes.io/service-name: svc-{n}}}\naddressType: IPv4\nports:\n- name: http\n  port: 8080\nendpoints:{}",
+                endpoints.collect::<String>()
             ));
         }
         add(format!(

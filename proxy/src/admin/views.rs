@@ -268,7 +268,7 @@ fn wanted<'a>(snapshot: &'a Snapshot, filter: &Filter) -> Vec<(Option<String>, &
     let hidden = namespace.and_then(|namespace| snapshot.private_clusters.get(namespace));
     let mut all: Vec<(Option<String>, &Cluster)> = snapshot
         .clusters
-        .values()
+        .iter()
         .filter(|one| {
             hidden.is_none_or(|hidden| hidden.get(&one.name).is_none_or(|one| one.others.is_none()))
         })

@@ -174,7 +174,7 @@ fn settings(snapshot: &Snapshot) -> BTreeSet<Arc<Origination>> {
         let selected = variants.selected.iter().map(|(_, one)| one);
         selected.chain(&variants.others).flatten()
     });
-    let all = snapshot.clusters.values().chain(private);
+    let all = snapshot.clusters.iter().chain(private);
     let all = all.filter_map(|cluster| cluster.policy.tls.as_ref());
     all.filter(|one| matches!(one.credentials, Credentials::Files(_)))
         .cloned()

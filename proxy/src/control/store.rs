@@ -15,7 +15,7 @@ use foldhash::HashMap;
 use slab::Slab;
 
 use self::objects::Checked;
-pub use self::objects::{Change, Key, Objects};
+pub use self::objects::{Change, Key, Objects, of_namespace};
 use super::advice;
 use super::compile::rules::Routes;
 use crate::api::{Decoded, Lines, Object};

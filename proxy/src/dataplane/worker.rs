@@ -347,7 +347,7 @@ impl Worker {
     fn sweep<'a>(&self, pods: impl Iterator<Item = &'a LocalPod>) {
         let (now, snapshot) = (clock::now(), self.snapshot());
         let exists =
-            |name: &ClusterName| snapshot.clusters.contains_key(name) || name.is_passthrough();
+            |name: &ClusterName| snapshot.clusters.contains(name.as_str()) || name.is_passthrough();
         for pod in pods {
             pod.sweep(now, exists);
         }

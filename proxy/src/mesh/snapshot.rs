@@ -7,8 +7,8 @@ use arrayvec::ArrayString;
 use foldhash::HashMap;
 
 use super::{
-    Cluster, Forward, Guard, L4Table, RouteTable, Service, ServicePort, VirtualHosts, Workload,
-    virtual_host,
+    Cluster, Clusters, Forward, Guard, L4Table, RouteTable, Service, ServicePort, VirtualHosts,
+    Workload, virtual_host,
 };
 use crate::policy::external::Provider;
 use crate::policy::hash;
@@ -31,7 +31,7 @@ pub struct Snapshot {
     /// Who owns an address.
     pub addresses: Arc<HashMap<IpAddr, Owner>>,
     /// Every cluster, by its name.
-    pub clusters: Arc<HashMap<ClusterName, Arc<Cluster>>>,
+    pub clusters: Arc<Clusters>,
     /// What callers in a namespace have in the place of [`Self::clusters`] (DestinationRules that
     /// not everyone sees, or that are for some workloads). Empty as a rule.
     pub private_clusters: Arc<HashMap<Arc<str>, HashMap<ClusterName, Variants>>>,
@@ -155,7 +155,7 @@ impl Snapshot {
 
     /// The cluster of this name, for callers whose namespace sees what everyone does.
     pub fn cluster(&self, name: &ClusterName) -> Option<&Arc<Cluster>> {
-        self.clusters.get(name)
+        self.clusters.get(name.as_str())
     }
 
     /// The route table for HTTP requests that name `authority`, of a caller in `namespace` that

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use foldhash::HashMap;
 
 use super::*;
-use crate::mesh::{Destination, Endpoint, Forward, Rule, Variants};
+use crate::mesh::{Clusters, Destination, Endpoint, Forward, Rule, Variants};
 use crate::policy::matcher::{Case, Match, Pattern};
 use crate::policy::split::Weights;
 use crate::types::{ClusterName, Hostname, ObjectRef, Protocol};
@@ -90,11 +90,7 @@ fn snapshot() -> Snapshot {
     let hidden = HashMap::from_iter([(ClusterName::outbound(80, Some("v2"), &host()), none)]);
     Snapshot {
         services: HashMap::from_iter([(host(), service)]).into(),
-        clusters: clusters
-            .into_iter()
-            .map(|one| (one.name.clone(), one))
-            .collect::<HashMap<_, _>>()
-            .into(),
+        clusters: Clusters::from_iter(clusters).into(),
         private_clusters: HashMap::from_iter([("other".into(), hidden)]).into(),
         ..Snapshot::default()
     }

@@ -43,7 +43,7 @@ impl KeptClusters {
     fn enter(&self, build: &mut Build) {
         let clusters = Arc::make_mut(&mut build.clusters);
         for cluster in &self.clusters {
-            clusters.insert(cluster.name.clone(), Arc::clone(cluster));
+            clusters.insert(Arc::clone(cluster));
         }
         if self.private.is_empty() {
             return;
@@ -125,7 +125,7 @@ impl Compiler {
         build.work.clusters += 1;
         let before = self.drop_clusters(hostname, build);
         let (clusters, private) =
-            self.make_clusters(hostname, service, namespace, pods, world, before.as_ref());
+            self.make_clusters(hostname, service, namespace, pods, world, before.as_deref());
         let kept = KeptClusters {
             service: Arc::clone(service),
             namespace: namespace.cloned(),
@@ -137,7 +137,7 @@ impl Compiler {
             version: build.version,
         };
         kept.enter(build);
-        self.clusters.insert(hostname.clone(), kept);
+        self.clusters.insert(hostname.clone(), Box::new(kept));
     }
 
     /// Drops the clusters of a host from what is kept, and from the snapshot where they are in it.
@@ -145,7 +145,7 @@ impl Compiler {
         &mut self,
         hostname: &Hostname,
         build: &mut Build,
-    ) -> Option<KeptClusters> {
+    ) -> Option<Box<KeptClusters>> {
         let before = self.clusters.remove(hostname)?;
         if !build.anew {
             before.leave(build);

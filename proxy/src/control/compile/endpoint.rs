@@ -6,24 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use foldhash::HashMap;
 
 use super::locality;
+use super::population::{Member, find, within};
 use crate::api::service::{ServicePort, SliceEndpoint, TargetPort};
 use crate::api::{EndpointSlice, Node, Pod, Service};
-use crate::control::store::Objects;
+use crate::control::store::{Objects, of_namespace};
 use crate::mesh::{Endpoint, Workload};
-
-/// A Pod with the workload that it became.
-#[derive(Clone, Debug)]
-pub(super) struct Member {
-    pub(super) pod: Arc<Pod>,
-    pub(super) workload: Arc<Workload>,
-    /// Since when it is ready, where that is known.
-    pub(super) since: Option<SystemTime>,
-}
 
 /// Something that a service's endpoints are made of; equal where it is the same allocation.
 #[derive(Clone, Debug)]
@@ -86,14 +77,9 @@ impl<'a> Index<'a> {
         };
         for namespace in namespaces {
             let start = members.partition_point(|one| one.workload.namespace < *namespace);
-            let more = members[start..].iter();
-            let count = more.take_while(|one| one.workload.namespace == *namespace);
-            index.add_labels(start..start + count.count());
-            let from = (Arc::clone(namespace), "".into());
-            let slices = objects.slices.range(from..);
-            slices
-                .take_while(|(key, _)| key.0 == *namespace)
-                .for_each(|(_, one)| index.add(one));
+            let here = within(members, namespace);
+            index.add_labels(start..start + here.len());
+            of_namespace(&objects.slices, namespace).for_each(|(_, one)| index.add(one));
         }
         index
     }
@@ -117,12 +103,8 @@ impl<'a> Index<'a> {
     }
 
     fn by_name(&self, namespace: &str, name: &str) -> Option<&'a Member> {
-        let members = self.members;
-        let found = members.binary_search_by(|one| {
-            let workload = &one.workload;
-            (&*workload.namespace, &*workload.name).cmp(&(namespace, name))
-        });
-        members.get(found.ok()?)
+        let found = find(self.members, (namespace, name));
+        self.members.get(found.ok()?)
     }
 
     fn by_address(&self, address: IpAddr) -> Option<&'a Member> {
@@ -249,6 +231,7 @@ impl<'a> Index<'a> {
                 pod,
                 workload,
                 since,
+                ..
             } = member;
             let target = match &port.target_port {
                 None => Some(port.port),

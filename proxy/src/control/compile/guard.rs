@@ -1,19 +1,22 @@
 //! Who may connect to each local pod: the PeerAuthentications, RequestAuthentications and
 //! AuthorizationPolicies that apply to it, and what those say that has no effect.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt as _};
 
-use super::tokens::{ByNamespace, KeptTokens};
+use super::population::{Member, within};
+use super::scope::{Scope, namespaces, renew};
+use super::tokens::{self, KeptTokens};
+use super::told::{List, Told};
 use super::{Compiler, ROOT_NAMESPACE, reference};
 use crate::api;
 use crate::api::Selector;
 use crate::api::peer_authentication::{MutualTls, MutualTlsMode};
-use crate::control::store::{Key, Objects};
+use crate::control::store::{Key, Objects, of_namespace};
 use crate::mesh::snapshot::Providers;
-use crate::mesh::{Guard, Workload};
+use crate::mesh::{Guard, Guards, Workload};
 use crate::policy::authorization::{Action, Policy};
 use crate::policy::peer_authentication::{Level, Mode, Requirement};
 use crate::types::{Finding, ObjectRef};
@@ -24,9 +27,6 @@ pub(super) struct KeptPolicy {
     source: Arc<api::AuthorizationPolicy>,
     policy: Arc<Policy>,
 }
-
-/// The guards of a namespace's local pods, by name.
-type Guards = HashMap<Arc<str>, HashMap<Arc<str>, Arc<Guard>>>;
 
 /// A PeerAuthentication with a selector, or without one.
 struct Peer<'a> {
@@ -41,182 +41,226 @@ struct Peers<'a> {
     selected: Vec<Peer<'a>>,
 }
 
+impl Peers<'_> {
+    fn of_all(&self) -> Option<&Level> {
+        Some(&self.all.as_ref()?.level)
+    }
+}
+
 impl Compiler {
+    /// The guards of all local pods, of which those of `scope` alone are looked at again.
     pub(super) fn guards(
         &mut self,
         objects: &Objects,
-        workloads: &[Arc<Workload>],
+        members: &[Member],
         providers: &Providers,
-        findings: &mut Vec<(ObjectRef, Finding)>,
-    ) -> Guards {
-        self.compile_policies(objects);
-        self.compile_tokens(objects);
-        let peers = self.peers(objects, findings);
-        let mut by_namespace: BTreeMap<&str, Vec<&KeptPolicy>> = BTreeMap::new();
-        for ((namespace, _), kept) in in_order(objects, &self.policies) {
-            by_namespace.entry(namespace).or_default().push(kept);
+        scope: Scope,
+        told: &mut Told,
+    ) -> Arc<Guards> {
+        let (mut guards, namespaces) = match scope {
+            Scope::All => {
+                // Of namespaces that have nothing left, too.
+                told.forget_policies();
+                self.policies
+                    .retain(|key, _| objects.authorization_policies.contains_key(key));
+                self.tokens
+                    .retain(|key, _| objects.request_authentications.contains_key(key));
+                (Arc::default(), namespaces(objects, members))
+            }
+            Scope::Some(some) if some.is_empty() => return Arc::clone(&self.last.guards),
+            Scope::Some(some) => (Arc::clone(&self.last.guards), some),
+        };
+        let root: Arc<str> = ROOT_NAMESPACE.into();
+        // What policies for all reach depends on all Pods.
+        let mut reported = namespaces.clone();
+        reported.insert(Arc::clone(&root));
+        self.compile_policies(objects, &reported);
+        self.compile_tokens(objects, &reported);
+        let mut findings = List::new();
+        let of_root = peers(objects, &root, &mut findings);
+        for namespace in &reported {
+            let mut findings = if *namespace == root {
+                std::mem::take(&mut findings)
+            } else {
+                List::new()
+            };
+            if namespaces.contains(namespace) {
+                let own = (*namespace != root).then(|| peers(objects, namespace, &mut findings));
+                let made = self.guards_of(
+                    within(members, namespace),
+                    own.as_ref(),
+                    &of_root,
+                    &mut findings,
+                );
+                put(&mut guards, namespace, made);
+            }
+            self.report_policies(objects, members, providers, namespace, &mut findings);
+            told.set_policies(namespace, findings);
         }
-        let tokens = ByNamespace::new(objects, &self.tokens);
-        let root = ROOT_NAMESPACE;
-        let mut guards = Guards::new();
-        for workload in workloads.iter().filter(|one| one.local.is_some()) {
-            let own = Some(&*workload.namespace).filter(|own| *own != root);
-            let namespaces = std::iter::once(root).chain(own);
-            let policies = namespaces.clone().filter_map(|name| by_namespace.get(name));
-            let policies = policies.flatten().filter(|one| one.applies(workload));
+        guards
+    }
+
+    /// The guards of the local ones among the Pods of a namespace.
+    fn guards_of(
+        &self,
+        members: &[Member],
+        own: Option<&Peers<'_>>,
+        root: &Peers<'_>,
+        findings: &mut List,
+    ) -> HashMap<Arc<str>, Arc<Guard>> {
+        let mut guards = HashMap::new();
+        let workloads = members.iter().map(|one| &one.workload);
+        for workload in workloads.filter(|one| one.local.is_some()) {
+            let own_namespace = &*workload.namespace;
+            let own_namespace = Some(own_namespace).filter(|one| *one != ROOT_NAMESPACE);
+            let namespaces = std::iter::once(ROOT_NAMESPACE).chain(own_namespace);
+            let tokens = tokens::of(&self.tokens, namespaces.clone(), workload);
+            let policies = namespaces.flat_map(|one| of_namespace(&self.policies, one));
+            let policies = policies.map(|(_, kept)| kept);
+            let policies = policies.filter(|one| one.applies(workload));
             let guard = Guard {
-                peers: requirement(&peers, workload, root),
-                tokens: tokens.of(namespaces, workload),
+                peers: requirement(own, root, workload),
+                tokens,
                 policies: policies.map(|one| Arc::clone(&one.policy)).collect(),
             };
             findings.extend(unasked(workload, &guard));
             let before = self.last.guard(workload).filter(|one| one.is_same(&guard));
             let guard = before.cloned().unwrap_or_else(|| Arc::new(guard));
-            let namespace = guards.entry(Arc::clone(&workload.namespace)).or_default();
-            namespace.insert(Arc::clone(&workload.name), guard);
+            guards.insert(Arc::clone(&workload.name), guard);
         }
-        self.report_policies(objects, workloads, providers, findings);
         guards
     }
 
-    /// Compiles what is new.
-    fn compile_policies(&mut self, objects: &Objects) {
-        let mut before = std::mem::take(&mut self.policies);
-        for (key, source) in &objects.authorization_policies {
-            let kept = before
-                .remove(key)
-                .filter(|kept| Arc::ptr_eq(&kept.source, source))
-                .unwrap_or_else(|| KeptPolicy {
-                    source: Arc::clone(source),
-                    policy: Arc::new(Policy::compile(source, &self.trust_domains)),
-                });
-            self.policies.insert(key.clone(), kept);
-        }
+    /// Compiles what is new in `namespaces`, and drops what is gone.
+    fn compile_policies(&mut self, objects: &Objects, namespaces: &BTreeSet<Arc<str>>) {
+        let trust_domains = &self.trust_domains;
+        renew(
+            &mut self.policies,
+            &objects.authorization_policies,
+            namespaces,
+            |kept| &kept.source,
+            |_, source| KeptPolicy {
+                source: Arc::clone(source),
+                policy: Arc::new(Policy::compile(source, trust_domains)),
+            },
+        );
     }
 
-    /// The PeerAuthentications by namespace.
-    fn peers<'a>(
-        &self,
-        objects: &'a Objects,
-        findings: &mut Vec<(ObjectRef, Finding)>,
-    ) -> BTreeMap<&'a str, Peers<'a>> {
-        let mut sources: Vec<&api::PeerAuthentication> = objects
-            .peer_authentications
-            .values()
-            .map(|one| &**one)
-            .collect();
-        sources.sort_by(|one, other| one.metadata.age().cmp(&other.metadata.age()));
-        let mut peers: BTreeMap<&str, Peers<'_>> = BTreeMap::new();
-        for source in sources {
-            let namespace = &*source.metadata.namespace;
-            let level = level(source);
-            let object = level.policy.clone();
-            let of_namespace = peers.entry(namespace).or_default();
-            if selects(source.spec.selector.as_ref()) {
-                if namespace == ROOT_NAMESPACE {
-                    let message = format!(
-                        "in {namespace} a PeerAuthentication is for the whole mesh: one with a selector has no effect"
-                    );
-                    findings.push((object, Finding::warning("spec.selector", message)));
-                } else {
-                    of_namespace.selected.push(Peer { source, level });
-                }
-            } else if let Some(older) = &of_namespace.all {
-                let message = format!(
-                    "{} is older and for the same workloads: this one has no effect",
-                    older.level.policy
-                );
-                findings.push((object, Finding::warning("", message)));
-            } else {
-                of_namespace.all = Some(Peer { source, level });
-            }
-        }
-        peers
-    }
-
-    /// Policies that have no effect, or another than their authors may think.
+    /// Policies of `namespace` that have no effect, or another than their authors may think.
     fn report_policies(
         &self,
         objects: &Objects,
-        workloads: &[Arc<Workload>],
+        members: &[Member],
         providers: &Providers,
-        findings: &mut Vec<(ObjectRef, Finding)>,
+        namespace: &str,
+        findings: &mut List,
     ) {
-        let mut pods: BTreeMap<&str, Vec<&Workload>> = BTreeMap::new();
-        for workload in workloads {
-            pods.entry(&workload.namespace).or_default().push(workload);
-        }
-        let reach = |namespace: &str, selector: Option<&Selector>| {
-            let everywhere = namespace == ROOT_NAMESPACE;
-            let own = pods.get(namespace).map(Vec::as_slice).unwrap_or_default();
-            let selected = |one: &&&Workload| selector.is_none_or(|by| by.selects(&one.labels));
-            let (mut any, mut enrolled) = (false, false);
-            if everywhere {
-                for one in workloads
-                    .iter()
-                    .map(|one| &**one)
-                    .filter(|one| selected(&one))
-                {
-                    any = true;
-                    enrolled |= one.enrolled;
-                    if enrolled {
-                        break;
-                    }
+        let members = if namespace == ROOT_NAMESPACE {
+            members
+        } else {
+            within(members, namespace)
+        };
+        let reach = |selector: Option<&Selector>| {
+            let all = members.iter().map(|one| &one.workload);
+            let mut any = false;
+            for one in all.filter(|one| selector.is_none_or(|by| by.selects(&one.labels))) {
+                if one.enrolled {
+                    return None;
                 }
+                any = true;
+            }
+            Some(if any {
+                "none of the pods it is for is in the mesh: it has no effect"
             } else {
-                any = own.iter().any(|one| selected(&one));
-                enrolled = own.iter().any(|one| one.enrolled && selected(&one));
-            }
-            match (any, enrolled) {
-                (_, true) => None,
-                (true, false) => {
-                    Some("none of the pods it is for is in the mesh: it has no effect")
-                }
-                (false, false) => Some("there is no pod that it is for: it has no effect"),
-            }
+                "there is no pod that it is for: it has no effect"
+            })
         };
         let mut tell = |kind: &str, key: &Key, finding: Finding| {
             findings.push((reference(kind, &key.0, &key.1), finding));
         };
-        for (key, source) in &objects.peer_authentications {
+        for (key, source) in of_namespace(&objects.peer_authentications, namespace) {
             let selector = source
                 .spec
                 .selector
                 .as_ref()
                 .filter(|one| selects(Some(one)));
-            if selector.is_some() && *key.0 == *ROOT_NAMESPACE {
+            if selector.is_some() && namespace == ROOT_NAMESPACE {
                 continue;
             }
-            if let Some(message) = reach(&key.0, selector) {
+            if let Some(message) = reach(selector) {
                 tell("PeerAuthentication", key, Finding::warning(FIELD, message));
             }
         }
-        for (key, kept) in in_order(objects, &self.policies) {
+        for (key, kept) in of_namespace(&self.policies, namespace) {
             for finding in kept.report(providers) {
                 tell("AuthorizationPolicy", key, finding);
             }
             if kept.source.target_field().is_none()
-                && let Some(message) = reach(&key.0, kept.source.spec.selector.as_ref())
+                && let Some(message) = reach(kept.source.spec.selector.as_ref())
             {
                 tell("AuthorizationPolicy", key, Finding::warning(FIELD, message));
             }
         }
-        for (key, source) in &objects.request_authentications {
-            let found = self.tokens.get(key).map(KeptTokens::report);
-            for finding in found.into_iter().flatten() {
-                tell("RequestAuthentication", key, finding);
+        for (key, kept) in of_namespace(&self.tokens, namespace) {
+            for finding in kept.report() {
+                tell(KeptTokens::KIND, key, finding);
             }
-            if source.target_field().is_none()
-                && let Some(message) = reach(&key.0, source.spec.selector.as_ref())
+            if kept.source().target_field().is_none()
+                && let Some(message) = reach(kept.source().spec.selector.as_ref())
             {
-                tell(
-                    "RequestAuthentication",
-                    key,
-                    Finding::warning(FIELD, message),
-                );
+                tell(KeptTokens::KIND, key, Finding::warning(FIELD, message));
             }
         }
     }
+}
+
+/// Puts the guards of a namespace in the place of those that there were, if they are others.
+fn put(all: &mut Arc<Guards>, namespace: &Arc<str>, made: HashMap<Arc<str>, Arc<Guard>>) {
+    let before = all.get(namespace);
+    let same = before.is_none_or(|one| one.len() == made.len())
+        && made.iter().all(|(name, guard)| {
+            let before = before.and_then(|one| one.get(name));
+            before.is_some_and(|one| Arc::ptr_eq(one, guard))
+        });
+    if same {
+        return;
+    }
+    if made.is_empty() {
+        Arc::make_mut(all).remove(namespace);
+    } else {
+        Arc::make_mut(all).insert(Arc::clone(namespace), made);
+    }
+}
+
+/// The PeerAuthentications of a namespace.
+fn peers<'a>(objects: &'a Objects, namespace: &'a str, findings: &mut List) -> Peers<'a> {
+    let sources = of_namespace(&objects.peer_authentications, namespace);
+    let mut sources: Vec<&api::PeerAuthentication> = sources.map(|(_, one)| &**one).collect();
+    sources.sort_by(|one, other| one.metadata.age().cmp(&other.metadata.age()));
+    let mut peers = Peers::default();
+    for source in sources {
+        let level = level(source);
+        let object = level.policy.clone();
+        if selects(source.spec.selector.as_ref()) {
+            if namespace == ROOT_NAMESPACE {
+                let message = format!(
+                    "in {namespace} a PeerAuthentication is for the whole mesh: one with a selector has no effect"
+                );
+                findings.push((object, Finding::warning("spec.selector", message)));
+            } else {
+                peers.selected.push(Peer { source, level });
+            }
+        } else if let Some(older) = &peers.all {
+            let message = format!(
+                "{} is older and for the same workloads: this one has no effect",
+                older.level.policy
+            );
+            findings.push((object, Finding::warning("", message)));
+        } else {
+            peers.all = Some(Peer { source, level });
+        }
+    }
+    peers
 }
 
 /// What is said of a policy that is attached to an object.
@@ -225,14 +269,6 @@ pub(super) const ATTACHED: &str =
 
 /// Where it is told that a policy reaches nobody.
 const FIELD: &str = "spec.selector";
-
-fn in_order<'a>(
-    objects: &'a Objects,
-    kept: &'a HashMap<Key, KeptPolicy>,
-) -> impl Iterator<Item = (&'a Key, &'a KeptPolicy)> {
-    let keys = objects.authorization_policies.keys();
-    keys.filter_map(|key| Some((key, kept.get(key)?)))
-}
 
 impl KeptPolicy {
     fn applies(&self, workload: &Workload) -> bool {
@@ -305,16 +341,15 @@ fn mode(tls: &MutualTls) -> Option<Mode> {
     }
 }
 
-/// What applies to `workload`.
-fn requirement(peers: &BTreeMap<&str, Peers<'_>>, workload: &Workload, root: &str) -> Requirement {
-    let all = |namespace: &str| Some(&peers.get(namespace)?.all.as_ref()?.level);
-    let own = Some(&*workload.namespace).filter(|own| *own != root);
-    let selected = own.and_then(|own| {
-        let mut selected = peers.get(own)?.selected.iter();
-        selected.find(|one| {
-            let selector = one.source.spec.selector.as_ref();
-            selector.is_some_and(|one| one.selects(&workload.labels))
-        })
+/// What applies to `workload`: of its namespace, unless that is the root, and of the root.
+fn requirement(own: Option<&Peers<'_>>, root: &Peers<'_>, workload: &Workload) -> Requirement {
+    let selected = own.into_iter().flat_map(|own| &own.selected).find(|one| {
+        let selector = one.source.spec.selector.as_ref();
+        selector.is_some_and(|one| one.selects(&workload.labels))
     });
-    Requirement::resolve(selected.map(|one| &one.level), own.and_then(all), all(root))
+    Requirement::resolve(
+        selected.map(|one| &one.level),
+        own.and_then(Peers::of_all),
+        root.of_all(),
+    )
 }

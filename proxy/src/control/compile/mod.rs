@@ -2,16 +2,18 @@
 //!
 //! Incremental by identity: whatever is made of objects that are still the same allocation is taken
 //! over from the time before, so that one changed object costs what depends on it, and readers can
-//! tell by the pointer what stayed the same. After a few changes of Services and their endpoints and
-//! rules, nothing else is even looked at (`touched.rs`). Knows no file; the problems it finds name an object
+//! tell by the pointer what stayed the same. After a few changes nothing else is even looked at
+//! (`touched.rs`). Knows no file; the problems it finds name an object
 //! and a field.
 
 mod address;
 mod cluster;
 mod endpoint;
+mod expansion;
 mod guard;
 mod l4;
 mod locality;
+mod mentions;
 mod origination;
 mod outlook;
 mod policy;
@@ -20,6 +22,7 @@ mod provider;
 mod report;
 mod route;
 pub mod rules;
+mod scope;
 mod service;
 mod subset;
 mod tokens;
@@ -29,22 +32,26 @@ mod visibility;
 mod workload;
 mod world;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use foldhash::{HashMap, HashMapExt as _};
 
 use self::cluster::KeptClusters;
-use self::endpoint::{Index, Member};
+use self::endpoint::Index;
+use self::expansion::Expansions;
 use self::guard::KeptPolicy;
 use self::l4::KeptL4;
-use self::population::KeptWorkload;
+use self::mentions::Mentions;
+use self::population::Member;
+use self::scope::Scope;
 use self::service::{KeptTable, TableKey};
 use self::tokens::KeptTokens;
 use self::told::Told;
-use self::world::{KeptExpansion, World};
+use self::world::World;
 use super::store::{Key, Objects};
-use crate::mesh::{Cluster, Service, Snapshot, Variants, VirtualHosts, Workload};
+use crate::mesh::{Clusters, Service, Snapshot, Variants, VirtualHosts, Workload};
 use crate::policy::authorization::TrustDomains;
 use crate::types::{ClusterName, Finding, Hostname, ObjectRef};
 
@@ -56,15 +63,15 @@ const ROOT_NAMESPACE: &str = "istio-system";
 pub struct Compiler {
     node: Arc<str>,
     cluster_domain: Arc<str>,
-    workloads: HashMap<Key, KeptWorkload>,
-    clusters: HashMap<Hostname, KeptClusters>,
-    expansions: HashMap<Key, KeptExpansion>,
+    clusters: HashMap<Hostname, Box<KeptClusters>>,
+    expansions: Expansions,
     tables: HashMap<TableKey, KeptTable>,
     l4_tables: HashMap<(Hostname, u16), Vec<KeptL4>>,
-    policies: HashMap<Key, KeptPolicy>,
-    tokens: HashMap<Key, KeptTokens>,
+    policies: BTreeMap<Key, KeptPolicy>,
+    tokens: BTreeMap<Key, KeptTokens>,
     /// Every Pod, sorted by namespace and name.
     members: Vec<Member>,
+    mentions: Mentions,
     world: World,
     told: Told,
     /// What policies mean by the mesh's own trust domain.
@@ -105,14 +112,14 @@ impl Compiler {
         Self {
             node: node.into(),
             cluster_domain: cluster_domain.into(),
-            workloads: HashMap::new(),
             clusters: HashMap::new(),
-            expansions: HashMap::new(),
+            expansions: Expansions::default(),
             tables: HashMap::new(),
             l4_tables: HashMap::new(),
-            policies: HashMap::new(),
-            tokens: HashMap::new(),
+            policies: BTreeMap::new(),
+            tokens: BTreeMap::new(),
             members: Vec::new(),
+            mentions: Mentions::default(),
             world: World::default(),
             told: Told::default(),
             trust_domains: TrustDomains::default(),
@@ -136,7 +143,7 @@ impl Compiler {
             return self.compiled(Work::default());
         }
         let work = match self.touched(objects) {
-            Some(touched) => self.compile_some(objects, &touched),
+            Some(touched) => self.compile_some(objects, touched, now),
             None => self.compile_all(objects, now),
         };
         self.found = self.told.all();
@@ -146,14 +153,13 @@ impl Compiler {
 
     fn compile_all(&mut self, objects: &Objects, now: SystemTime) -> Work {
         let mut told = Told::default();
-        let mut build = Build::anew(self);
-        let members = self.workloads(objects, now, &mut build, &mut told.others);
-        let workloads: Vec<Arc<Workload>> = members
-            .iter()
-            .map(|one| Arc::clone(&one.workload))
-            .collect();
+        let mut build = Build::anew(self, objects);
+        self.clusters.reserve(objects.services.len());
+        let members = self.population(objects, now, &mut build, &mut told);
         let pods = Index::new(&members, objects);
-        let world = self.world(objects, &mut told.others);
+        let routes = self.expanded(objects, &mut told);
+        let world = self.world(objects, routes);
+        self.mentions = Mentions::new(objects);
 
         for (hostname, service) in &world.services {
             self.clusters_of(hostname, service, objects, &pods, &world, &mut build);
@@ -165,8 +171,8 @@ impl Compiler {
             self.put_virtual_host(&host, &world, &mut build);
         }
         let addresses = address::owners(&build, &members, &mut told.addresses);
-        let providers = provider::all(objects);
-        let guards = self.guards(objects, &workloads, &providers, &mut told.others);
+        let providers = Arc::new(provider::all(objects));
+        let guards = self.guards(objects, &members, &providers, Scope::All, &mut told);
         for routes in world.all_routes() {
             told.set_routes(&routes.reference, world.report(routes, &build));
         }
@@ -190,9 +196,9 @@ impl Compiler {
             clusters: build.clusters,
             private_clusters: build.private_clusters,
             virtual_hosts: build.virtual_hosts,
-            workloads: workloads.into(),
-            guards: guards.into(),
-            providers: providers.into(),
+            workloads: workloads(&members),
+            guards,
+            providers,
         });
         (self.tables, self.l4_tables) = (build.tables, build.l4_tables);
         (self.members, self.world, self.told) = (members, world, told);
@@ -208,13 +214,18 @@ impl Compiler {
     }
 }
 
+fn workloads(members: &[Member]) -> Arc<Vec<Arc<Workload>>> {
+    let all = members.iter().map(|one| Arc::clone(&one.workload));
+    Arc::new(all.collect())
+}
+
 /// What is being made.
 #[derive(Default)]
 struct Build {
     /// Whether it begins with nothing, and not with what the last snapshot has.
     anew: bool,
     services: Arc<HashMap<Hostname, Arc<Service>>>,
-    clusters: Arc<HashMap<ClusterName, Arc<Cluster>>>,
+    clusters: Arc<Clusters>,
     private_clusters: Arc<HashMap<Arc<str>, HashMap<ClusterName, Variants>>>,
     virtual_hosts: Arc<VirtualHosts>,
     work: Work,
@@ -227,13 +238,14 @@ struct Build {
 }
 
 impl Build {
-    /// About as large as the last one became.
-    fn anew(compiler: &mut Compiler) -> Self {
+    /// With room for about as much as there will be.
+    fn anew(compiler: &mut Compiler, objects: &Objects) -> Self {
         let last = &compiler.last;
+        compiler.tables.reserve(objects.virtual_services.len());
         Self {
             anew: true,
-            clusters: HashMap::with_capacity(last.clusters.len()).into(),
-            services: HashMap::with_capacity(last.services.len()).into(),
+            clusters: Clusters::with_capacity(last.clusters.len()).into(),
+            services: HashMap::with_capacity(objects.services.len()).into(),
             tables: std::mem::take(&mut compiler.tables),
             version: last.version + 1,
             ..Self::default()

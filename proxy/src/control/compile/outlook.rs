@@ -8,7 +8,8 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashMapExt as _};
 
 use super::cluster::protocol;
-use super::endpoint::{Member, has_all};
+use super::endpoint::has_all;
+use super::population::{Member, within};
 use super::told::{List, Told};
 use super::touched::of_rule;
 use super::visibility::is_public;
@@ -101,9 +102,7 @@ fn selected(rule: &DestinationRule, members: &[Member], findings: &mut Vec<Findi
         return;
     };
     let namespace = &rule.metadata.namespace;
-    let start = members.partition_point(|one| one.workload.namespace < *namespace);
-    let own = members[start..].iter();
-    let mut own = own.take_while(|one| one.workload.namespace == *namespace);
+    let mut own = within(members, namespace).iter();
     if !own.any(|one| has_all(&one.workload.labels, &selector.match_labels)) {
         findings.push(Finding::warning(
             "spec.workloadSelector",

@@ -15,6 +15,11 @@ use crate::types::{ClusterName, Hostname};
 /// Istio's: as good as for ever for somebody who waits.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
+/// Whether the ConfigMap of this name says who they are.
+pub(super) fn is_source((namespace, name): &Key) -> bool {
+    **namespace == *ROOT_NAMESPACE && **name == *mesh_config::NAME
+}
+
 /// All that the mesh has.
 pub(super) fn all(objects: &Objects) -> Providers {
     let key: Key = (ROOT_NAMESPACE.into(), mesh_config::NAME.into());

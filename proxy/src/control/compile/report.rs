@@ -214,7 +214,7 @@ impl World {
             .or_else(|| numbers.next().map(|port| port.port))?;
         ClusterName::write_outbound(name, port, Some(subset), host);
         let mut private = build.private_clusters.values();
-        let known = build.clusters.contains_key(name.as_str())
+        let known = build.clusters.contains(name.as_str())
             || private.any(|one| one.contains_key(name.as_str()));
         (!known).then(|| {
             let message = format!("no DestinationRule gives {host} a subset {subset}");

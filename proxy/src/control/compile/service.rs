@@ -86,7 +86,7 @@ impl Compiler {
                     Some(before) => before.cluster.clone(),
                     None => {
                         let name = ClusterName::outbound(port.port, None, hostname);
-                        let known = build.clusters.get(&name);
+                        let known = build.clusters.get(name.as_str());
                         known.map_or(name, |cluster| cluster.name.clone())
                     }
                 };
@@ -187,7 +187,7 @@ impl Compiler {
         build.work.tables += 1;
         // Whoever names a cluster that there is shares its name.
         let clusters = route::clusters(routes, port, world).into_iter();
-        let known = |name: ClusterName| match build.clusters.get(&name) {
+        let known = |name: ClusterName| match build.clusters.get(name.as_str()) {
             Some(cluster) => cluster.name.clone(),
             None => name,
         };

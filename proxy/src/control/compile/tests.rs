@@ -310,7 +310,8 @@ endpoints: [{addresses: [10.0.0.1]}, {addresses: [10.0.0.8], conditions: {ready:
              trafficPolicy: {{outlierDetection: {{minHealthPercent: {percent}}}}}}}}}"
         );
         let compiled = compile(&[WEB, slice, &rule]);
-        let endpoints = &compiled.snapshot.clusters[name].endpoints;
+        let cluster = compiled.snapshot.clusters.get(name);
+        let endpoints = &cluster.expect("a service has a cluster").endpoints;
         assert_eq!(endpoints.len(), expected, "{percent} %");
     }
 }

@@ -1,13 +1,12 @@
 //! Whose tokens the requests to each local pod may have: RequestAuthentications.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use foldhash::HashMap;
-
+use super::scope::renew;
 use super::{Compiler, reference};
 use crate::api::RequestAuthentication;
-use crate::control::store::{Key, Objects};
+use crate::control::store::{Key, Objects, of_namespace};
 use crate::mesh::Workload;
 use crate::policy::jwt::{Rule, Source};
 use crate::types::Finding;
@@ -19,52 +18,46 @@ pub(super) struct KeptTokens {
     rules: Vec<Arc<Rule>>,
 }
 
-/// RequestAuthentications by namespace, in order of their names.
-pub(super) struct ByNamespace<'a>(BTreeMap<&'a str, Vec<&'a KeptTokens>>);
-
 impl Compiler {
-    /// Compiles what is new.
-    pub(super) fn compile_tokens(&mut self, objects: &Objects) {
-        let mut before = std::mem::take(&mut self.tokens);
-        for (key, source) in &objects.request_authentications {
-            let kept = before
-                .remove(key)
-                .filter(|kept| Arc::ptr_eq(&kept.source, source))
-                .unwrap_or_else(|| KeptTokens::new(key, source));
-            self.tokens.insert(key.clone(), kept);
-        }
+    /// Compiles what is new in `namespaces`, and drops what is gone.
+    pub(super) fn compile_tokens(&mut self, objects: &Objects, namespaces: &BTreeSet<Arc<str>>) {
+        renew(
+            &mut self.tokens,
+            &objects.request_authentications,
+            namespaces,
+            |kept| &kept.source,
+            KeptTokens::new,
+        );
     }
 }
 
-impl<'a> ByNamespace<'a> {
-    pub(super) fn new(objects: &'a Objects, kept: &'a HashMap<Key, KeptTokens>) -> Self {
-        let mut all: BTreeMap<&str, Vec<&KeptTokens>> = BTreeMap::new();
-        for key in objects.request_authentications.keys() {
-            if let Some(kept) = kept.get(key) {
-                all.entry(&*key.0).or_default().push(kept);
-            }
-        }
-        Self(all)
-    }
-
-    /// What applies to `workload` of these namespaces. All of it does at once, by issuer (Istio), since
-    /// of several rules that a request satisfies the first counts.
-    pub(super) fn of<'b>(
-        &self,
-        namespaces: impl Iterator<Item = &'b str>,
-        workload: &Workload,
-    ) -> Vec<Arc<Rule>> {
-        let all = namespaces.filter_map(|name| self.0.get(name)).flatten();
-        let applying = all.filter(|one| one.applies(workload));
-        let mut rules: Vec<Arc<Rule>> = applying.flat_map(|one| &one.rules).cloned().collect();
-        rules.sort_by(|one, other| one.issuer.cmp(&other.issuer));
-        rules
-    }
+/// What of `namespaces` applies to `workload`. All of it does at once, by issuer (Istio), since of
+/// several rules that a request satisfies the first counts.
+pub(super) fn of<'a>(
+    kept: &BTreeMap<Key, KeptTokens>,
+    namespaces: impl Iterator<Item = &'a str>,
+    workload: &Workload,
+) -> Vec<Arc<Rule>> {
+    let all = namespaces.flat_map(|one| of_namespace(kept, one));
+    let applying = all
+        .map(|(_, kept)| kept)
+        .filter(|one| one.applies(workload));
+    let mut rules: Vec<Arc<Rule>> = applying.flat_map(|one| &one.rules).cloned().collect();
+    rules.sort_by(|one, other| one.issuer.cmp(&other.issuer));
+    rules
 }
 
 impl KeptTokens {
+    /// The kind of objects.
+    pub(super) const KIND: &str = "RequestAuthentication";
+
+    /// Out of what it was compiled.
+    pub(super) fn source(&self) -> &RequestAuthentication {
+        &self.source
+    }
+
     fn new(key: &Key, source: &Arc<RequestAuthentication>) -> Self {
-        let object = || reference("RequestAuthentication", &key.0, &key.1);
+        let object = || reference(Self::KIND, &key.0, &key.1);
         let rules = source.spec.jwt_rules.iter();
         Self {
             source: Arc::clone(source),

@@ -11,10 +11,14 @@ pub(super) type List = Vec<(ObjectRef, Finding)>;
 /// Everything that was found, in the order in which it is told.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    /// Of namespaces, Pods, delegates and policies.
-    pub(super) others: List,
+    /// Of Namespaces and Pods by themselves.
+    own: BTreeMap<ObjectRef, List>,
+    /// Of VirtualServices that delegate or are delegates, as such.
+    delegations: BTreeMap<ObjectRef, List>,
     /// Of addresses that several claim.
     pub(super) addresses: List,
+    /// Of the policies of a namespace, and of its Pods under them.
+    policies: BTreeMap<Arc<str>, List>,
     /// Of VirtualServices, by the one that was looked at.
     routes: BTreeMap<ObjectRef, List>,
     /// Of DestinationRules by themselves.
@@ -24,6 +28,28 @@ pub(super) struct Told {
 }
 
 impl Told {
+    /// Replaces what was found of a Namespace or a Pod by itself.
+    pub(super) fn set_own(&mut self, of: ObjectRef, found: Vec<Finding>) {
+        let found = found.into_iter().map(|one| (of.clone(), one)).collect();
+        set(&mut self.own, &of, found);
+    }
+
+    /// Replaces what was found of a VirtualService as one that delegates or is a delegate.
+    pub(super) fn set_delegation(&mut self, of: &ObjectRef, found: Vec<Finding>) {
+        let found = found.into_iter().map(|one| (of.clone(), one)).collect();
+        set(&mut self.delegations, of, found);
+    }
+
+    /// Replaces what was found of the policies of a namespace.
+    pub(super) fn set_policies(&mut self, of: &Arc<str>, found: List) {
+        set(&mut self.policies, of, found);
+    }
+
+    /// Forgets what was found of all policies.
+    pub(super) fn forget_policies(&mut self) {
+        self.policies.clear();
+    }
+
     /// Replaces what was found of a VirtualService.
     pub(super) fn set_routes(&mut self, of: &ObjectRef, found: List) {
         set(&mut self.routes, of, found);
@@ -41,11 +67,12 @@ impl Told {
 
     /// All of it.
     pub(super) fn all(&self) -> Arc<[(ObjectRef, Finding)]> {
-        let routes = self.routes.values().flatten();
-        let rules = self.rules.values().flatten();
-        let all = self.others.iter().chain(&self.addresses);
-        let all = all.chain(routes).chain(rules);
-        all.chain(self.merged.values().flatten()).cloned().collect()
+        let own = self.own.values().chain(self.delegations.values());
+        let before = own.flatten().chain(&self.addresses);
+        let by_object = self.routes.values().chain(self.rules.values());
+        let after = self.policies.values().chain(by_object);
+        let after = after.chain(self.merged.values()).flatten();
+        before.chain(after).cloned().collect()
     }
 }
 

@@ -70,14 +70,26 @@ impl<T> ByHost<T> {
         list.sort_by(order);
     }
 
-    /// Drops what `gone` says from the list of an exact host.
+    /// Drops what `gone` says from the list of a host, or of a domain as such.
     pub(super) fn remove(&mut self, host: &Hostname, gone: impl Fn(&T) -> bool) {
-        if let Some(list) = self.exact.get_mut(host) {
-            list.retain(|one| !gone(one));
-            if list.is_empty() {
-                self.exact.remove(host);
+        let suffix = host.as_str().strip_prefix('*');
+        let list = match suffix {
+            Some(suffix) => self.wildcard.get_mut(suffix),
+            None => self.exact.get_mut(host),
+        };
+        let Some(list) = list else { return };
+        list.retain(|one| !gone(one));
+        if list.is_empty() {
+            match suffix {
+                Some(suffix) => drop(self.wildcard.remove(suffix)),
+                None => drop(self.exact.remove(host)),
             }
         }
+    }
+
+    /// All of them; one that is for several hosts as often.
+    pub(super) fn all(&self) -> impl Iterator<Item = &T> {
+        self.exact.values().chain(self.wildcard.values()).flatten()
     }
 
     /// Sorts each list.

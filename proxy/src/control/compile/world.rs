@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use super::rules::{Routes, delegate};
-use super::told::List;
+use super::rules::Routes;
 use super::{Compiler, l4, route, subset};
 use crate::api::{self, DestinationRule};
-use crate::control::store::{Change, Key, Objects};
-use crate::types::{Finding, Hostname, ObjectRef};
+use crate::control::store::{Change, Objects};
+use crate::types::Hostname;
 
 /// What the objects say, by what it is looked up by.
 #[derive(Debug, Default)]
@@ -20,27 +19,20 @@ pub(super) struct World {
     pub(super) routes: route::Rules,
     pub(super) l4_routes: l4::Rules,
     pub(super) destination_rules: subset::Rules,
-    /// VirtualServices by each name that they are for or lead to.
-    users: HashMap<Hostname, Vec<Arc<Routes>>>,
-}
-
-/// A VirtualService with its delegates in their places, and out of what it was made.
-#[derive(Debug)]
-pub(super) struct KeptExpansion {
-    root: Arc<Routes>,
-    delegates: Vec<delegate::Named>,
-    routes: Arc<Routes>,
-    findings: Vec<Finding>,
+    /// VirtualServices by the names that they lead to, but those of hosts that they are for.
+    leads: HashMap<Hostname, Vec<Arc<Routes>>>,
 }
 
 impl Compiler {
-    /// The world of all objects.
-    pub(super) fn world(&mut self, objects: &Objects, findings: &mut List) -> World {
+    /// The world of all objects; `routes` are the VirtualServices for mesh traffic.
+    pub(super) fn world(&self, objects: &Objects, routes: Vec<Arc<Routes>>) -> World {
         let mut world = World::default();
         for one in objects.services.values() {
-            world.put_service(self.hostname(one), one);
+            if !one.is_external_name() {
+                world.services.insert(self.hostname(one), Arc::clone(one));
+            }
         }
-        for routes in self.expanded(objects, findings) {
+        for routes in routes {
             world.index(&routes, |index, host, one| index.insert(host, one));
         }
         world.routes.sort(route::order);
@@ -53,7 +45,7 @@ impl Compiler {
         world
     }
 
-    /// Brings the world up to date with changes that [`Self::touched`] said something about.
+    /// Brings the world up to date with changes of Services and DestinationRules.
     pub(super) fn change(&self, world: &mut World, changes: &[Change], objects: &Objects) {
         for change in changes {
             match change {
@@ -66,14 +58,6 @@ impl Compiler {
                         _ => drop(world.services.remove(&host)),
                     }
                 }
-                Change::VirtualService(before, now) => {
-                    if let Some(before) = before {
-                        world.remove(before);
-                    }
-                    if let Some(now) = now.as_ref().filter(|one| one.source.spec.is_for_mesh()) {
-                        world.index(now, |index, host, one| index.put(host, one, route::order));
-                    }
-                }
                 Change::DestinationRule(before, now) => {
                     let rules = &mut world.destination_rules;
                     if let Some(before) = before {
@@ -83,7 +67,7 @@ impl Compiler {
                         rules.put(&self.host_of(now), Arc::clone(now), subset::order);
                     }
                 }
-                Change::EndpointSlice(..) | Change::Other => {}
+                _ => {}
             }
         }
     }
@@ -99,91 +83,14 @@ impl Compiler {
         let namespace = &rule.metadata.namespace;
         Hostname::resolve(&rule.spec.host, namespace, &self.cluster_domain)
     }
-
-    /// Whether a VirtualService for mesh traffic delegates to this one, or tries to.
-    pub(super) fn is_delegate(&self, routes: &Routes) -> bool {
-        let ObjectRef {
-            namespace, name, ..
-        } = &routes.reference;
-        self.expansions.values().any(|kept| {
-            let mut names = delegate::names(&kept.root);
-            names.any(|(_, key)| key.0 == *namespace && key.1 == *name)
-        })
-    }
-
-    /// The VirtualServices for mesh traffic, with the rules of their delegates.
-    fn expanded(&mut self, objects: &Objects, findings: &mut List) -> Vec<Arc<Routes>> {
-        let all = &objects.virtual_services;
-        let mut before = std::mem::take(&mut self.expansions);
-        let mut used: BTreeSet<Key> = BTreeSet::new();
-        let mut routes = Vec::with_capacity(all.len());
-        for (key, root) in all {
-            let spec = &root.source.spec;
-            if spec.is_delegate() || !spec.is_for_mesh() {
-                used.extend(delegate::names(root).map(|(_, name)| name));
-                continue;
-            }
-            if !root.delegates() {
-                routes.push(Arc::clone(root));
-                continue;
-            }
-            let mut delegates = Vec::new();
-            for (index, name) in delegate::names(root) {
-                let found = all.get(&name).cloned();
-                used.insert(name);
-                delegates.push(delegate::Named { index, found });
-            }
-            let kept = before
-                .remove(key)
-                .filter(|kept| kept.is_of(root, &delegates));
-            let kept = kept.unwrap_or_else(|| {
-                let mut findings = Vec::new();
-                let expanded =
-                    delegate::expand(root, &delegates, &self.cluster_domain, &mut findings);
-                KeptExpansion {
-                    root: Arc::clone(root),
-                    delegates,
-                    routes: Arc::new(expanded),
-                    findings,
-                }
-            });
-            let found = kept.findings.iter().cloned();
-            findings.extend(found.map(|one| (root.reference.clone(), one)));
-            routes.push(Arc::clone(&kept.routes));
-            self.expansions.insert(key.clone(), kept);
-        }
-        for (key, delegate) in all {
-            if delegate.source.spec.is_delegate() && !used.contains(key) {
-                let message = "without hosts it is a delegate, and no VirtualService delegates to it: it has no effect";
-                let finding = Finding::warning("spec.hosts", message);
-                findings.push((delegate.reference.clone(), finding));
-            }
-        }
-        routes
-    }
-}
-
-impl KeptExpansion {
-    fn is_of(&self, root: &Arc<Routes>, delegates: &[delegate::Named]) -> bool {
-        let same = |(one, other): (&delegate::Named, &delegate::Named)| {
-            one.index == other.index
-                && match (&one.found, &other.found) {
-                    (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-                    (None, None) => true,
-                    _ => false,
-                }
-        };
-        Arc::ptr_eq(&self.root, root)
-            && self.delegates.len() == delegates.len()
-            && self.delegates.iter().zip(delegates).all(same)
-    }
 }
 
 impl World {
-    fn put_service(&mut self, host: Hostname, service: &Arc<api::Service>) {
-        if !service.is_external_name() {
-            self.services.insert(host, Arc::clone(service));
-        }
+    /// Takes a VirtualService.
+    pub(super) fn put_routes(&mut self, routes: &Arc<Routes>) {
+        self.index(routes, |index, host, one| {
+            index.put(host, one, route::order);
+        });
     }
 
     fn index(
@@ -200,27 +107,25 @@ impl World {
                 put(&mut self.l4_routes, host, Arc::clone(routes));
             }
         }
-        for name in names(routes) {
-            let users = self.users.entry(name.clone());
+        for name in leads(routes) {
+            let users = self.leads.entry(name.clone());
             let users = users.or_insert_with(|| Vec::with_capacity(1));
-            if !users.iter().any(|one| Arc::ptr_eq(one, routes)) {
-                users.push(Arc::clone(routes));
-            }
+            users.push(Arc::clone(routes));
         }
     }
 
-    /// Forgets a VirtualService that is not for domains.
-    fn remove(&mut self, routes: &Arc<Routes>) {
+    /// Forgets a VirtualService.
+    pub(super) fn remove_routes(&mut self, routes: &Arc<Routes>) {
         let gone = |one: &Arc<Routes>| Arc::ptr_eq(one, routes);
         for host in &routes.hosts {
             self.routes.remove(host, gone);
             self.l4_routes.remove(host, gone);
         }
-        for name in names(routes) {
-            if let Some(users) = self.users.get_mut(name) {
+        for name in leads(routes) {
+            if let Some(users) = self.leads.get_mut(name) {
                 users.retain(|one| !gone(one));
                 if users.is_empty() {
-                    self.users.remove(name);
+                    self.leads.remove(name);
                 }
             }
         }
@@ -231,7 +136,10 @@ impl World {
         &'a self,
         hosts: impl Iterator<Item = &'a Hostname>,
     ) -> impl Iterator<Item = &'a Arc<Routes>> {
-        let users = hosts.filter_map(|host| self.users.get(host)).flatten();
+        let users = hosts.flat_map(|host| {
+            let own = self.routes.of(host).iter().chain(self.l4_routes.of(host));
+            own.chain(self.leads.get(host).into_iter().flatten())
+        });
         let mut known = BTreeSet::new();
         users.filter(move |one| known.insert(Arc::as_ptr(one)))
     }
@@ -239,8 +147,22 @@ impl World {
     /// Every VirtualService for mesh traffic.
     pub(super) fn all_routes(&self) -> impl Iterator<Item = &Arc<Routes>> {
         let mut known = foldhash::HashSet::default();
-        let all = self.users.values().flatten();
+        let own = self.routes.all().chain(self.l4_routes.all());
+        let all = own.chain(self.leads.values().flatten());
         all.filter(move |one| known.insert(Arc::as_ptr(one)))
+    }
+
+    /// `host`, and where it is a domain, every host under it that a service has or a VirtualService
+    /// is for.
+    pub(super) fn reach(&self, host: &Hostname, into: &mut BTreeSet<Hostname>) {
+        if let Some(suffix) = host.as_str().strip_prefix('*') {
+            let services = self.services.keys();
+            let under = services.filter(|one| one.as_str().ends_with(suffix));
+            into.extend(under.cloned());
+            let routed = self.routed();
+            into.extend(routed.filter(|one| one.as_str().ends_with(suffix)));
+        }
+        into.insert(host.clone());
     }
 
     /// Whether `host` belongs to VirtualServices alone: a name that no service has, or a domain under
@@ -272,12 +194,21 @@ impl World {
     }
 }
 
-/// Every name that `routes` are for or lead to; domains too.
-fn names(routes: &Routes) -> impl Iterator<Item = &Hostname> {
+/// The names that `routes` lead to and under which they are not filed anyway; and those that they are
+/// for, where they have nothing to file.
+fn leads(routes: &Routes) -> BTreeSet<&Hostname> {
     let http = routes.rules.iter().flat_map(|rule| rule.places());
     let l4 = routes.l4.iter().flat_map(|rule| &rule.targets);
     let places = http.chain(l4.map(|target| &target.place));
-    routes.hosts.iter().chain(places.map(|place| &place.host))
+    let mut names: BTreeSet<&Hostname> = places.map(|place| &place.host).collect();
+    let filed = !routes.source.spec.http.is_empty() || !routes.l4.is_empty();
+    for host in &routes.hosts {
+        match filed {
+            true => drop(names.remove(host)),
+            false => drop(names.insert(host)),
+        }
+    }
+    names
 }
 
 impl route::Ports for World {

@@ -24,8 +24,16 @@ pub enum Change {
     VirtualService(Option<Arc<Routes>>, Option<Arc<Routes>>),
     /// A DestinationRule.
     DestinationRule(Option<Arc<DestinationRule>>, Option<Arc<DestinationRule>>),
-    /// One of another kind.
-    Other,
+    /// A Pod.
+    Pod(Key),
+    /// A Namespace, by its name.
+    Namespace(Arc<str>),
+    /// A Node, by its name.
+    Node(Arc<str>),
+    /// A PeerAuthentication, an AuthorizationPolicy or a RequestAuthentication, in this namespace.
+    Policy(Arc<str>),
+    /// A ConfigMap.
+    ConfigMap(Key),
 }
 
 /// How many changes are remembered. After more of them it takes no longer to look at everything.
@@ -109,59 +117,77 @@ impl Objects {
     fn set(&mut self, reference: &ObjectRef, checked: &Checked, there: bool) {
         let name = &reference.name;
         let key = || (Arc::clone(&reference.namespace), Arc::clone(name));
+        macro_rules! set {
+            ($map:ident, $key:expr, $one:expr) => {{
+                let now = there.then(|| Arc::clone($one));
+                let before = replace(&mut self.$map, $key, now.clone());
+                (before, now)
+            }};
+        }
+        let policy = || Change::Policy(Arc::clone(&reference.namespace));
         let change = match checked {
             Checked::Routes(one) => {
-                let now = there.then(|| Arc::clone(one));
-                let before = replace(&mut self.virtual_services, key(), now.clone());
+                let (before, now) = set!(virtual_services, key(), one);
                 Change::VirtualService(before, now)
             }
             Checked::Plain(object) => match object {
                 Object::Service(one) => {
-                    let now = there.then(|| Arc::clone(one));
-                    replace(&mut self.services, key(), now);
+                    set!(services, key(), one);
                     Change::Service(key())
                 }
                 Object::EndpointSlice(one) => {
-                    let now = there.then(|| Arc::clone(one));
-                    let before = replace(&mut self.slices, key(), now.clone());
+                    let (before, now) = set!(slices, key(), one);
                     Change::EndpointSlice(before, now)
                 }
                 Object::DestinationRule(one) => {
-                    let now = there.then(|| Arc::clone(one));
-                    let before = replace(&mut self.destination_rules, key(), now.clone());
+                    let (before, now) = set!(destination_rules, key(), one);
                     Change::DestinationRule(before, now)
                 }
-                other => {
-                    self.set_other(other, name, key(), there);
-                    Change::Other
+                Object::Pod(one) => {
+                    set!(pods, key(), one);
+                    Change::Pod(key())
                 }
+                Object::Namespace(one) => {
+                    set!(namespaces, Arc::clone(name), one);
+                    Change::Namespace(Arc::clone(name))
+                }
+                Object::Node(one) => {
+                    set!(nodes, Arc::clone(name), one);
+                    Change::Node(Arc::clone(name))
+                }
+                Object::PeerAuthentication(one) => {
+                    set!(peer_authentications, key(), one);
+                    policy()
+                }
+                Object::AuthorizationPolicy(one) => {
+                    set!(authorization_policies, key(), one);
+                    policy()
+                }
+                Object::RequestAuthentication(one) => {
+                    set!(request_authentications, key(), one);
+                    policy()
+                }
+                Object::ConfigMap(one) => {
+                    set!(config_maps, key(), one);
+                    Change::ConfigMap(key())
+                }
+                // Kept as `Checked::Routes`.
+                Object::VirtualService(_) => return,
             },
         };
         self.record(change);
     }
+}
 
-    fn set_other(&mut self, object: &Object, name: &Arc<str>, key: Key, there: bool) {
-        macro_rules! set {
-            ($map:ident, $key:expr, $one:expr) => {{
-                let now = there.then(|| Arc::clone($one));
-                drop(replace(&mut self.$map, $key, now));
-            }};
-        }
-        match object {
-            Object::Namespace(one) => set!(namespaces, Arc::clone(name), one),
-            Object::Node(one) => set!(nodes, Arc::clone(name), one),
-            Object::Pod(one) => set!(pods, key, one),
-            Object::ConfigMap(one) => set!(config_maps, key, one),
-            Object::PeerAuthentication(one) => set!(peer_authentications, key, one),
-            Object::AuthorizationPolicy(one) => set!(authorization_policies, key, one),
-            Object::RequestAuthentication(one) => set!(request_authentications, key, one),
-            // These record what they were; VirtualServices are kept as `Checked::Routes`.
-            Object::Service(_)
-            | Object::EndpointSlice(_)
-            | Object::DestinationRule(_)
-            | Object::VirtualService(_) => {}
-        }
-    }
+/// What is in `namespace` of objects that are sorted by namespace and name.
+pub fn of_namespace<'a, T>(
+    all: &'a BTreeMap<Key, T>,
+    namespace: &str,
+) -> impl Iterator<Item = (&'a Key, &'a T)> {
+    // No name is before the empty one.
+    let from = (Arc::from(namespace), Arc::from(""));
+    let here = all.range(from..);
+    here.take_while(move |(key, _)| *key.0 == *namespace)
 }
 
 /// Puts `now` in the place of what was there.

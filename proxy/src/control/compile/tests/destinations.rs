@@ -192,7 +192,9 @@ fn a_service_may_ask_for_what_is_near() {
 fn who_joins_later_is_new() {
     let mut fixture = Fixture::new();
     let since = |compiled: &Compiled| -> Vec<Option<u64>> {
-        let cluster = &compiled.snapshot.clusters["outbound|80||web.shop.svc.cluster.local"];
+        let clusters = &compiled.snapshot.clusters;
+        let cluster = clusters.get("outbound|80||web.shop.svc.cluster.local");
+        let cluster = cluster.expect("a service has a cluster");
         let endpoints = cluster.endpoints.iter();
         endpoints
             .map(|one| {
