@@ -351,7 +351,9 @@ async fn an_endpoint_gets_more_as_it_grows_older() -> Result<()> {
     let endpoint = [("app", "reviews"), ("aquifer.io/mesh", "disabled")];
     let day = 24 * 3600;
     let rest = pod("client", &[("app", "client")], day)? + "\n---\n" + &pod("old", &endpoint, day)?;
-    // The window is an hour long, so that the seconds of the test itself make no difference.
+    // The window is an hour long, so that the seconds of the test itself make no difference. Each time
+    // the service is a new one: what joins one that was there is new whatever its pod says.
+    let mut number = 0;
     for (settings, age, weight) in [
         ("duration: 1h", 0, 0.1),
         ("duration: 1h", 1800, 0.5),
@@ -363,26 +365,30 @@ async fn an_endpoint_gets_more_as_it_grows_older() -> Result<()> {
         for algorithm in ["ROUND_ROBIN", "LEAST_REQUEST"] {
             let name = format!("{algorithm}, {settings}, {age} s old");
             let balancer = format!("loadBalancer: {{simple: {algorithm}, warmup: {{{settings}}}}}");
-            shop.config.put("pods.yaml", &rest)?;
-            let rule = rule("reviews");
-            shop.apply(&format!(
-                "{rule}spec: {{host: reviews, trafficPolicy: {{{balancer}}}}}\n"
-            ))
-            .await?;
-            let all = format!("{rest}\n---\n{}", pod("new", &endpoint, age)?);
-            let joined = "cluster.outbound|80||reviews.shop.svc.cluster.local.membership_total";
-            shop.proxy
-                .after(|| shop.config.put("pods.yaml", all))
-                .await?;
+            number += 1;
+            let host = format!("aged-{number}");
+            let (rule, new) = (rule(&host), pod("new", &endpoint, age)?);
+            let all = format!(
+                "{rest}\n---\n{new}\n---\n\
+                 apiVersion: v1\nkind: Service\nmetadata: {{name: {host}, namespace: shop}}\n\
+                 spec: {{selector: {{app: reviews}}, ports: [{{name: http, port: 80, targetPort: 9080}}]}}\n---\n\
+                 {rule}spec: {{host: {host}, trafficPolicy: {{{balancer}}}}}\n"
+            );
+            for pods in [&rest, &all] {
+                let put = || shop.config.put("pods.yaml", pods);
+                shop.proxy.after(put).await?;
+            }
+            let joined =
+                format!("cluster.outbound|80||{host}.shop.svc.cluster.local.membership_total");
             let count = 400;
             let mut served: BTreeMap<String, usize> = BTreeMap::new();
             let mut http = shop.http().await?;
             for _ in 0..count {
-                let seen = http.get("reviews", "/").await?.seen()?;
+                let seen = http.get(&host, "/").await?.seen()?;
                 *served.entry(seen.server().to_owned()).or_default() += 1;
             }
             // Each pod has two addresses, of which the one of the family that was dialled counts.
-            shop.stat(joined, |n| n > 0).await?;
+            shop.stat(&joined, |n| n > 0).await?;
             let new = served.get("new").copied().unwrap_or_default();
             let share = weight / (1.0 + weight);
             let meant = share * f64::from(count);

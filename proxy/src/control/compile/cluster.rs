@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::endpoint::{Index, Input, has_labels};
 use super::policy::{self, Distribution};
@@ -124,8 +125,9 @@ impl Compiler {
         }
         build.work.clusters += 1;
         let before = self.drop_clusters(hostname, build);
+        let before = (before.as_deref(), build.now);
         let (clusters, private) =
-            self.make_clusters(hostname, service, namespace, pods, world, before.as_deref());
+            self.make_clusters(hostname, service, namespace, pods, world, before);
         let kept = KeptClusters {
             service: Arc::clone(service),
             namespace: namespace.cloned(),
@@ -160,7 +162,7 @@ impl Compiler {
         namespace: Option<&Arc<Namespace>>,
         pods: &Index<'_>,
         world: &World,
-        before: Option<&KeptClusters>,
+        (before, now): (Option<&KeptClusters>, Option<SystemTime>),
     ) -> (Vec<Arc<Cluster>>, Vec<Private>) {
         let own = &*service.metadata.namespace;
         let rules = &world.destination_rules;
@@ -177,19 +179,23 @@ impl Compiler {
             .collect();
         let (mut clusters, mut variants) = (Vec::new(), Vec::new());
         for port in service.spec.ports.iter().filter(|port| port.is_tcp()) {
+            let before: Option<Set> = before.map(|one| {
+                let clusters = one.clusters.iter().filter(|one| one.port == port.port);
+                let clusters = clusters.map(|one| (one.subset.clone(), Arc::clone(one)));
+                clusters.collect()
+            });
+            let mut endpoints = pods.endpoints(service, port);
+            if let Some(whole) = before.as_ref().and_then(|one| one.get(&None)) {
+                date(&mut endpoints, &whole.endpoints, now);
+            }
             let maker = Maker {
                 hostname,
                 port: port.port,
                 protocol: protocol(port),
-                endpoints: pods.endpoints(service, port).into(),
+                endpoints: endpoints.into(),
                 distribution: distribution(service, namespace),
                 default: &self.default_policy,
-                before: before.map(|one| {
-                    let clusters = one.clusters.iter().filter(|one| one.port == port.port);
-                    clusters
-                        .map(|one| (one.subset.clone(), Arc::clone(one)))
-                        .collect()
-                }),
+                before,
             };
             let everyone = maker.set(&public.others);
             for (client, effective) in &private {
@@ -227,6 +233,19 @@ impl Compiler {
             keep_variants(&mut variants, &before.private);
         }
         (clusters, variants)
+    }
+}
+
+/// Since when `endpoints` are there: what has joined those of the time before has done so now,
+/// however long its Pod has been ready (Envoy, whose slow start counts from when it heard of them).
+fn date(endpoints: &mut [Endpoint], before: &[Endpoint], now: Option<SystemTime>) {
+    for endpoint in endpoints {
+        // Both are sorted by address.
+        let known = before.binary_search_by_key(&endpoint.address, |one| one.address);
+        endpoint.since = match known {
+            Ok(at) => endpoint.since.max(before[at].since),
+            Err(_) => now,
+        };
     }
 }
 

@@ -153,7 +153,7 @@ impl Compiler {
 
     fn compile_all(&mut self, objects: &Objects, now: SystemTime) -> Work {
         let mut told = Told::default();
-        let mut build = Build::anew(self, objects);
+        let mut build = Build::anew(self, objects, now);
         self.clusters.reserve(objects.services.len());
         let members = self.population(objects, now, &mut build, &mut told);
         let pods = Index::new(&members, objects);
@@ -235,11 +235,13 @@ struct Build {
     l4_tables: HashMap<(Hostname, u16), Vec<KeptL4>>,
     /// Of the snapshot that is being made.
     version: u64,
+    /// When what is new has joined.
+    now: Option<SystemTime>,
 }
 
 impl Build {
     /// With room for about as much as there will be.
-    fn anew(compiler: &mut Compiler, objects: &Objects) -> Self {
+    fn anew(compiler: &mut Compiler, objects: &Objects, now: SystemTime) -> Self {
         let last = &compiler.last;
         compiler.tables.reserve(objects.virtual_services.len());
         Self {
@@ -248,12 +250,13 @@ impl Build {
             services: HashMap::with_capacity(objects.services.len()).into(),
             tables: std::mem::take(&mut compiler.tables),
             version: last.version + 1,
+            now: Some(now),
             ..Self::default()
         }
     }
 
     /// The same as the last one, until something is changed.
-    fn on(compiler: &mut Compiler) -> Self {
+    fn on(compiler: &mut Compiler, now: SystemTime) -> Self {
         let last = &compiler.last;
         Self {
             anew: false,
@@ -263,6 +266,7 @@ impl Build {
             virtual_hosts: Arc::clone(&last.virtual_hosts),
             tables: std::mem::take(&mut compiler.tables),
             version: last.version + 1,
+            now: Some(now),
             ..Self::default()
         }
     }

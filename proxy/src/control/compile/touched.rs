@@ -120,7 +120,7 @@ impl Compiler {
         let mut world = std::mem::take(&mut self.world);
         let mut told = std::mem::take(&mut self.told);
         let mut members = std::mem::take(&mut self.members);
-        let mut build = Build::on(self);
+        let mut build = Build::on(self, now);
         forget(&touched.changes, objects, &mut told);
         self.mentions.update(&touched.changes);
         let moved = self.repopulate(

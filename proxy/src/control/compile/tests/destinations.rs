@@ -221,6 +221,14 @@ fn who_joins_later_is_new() {
         since(&fixture.apply(&[WEB, &relabelled])),
         [None, None, Some(60), None]
     );
+    // Of another service it was before.
+    let away = more.replace("app: web", "app: other");
+    fixture.apply(&[WEB, &away]);
+    fixture.now += Duration::from_secs(60);
+    assert_eq!(
+        since(&fixture.apply(&[WEB, more])),
+        [None, None, Some(180), None]
+    );
     let told = more.replace("podIP: 10.0.0.9", "podIP: 10.0.0.9, conditions: [{type: Ready, status: 'True', lastTransitionTime: '1970-01-01T00:00:07Z'}]");
     let mut fresh = Fixture::new();
     assert_eq!(
