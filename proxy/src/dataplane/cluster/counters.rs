@@ -17,16 +17,24 @@ counters! {
     upstream_cx_overflow,
     /// Requests sent, retries too.
     upstream_rq_total,
-    /// Responses by class.
+    /// Responses by class, but those for which the request was sent again.
     upstream_rq_1xx,
-    /// Responses by class.
+    /// Responses by class, but those for which the request was sent again.
     upstream_rq_2xx,
-    /// Responses by class.
+    /// Responses by class, but those for which the request was sent again.
     upstream_rq_3xx,
-    /// Responses by class.
+    /// Responses by class, but those for which the request was sent again.
     upstream_rq_4xx,
-    /// Responses by class.
+    /// Responses by class, but those for which the request was sent again.
     upstream_rq_5xx,
+    /// Responses by class for which the request was sent again: Envoy's `retry.upstream_rq_2xx`.
+    retried_rq_2xx,
+    /// Responses by class for which the request was sent again: Envoy's `retry.upstream_rq_3xx`.
+    retried_rq_3xx,
+    /// Responses by class for which the request was sent again: Envoy's `retry.upstream_rq_4xx`.
+    retried_rq_4xx,
+    /// Responses by class for which the request was sent again: Envoy's `retry.upstream_rq_5xx`.
+    retried_rq_5xx,
     /// Requests given up while they waited for a connection.
     upstream_rq_cancelled,
     /// Requests refused because of `http1MaxPendingRequests`.
@@ -68,6 +76,16 @@ impl Counters {
             Error::Protocol => self.upstream_rq_tx_reset.increment(),
             Error::Closed => self.upstream_rq_pending_failure_eject.increment(),
             _ => {}
+        }
+    }
+
+    /// Counts a response by its class for which the request is sent again.
+    pub(in crate::dataplane) fn retried(&self, status: u16) {
+        match status / 100 {
+            2 => self.retried_rq_2xx.increment(),
+            3 => self.retried_rq_3xx.increment(),
+            4 => self.retried_rq_4xx.increment(),
+            _ => self.retried_rq_5xx.increment(),
         }
     }
 

@@ -102,7 +102,10 @@ impl State {
         let mut all: Vec<(String, u64)> = self
             .counters
             .iter()
-            .map(|(name, _, value)| (name.to_owned(), value))
+            .map(|(name, _, value)| match name.strip_prefix("retried_") {
+                Some(rest) => (format!("retry.upstream_{rest}"), value),
+                None => (name.to_owned(), value),
+            })
             .collect();
         for (name, resource) in [
             ("upstream_cx_active", Resource::Connections),

@@ -100,6 +100,9 @@ impl Forward<'_> {
             }
             counters.upstream_rq_retry.increment();
             counters.upstream_rq_retry_backoff_exponential.increment();
+            if let Ok(response) = &result {
+                counters.retried(response.status().as_u16());
+            }
             tried.add(exchange, avoids, self.retry.remote_localities);
             if let Some(upload) = &upload {
                 // What the last attempt still sends would go on in the meantime.
@@ -114,6 +117,8 @@ impl Forward<'_> {
             }
         };
         let response = result.map_err(|failure| failure.error)?;
+        let counters = &self.upstream.cluster.state.counters;
+        counters.response(response.status().as_u16());
         self.take(exchange, response, deadline)
     }
 
@@ -150,8 +155,6 @@ impl Forward<'_> {
         };
         match &result {
             Ok(response) => {
-                let counters = &self.upstream.cluster.state.counters;
-                counters.response(response.status().as_u16());
                 if exchange
                     .attempt
                     .lease
