@@ -8,7 +8,6 @@ use aquifer_tests::differential::{listed::Listed, suite, table};
 
 /// Plays every scenario, or those whose names begin with one of the words in `SCENARIOS`; those alone
 /// can't tell what has vanished from the list.
-/// Envoy has as many workers as `ENVOY_WORKERS` says, one where it says nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Envoy: its path in ENVOY"]
 async fn aquifer_does_what_envoy_does() -> Result<()> {

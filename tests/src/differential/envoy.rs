@@ -16,7 +16,7 @@ use super::{
     DIALLED, SERVICES,
     istiod::{self, Service},
     log,
-    scenario::{Endpoints, Port},
+    scenario::{Endpoints, Port, Workers},
 };
 use crate::{
     PATIENCE, Pod,
@@ -35,12 +35,17 @@ const ADMIN: u16 = 15000;
 pub struct Envoy {
     /// The process; its standard output is the access log.
     pub child: Child,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Envoy {
-    /// Starts Envoy in `pod` for these Services.
-    pub async fn start(binary: &Path, pod: &Pod, services: &[Service]) -> Result<Self> {
+    /// Starts Envoy in `pod` for these Services, with so many workers.
+    pub async fn start(
+        binary: &Path,
+        pod: &Pod,
+        services: &[Service],
+        workers: Workers,
+    ) -> Result<Self> {
         let source = pod.v4.to_string();
         let services_net = format!("{}/{}", SERVICES.0, SERVICES.1);
         let route = ["local", &services_net, "dev", "lo", "src", &source];
@@ -58,20 +63,27 @@ impl Envoy {
         process::output("ip", &[&add[..], &route[..]].concat())?;
         let folder = tempfile::Builder::new().prefix("aqh-envoy-").tempdir()?;
         let path = folder.path().join("envoy.json");
-        fs::write(&path, serde_json::to_vec_pretty(&configuration(services))?)?;
+        for service in services {
+            if let Endpoints::Joining(_) = service.kind {
+                put_endpoints(folder.path(), &service.at_first())?;
+            }
+        }
+        let configuration = configuration(services, folder.path(), workers);
+        fs::write(&path, serde_json::to_vec_pretty(&configuration)?)?;
         let mut command = Command::new(binary);
         // More than one share no connection pool, and count some limits apart.
-        let workers = std::env::var("ENVOY_WORKERS").unwrap_or_else(|_| "1".into());
-        command.args(["--concurrency", &workers, "--log-level", "warning"]);
+        let count = match workers {
+            Workers::One => "1",
+            Workers::Two => "2",
+        };
+        command.args(["--concurrency", count, "--log-level", "warning"]);
+        command.args(["--service-node", "beside", "--service-cluster", "beside"]);
         command.args(["--disable-hot-restart", "--file-flush-interval-msec", "50"]);
         let child = Child::start(Some(&pod.netns), {
             command.arg("-c").arg(path);
             command
         })?;
-        let envoy = Self {
-            child,
-            _folder: folder,
-        };
+        let envoy = Self { child, folder };
         let deadline = Deadline::after(PATIENCE);
         loop {
             let said = || envoy.child.stderr.since(0).join("\n");
@@ -85,6 +97,11 @@ impl Envoy {
         }
     }
 
+    /// Tells it of all endpoints of a Service.
+    pub fn join(&self, service: &Service) -> Result<()> {
+        put_endpoints(self.folder.path(), service)
+    }
+
     async fn ask(&self, pod: &Pod, path: &str) -> Result<String> {
         let to = SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN));
         Ok(Http::connect(pod, to)
@@ -94,6 +111,21 @@ impl Envoy {
             .text())
     }
 
+    /// Whether both of its workers have had connections.
+    pub async fn uses_both(&self, pod: &Pod) -> Result<()> {
+        let text = self.ask(pod, "/stats?filter=worker_").await?;
+        let mut had = [0, 0];
+        for (name, value) in log::stats(&text) {
+            for (worker, had) in had.iter_mut().enumerate() {
+                if name.ends_with(&format!("worker_{worker}.downstream_cx_total")) {
+                    *had += value;
+                }
+            }
+        }
+        ensure!(!had.contains(&0), "Envoy's workers had {had:?} connections");
+        Ok(())
+    }
+
     /// Its counters and gauges.
     pub async fn stats(&self, pod: &Pod) -> Result<BTreeMap<String, u64>> {
         let text = self
@@ -101,6 +133,20 @@ impl Envoy {
             .await?;
         Ok(log::stats(&text))
     }
+}
+
+/// Writes the endpoints of a Service for Envoy, which hears of files that are moved.
+fn put_endpoints(folder: &Path, service: &Service) -> Result<()> {
+    let mut resource = istiod::assignment(service);
+    resource["@type"] = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment".into();
+    let answer = json!({
+        "version_info": service.endpoints.len().to_string(), "resources": [resource],
+    });
+    let name = format!("{}.json", service.cluster(""));
+    let hidden = folder.join(format!(".{name}.new"));
+    fs::write(&hidden, serde_json::to_vec(&answer)?)?;
+    fs::rename(&hidden, folder.join(name))?;
+    Ok(())
 }
 
 /// The access log, as JSON with the names that aquifer's has.
@@ -124,7 +170,7 @@ pub(super) fn access_log() -> Value {
     }])
 }
 
-fn configuration(services: &[Service]) -> Value {
+fn configuration(services: &[Service], folder: &Path, workers: Workers) -> Value {
     let is_l4 = |one: &&Service| matches!(one.speaks, Port::Tcp | Port::Tls);
     let http = |dialled: bool| {
         let own = services
@@ -144,7 +190,14 @@ fn configuration(services: &[Service]) -> Value {
         })
         .into();
     listeners.extend(services.iter().filter(is_l4).map(istiod::l4_listener));
-    let mut clusters: Vec<Value> = services.iter().flat_map(istiod::clusters).collect();
+    if workers == Workers::Two {
+        for listener in &mut listeners {
+            listener["connection_balance_config"] = json!({"exact_balance": {}});
+        }
+    }
+    let clusters = services.iter();
+    let clusters = clusters.flat_map(|one| istiod::clusters(one, folder));
+    let mut clusters: Vec<Value> = clusters.collect();
     clusters.push(json!({
         "name": "PassthroughCluster",
         "type": "ORIGINAL_DST",

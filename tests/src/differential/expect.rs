@@ -7,6 +7,7 @@
 //! | `x2`, `x1-3` | attempts that reached an upstream |
 //! | `h2` | how many different endpoints they reached |
 //! | `@1` | the endpoint that the last one reached |
+//! | `@1:60-100` | how many reached that endpoint |
 //! | `name=value`, `name~part`, `!name` | a field of the first answer (`+` is a space) |
 //! | `body=…`, `body~…`, `t.name=…` | its body, one of its trailers |
 //! | `>name=…`, `>name~…`, `>!name` | the same of the last attempt; `>:path`, `>:method`, `>version`, `>body` |
@@ -35,6 +36,7 @@ enum Word {
     Attempts(usize, usize),
     Hosts(usize),
     Last(usize),
+    Share(usize, usize, usize),
     Took(f64),
     Field(Place, String, Test),
 }
@@ -118,6 +120,9 @@ impl Word {
         if let Some(endpoint) = number('@') {
             return Ok(Self::Last(endpoint));
         }
+        if let Some(share) = share(word) {
+            return Ok(share);
+        }
         if let Some(counts) = counts(word) {
             return Ok(Self::Counts(counts));
         }
@@ -181,6 +186,14 @@ impl Word {
                 let seen = step.attempts.last().map(|one| one.endpoint);
                 must(seen == Some(*wanted), format!("last endpoint: {seen:?}"))
             }
+            Self::Share(endpoint, least, most) => {
+                let own = step.attempts.iter().filter(|one| one.endpoint == *endpoint);
+                let seen = own.count();
+                must(
+                    (*least..=*most).contains(&seen),
+                    format!("attempts at endpoint {endpoint}: {seen}"),
+                )
+            }
             Self::Took(wanted) => {
                 let seen = replies
                     .first()
@@ -205,6 +218,18 @@ impl Word {
             }
         }
     }
+}
+
+/// `@1:60-100`.
+fn share(word: &str) -> Option<Word> {
+    let (endpoint, range) = word.strip_prefix('@')?.split_once(':')?;
+    let (least, most) = range.split_once('-')?;
+    let number = |text: &str| text.parse().ok();
+    Some(Word::Share(
+        number(endpoint)?,
+        number(least)?,
+        number(most)?,
+    ))
 }
 
 /// `200*3,503*2`.

@@ -7,6 +7,7 @@
 //! | [`script`], [`upstream`], [`book`] | what upstreams do; they; what they saw |
 //! | [`request`], [`client`] | what is asked; asking it |
 //! | [`istiod`], [`envoy`] | Istio's resources as Envoy's configuration; Envoy |
+//! | [`play`] | a scenario's Service, and what aquifer reads of it |
 //! | [`stage`] | the lab with all of that, and one run of a scenario |
 //! | [`log`], [`observe`] | what was seen on one side |
 //! | [`expect`], [`compare`], [`listed`] | whether Envoy does what was meant; what differs; whether that is known |
@@ -22,6 +23,7 @@ pub mod istiod;
 pub mod listed;
 pub mod log;
 pub mod observe;
+pub mod play;
 pub mod request;
 pub mod scenario;
 pub mod script;

@@ -5,8 +5,8 @@
 //! away (`!!MS`: with its whole connection, also where that is HTTP/2), or `%MS`, by which it puts off reading
 //! the next part of an answer. `{}` in it is the number of the request, from 0. Words before the method: `h2`, `20x` (so many
 //! one after the other on one connection), `5&` (so many at once), `20x40` and `5&60` (with
-//! milliseconds between two), `same` (on the connection of the step before), `after=MS`, `jar` (with the
-//! cookies that were set before).
+//! milliseconds between two), `same` (on the connection of the step before), `after=MS`, `join` (once
+//! the Service's last endpoint has joined), `jar` (with the cookies that were set before).
 //!
 //! Instead of a method: `UPGRADE` is a GET that asks for `websocket` and sends a word over it, `TCP`
 //! sends what follows as bytes, `SNI` the first bytes of a TLS client that asks for that name.
@@ -29,6 +29,8 @@ pub struct Ask {
     pub http2: bool,
     /// On the connection of the step before.
     pub same: bool,
+    /// Once the Service's last endpoint has joined.
+    pub joins: bool,
     /// With the cookies that answers have set.
     pub jar: bool,
     /// How long is waited before.
@@ -78,6 +80,7 @@ impl Ask {
                 "h2" => ask.http2 = true,
                 "same" => ask.same = true,
                 "jar" => ask.jar = true,
+                "join" => ask.joins = true,
                 _ => {
                     if let Some(millis) = word.strip_prefix("after=") {
                         ask.after = Duration::from_millis(millis.parse()?);

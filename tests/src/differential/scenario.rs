@@ -38,6 +38,17 @@ pub struct Scenario {
     pub compare: Compare,
     /// Counters of its clusters, by Envoy's names, that must be equal.
     pub counters: Vec<&'static str>,
+    /// How many workers Envoy has.
+    pub workers: Workers,
+}
+
+/// Envoy's workers. aquifer has two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// One, so that what each worker has for itself is alike.
+    One,
+    /// Two, to which connections go by turns: what they share, and what not.
+    Two,
 }
 
 /// What the client does, and what Envoy makes of it.
@@ -76,6 +87,8 @@ pub enum Endpoints {
     },
     /// The pods that have a locality: `r1/z1` (where the client is), `r1/z2`, `r2/z1`, `r3/z1`.
     Located,
+    /// So many, the last of which joins when a step says so.
+    Joining(usize),
     /// One, at which nothing listens: the upstream is at the Service's own address, so that only
     /// what goes where the client goes arrives.
     Dialled,
@@ -87,7 +100,7 @@ impl Endpoints {
     /// How many there are.
     pub fn count(self) -> usize {
         match self {
-            Self::First(count) | Self::Unready { of: count, .. } => count,
+            Self::First(count) | Self::Unready { of: count, .. } | Self::Joining(count) => count,
             Self::Located => super::LOCALITIES.len(),
             Self::Dialled | Self::Unknown => 1,
         }
@@ -148,6 +161,7 @@ pub fn http(name: impl Into<String>, http: &str) -> Scenario {
         steps: Vec::new(),
         compare: Compare::default(),
         counters: Vec::new(),
+        workers: Workers::One,
     }
 }
 
@@ -292,6 +306,13 @@ impl Scenario {
     pub fn shares(mut self) -> Self {
         self.compare.endpoint = false;
         self.compare.shares = Some(5.0);
+        self
+    }
+
+    /// Envoy has two workers.
+    #[must_use]
+    pub fn two_workers(mut self) -> Self {
+        self.workers = Workers::Two;
         self
     }
 

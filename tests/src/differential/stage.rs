@@ -8,179 +8,40 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::{
-    CLIENT_LOCALITY, DIALLED, LOCALITIES, SERVICES,
+    CLIENT_LOCALITY, DIALLED, LOCALITIES,
     book::{Book, Entry, Side},
     client::{Client, Session},
     envoy::{Envoy, MARK},
     istiod::{Endpoint, Service},
     log,
     observe::{Observation, Observed, Reply},
-    scenario::{Endpoints, Port, Scenario},
+    play::Play,
+    scenario::{Endpoints, Workers},
     upstream::{Role, Upstreams},
 };
-use crate::{Config, Lab, Manifests, Pod, Proxy, clock::Deadline, process};
+use crate::{Config, Lab, Manifests, PATIENCE, Pod, Proxy, clock::Deadline, process};
 
 /// How many of the usual upstream pods there are.
 const PODS: usize = 10;
-/// The first of the upstreams' ports; each Service has the next.
-const FIRST: u16 = 20_000;
 /// How long late attempts, and log entries, are waited for.
 const LATE: std::time::Duration = std::time::Duration::from_secs(3);
-
-/// A scenario's Service, of which there may be several: a scenario is played again on a fresh one.
-#[derive(Clone, Debug)]
-pub struct Play {
-    /// The scenario.
-    pub scenario: Arc<Scenario>,
-    /// The Service.
-    pub service: Service,
-    target: u16,
-}
 
 /// Both proxies with all around them. The order of the fields is the order in which they go.
 #[derive(Debug)]
 pub struct Stage {
     proxy: Proxy,
-    envoy: Envoy,
+    /// With one worker, and with two.
+    envoys: Vec<(Workers, Arc<Pod>, Envoy)>,
     book: Book,
     _upstreams: Upstreams,
-    _config: Config,
-    clients: BTreeMap<Side, Arc<Pod>>,
+    config: Config,
+    client: Arc<Pod>,
     _pods: Vec<Pod>,
     _lab: Lab,
-}
-
-impl Play {
-    /// The plays of all scenarios, `copies` times.
-    pub fn all(scenarios: &[Arc<Scenario>], copies: usize) -> Result<Vec<Vec<Self>>> {
-        let mut numbers = 1..u16::MAX - FIRST;
-        let mut round = |copy| -> Result<Vec<Self>> {
-            let plays = scenarios.iter().map(|scenario| {
-                let number = numbers.next().context("too many scenarios")?;
-                Self::new(scenario, copy, number)
-            });
-            plays.collect()
-        };
-        (0..copies).map(&mut round).collect()
-    }
-
-    fn new(scenario: &Arc<Scenario>, copy: usize, number: u16) -> Result<Self> {
-        let name = match copy {
-            0 => scenario.name.clone(),
-            copy => format!("{}-{copy}", scenario.name),
-        };
-        let read = |text: &str| -> Result<Value> {
-            let text = text.replace('@', &name);
-            serde_yaml::from_str(&text).with_context(|| format!("{name}: {text}"))
-        };
-        let subsets = if scenario.subsets.is_empty() && scenario.http.contains("subset") {
-            let one = |n: usize| format!("{{name: v{n}, labels: {{version: v{n}}}}}");
-            read(&format!("[{}, {}, {}]", one(1), one(2), one(3)))?
-        } else {
-            read(&scenario.subsets)?
-        };
-        let [high, low] = number.to_be_bytes();
-        let network = if scenario.endpoints.are_dialled() {
-            DIALLED
-        } else {
-            SERVICES
-        };
-        let [a, b, ..] = network.0.octets();
-        Ok(Self {
-            service: Service {
-                address: Ipv4Addr::new(a, b, high, low),
-                speaks: scenario.port,
-                kind: scenario.endpoints,
-                endpoints: Vec::new(),
-                http: read(&scenario.http)?,
-                tcp: read(&scenario.tcp)?,
-                tls: read(&scenario.tls)?,
-                policy: read(&scenario.policy)?,
-                subsets,
-                name,
-            },
-            scenario: scenario.clone(),
-            target: FIRST + number,
-        })
-    }
-
-    /// The Kubernetes and Istio objects that aquifer reads.
-    fn objects(&self) -> Vec<Value> {
-        if self.service.kind == Endpoints::Unknown {
-            return Vec::new();
-        }
-        let Service { name, address, .. } = &self.service;
-        let metadata = json!({"name": name, "namespace": "default"});
-        let port = match self.service.speaks {
-            Port::Http => "http",
-            Port::Http2 => "http2",
-            Port::Tcp => "tcp",
-            Port::Tls => "tls",
-        };
-        let ready = |one: &Endpoint| json!({"addresses": [one.address.ip()], "conditions": {"ready": one.ready}});
-        let endpoints: Value = self.service.endpoints.iter().map(ready).collect();
-        let mut objects = vec![
-            json!({
-                "apiVersion": "v1", "kind": "Service", "metadata": metadata,
-                "spec": {
-                    "clusterIP": address, "clusterIPs": [address],
-                    "ports": [{
-                        "name": port, "port": self.service.port(), "targetPort": self.target,
-                    }],
-                },
-            }),
-            json!({
-                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-                "metadata": {
-                    "name": name, "namespace": "default",
-                    "labels": {"kubernetes.io/service-name": name},
-                },
-                "addressType": "IPv4",
-                "ports": [{"name": port, "port": self.target, "protocol": "TCP"}],
-                "endpoints": endpoints,
-            }),
-        ];
-        let istio = |kind: &str, spec: Value| {
-            json!({
-                "apiVersion": "networking.istio.io/v1", "kind": kind, "metadata": metadata,
-                "spec": spec,
-            })
-        };
-        let Service {
-            http,
-            tcp,
-            tls,
-            policy,
-            subsets,
-            ..
-        } = &self.service;
-        let mut spec = json!({"hosts": [name]});
-        if !tls.is_null() {
-            spec["hosts"] = json!([name, format!("*.{name}.test")]);
-        }
-        for (field, value) in [("http", http), ("tcp", tcp), ("tls", tls)] {
-            if !value.is_null() {
-                spec[field] = value.clone();
-            }
-        }
-        if !(http.is_null() && tcp.is_null() && tls.is_null()) {
-            objects.push(istio("VirtualService", spec));
-        }
-        if !(policy.is_null() && subsets.is_null()) {
-            let mut spec = json!({"host": name});
-            for (field, value) in [("trafficPolicy", policy), ("subsets", subsets)] {
-                if !value.is_null() {
-                    spec[field] = value.clone();
-                }
-            }
-            objects.push(istio("DestinationRule", spec));
-        }
-        objects
-    }
 }
 
 impl Stage {
@@ -189,6 +50,7 @@ impl Stage {
         let lab = Lab::new()?;
         let client = Arc::new(lab.pod("client")?);
         let beside = Arc::new(lab.pod("envoy")?);
+        let beside_two = Arc::new(lab.pod("envoy-two")?);
         let mut pods = Vec::new();
         for number in 0..PODS {
             pods.push(lab.pod(&format!("up-{number}"))?);
@@ -205,11 +67,11 @@ impl Stage {
             process::output("ip", &[&add[..], route].concat()).map(drop)
         };
         route(owner.netns.name(), &["local", &dialled, "dev", "lo"])?;
-        for asking in [&client, &beside] {
+        for asking in [&client, &beside, &beside_two] {
             route(asking.netns.name(), &[&dialled, "via", &via])?;
         }
         let mut roles: Vec<Vec<Role>> = vec![Vec::new(); pods.len()];
-        let mut services = Vec::new();
+        let mut services: [Vec<Service>; 2] = Default::default();
         let located = CLIENT_LOCALITY.replace('/', ".");
         let client_labels = [("app", "client"), ("istio-locality", located.as_str())];
         let mut manifests = Manifests::new()
@@ -230,7 +92,10 @@ impl Stage {
         for play in plays {
             let kind = play.scenario.endpoints;
             let (offset, unready) = match kind {
-                Endpoints::First(_) | Endpoints::Dialled | Endpoints::Unknown => (0, 0),
+                Endpoints::First(_)
+                | Endpoints::Joining(_)
+                | Endpoints::Dialled
+                | Endpoints::Unknown => (0, 0),
                 Endpoints::Unready { unready, .. } => (0, unready),
                 Endpoints::Located => (PODS, 0),
             };
@@ -240,6 +105,7 @@ impl Stage {
                     address: SocketAddr::new(IpAddr::V4(pod.v4), play.target),
                     version: format!("v{}", number + 1),
                     ready: number >= unready,
+                    joins: matches!(kind, Endpoints::Joining(of) if number + 1 == of),
                     locality: (offset > 0).then(|| LOCALITIES[number]),
                 });
                 let at = if kind.are_dialled() {
@@ -258,24 +124,39 @@ impl Stage {
             for object in play.objects() {
                 manifests = manifests.object(object);
             }
-            services.push(play.service.clone());
+            let of_workers = match play.scenario.workers {
+                Workers::One => 0,
+                Workers::Two => 1,
+            };
+            services[of_workers].push(play.service.clone());
         }
-        let sides = [(client.v4, Side::Aquifer), (beside.v4, Side::Envoy)];
+        let sides = [
+            (client.v4, Side::Aquifer),
+            (beside.v4, Side::Envoy),
+            (beside_two.v4, Side::Envoy),
+        ];
         let sides = sides
             .map(|(address, side)| (IpAddr::V4(address), side))
             .into();
         let book = Book::default();
         let upstreams = Upstreams::start(pods.iter().zip(roles).collect(), sides, &book)?;
         let config = Config::new(&manifests)?;
-        let envoy = Envoy::start(binary, &beside, &services).await?;
+        let mut envoys = Vec::new();
+        let places = [(Workers::One, beside), (Workers::Two, beside_two)];
+        for ((workers, pod), services) in places.into_iter().zip(&services) {
+            if !services.is_empty() {
+                let envoy = Envoy::start(binary, &pod, services, workers).await?;
+                envoys.push((workers, pod, envoy));
+            }
+        }
         let start = Proxy::on(&lab, &config).arguments(&["--access-log", "json"]);
         Ok(Self {
             proxy: start.ready().await?,
-            envoy,
+            envoys,
             book,
             _upstreams: upstreams,
-            _config: config,
-            clients: [(Side::Aquifer, client), (Side::Envoy, beside)].into(),
+            config,
+            client,
             _pods: pods,
             _lab: lab,
         })
@@ -285,7 +166,7 @@ impl Stage {
     pub async fn play(&self, play: &Play, side: Side) -> Result<Observation> {
         let service = &play.service;
         let mut session = Session::new(Client {
-            pod: self.clients[&side].clone(),
+            pod: Arc::clone(self.asking(side, play.scenario.workers)?),
             to: SocketAddr::new(IpAddr::V4(service.address), service.port()),
             host: service.name.clone(),
             mark: (side == Side::Envoy && service.is_dialled()).then_some(MARK),
@@ -297,6 +178,9 @@ impl Stage {
         let mut observation = Observation::default();
         let mut before = 0;
         for (number, step) in play.scenario.steps.iter().enumerate() {
+            if step.ask.joins {
+                self.join(play, side).await?;
+            }
             let outcomes = session.perform(number, &step.ask).await;
             let outcomes = outcomes
                 .with_context(|| format!("{} through {side:?}, step {number}", service.name))?;
@@ -313,9 +197,55 @@ impl Stage {
         Ok(observation)
     }
 
+    /// The Envoy with so many workers, and the pod beside which it is.
+    fn envoy(&self, workers: Workers) -> Result<&(Workers, Arc<Pod>, Envoy)> {
+        let mut envoys = self.envoys.iter();
+        let found = envoys.find(|(has, ..)| *has == workers);
+        found.context("there is no such Envoy")
+    }
+
+    /// Where the client of a side is.
+    fn asking(&self, side: Side, workers: Workers) -> Result<&Arc<Pod>> {
+        Ok(match side {
+            Side::Aquifer => &self.client,
+            Side::Envoy => &self.envoy(workers)?.1,
+        })
+    }
+
+    /// Tells a side of all endpoints, and waits until it knows them.
+    async fn join(&self, play: &Play, side: Side) -> Result<()> {
+        let service = &play.service;
+        let (cluster, count) = (service.cluster(""), service.endpoints.len());
+        if side == Side::Aquifer {
+            let name = format!("{}-later", service.name);
+            self.config
+                .put(&format!("{name}.json"), play.later(&name).to_string())?;
+            let known = |rows: &Value| {
+                let rows = rows.as_array().into_iter().flatten();
+                rows.filter(|one| one["cluster"] == *cluster).count() == count
+            };
+            let path = format!("/config/endpoints?host={}", service.host());
+            self.proxy.until(&path, known).await?;
+            return Ok(());
+        }
+        let (_, pod, envoy) = self.envoy(play.scenario.workers)?;
+        envoy.join(service)?;
+        let known = format!("cluster.{cluster}.membership_total");
+        let deadline = Deadline::after(PATIENCE);
+        loop {
+            let value = envoy.stats(pod).await?.get(&known).copied();
+            if value == Some(count as u64) {
+                return Ok(());
+            }
+            ensure!(!deadline.passed(), "{known} stays {value:?}");
+            // It says nothing when it has read a file.
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
     /// The client's address on a side.
-    pub fn client(&self, side: Side) -> Ipv4Addr {
-        self.clients[&side].v4
+    pub fn client(&self, side: Side, workers: Workers) -> Result<Ipv4Addr> {
+        Ok(self.asking(side, workers)?.v4)
     }
 
     /// Adds what the logs and the counters say, once every exchange has its log entry.
@@ -325,13 +255,14 @@ impl Stage {
         played: impl Iterator<Item = (&'a Play, &'a mut Observation)>,
     ) -> Result<()> {
         let mut played: Vec<_> = played.collect();
-        let child = match side {
-            Side::Aquifer => &self.proxy.child,
-            Side::Envoy => &self.envoy.child,
+        let children: Vec<_> = match side {
+            Side::Aquifer => vec![&self.proxy.child],
+            Side::Envoy => self.envoys.iter().map(|(.., one)| &one.child).collect(),
         };
         let deadline = Deadline::after(LATE);
         loop {
-            let entries = log::entries(&child.stdout.since(0));
+            let lines = children.iter().flat_map(|one| one.stdout.since(0));
+            let entries = log::entries(&lines.collect::<Vec<_>>());
             let mut missing = 0;
             let steps = played.iter_mut().flat_map(|(_, one)| &mut one.steps);
             for reply in steps.flat_map(|step| &mut step.replies) {
@@ -344,10 +275,18 @@ impl Stage {
             // Lines come by themselves; there is no event for the last of them.
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
-        let stats = match side {
-            Side::Aquifer => self.proxy.stats().await?,
-            Side::Envoy => self.envoy.stats(&self.clients[&side]).await?,
-        };
+        let mut stats = BTreeMap::new();
+        match side {
+            Side::Aquifer => stats = self.proxy.stats().await?,
+            Side::Envoy => {
+                for (workers, pod, envoy) in &self.envoys {
+                    stats.extend(envoy.stats(pod).await?);
+                    if *workers == Workers::Two {
+                        envoy.uses_both(pod).await?;
+                    }
+                }
+            }
+        }
         for (play, observation) in played {
             let host = format!("|{}", play.service.host());
             // Of routes, which belong to the host and not to a cluster.

@@ -11,8 +11,9 @@ use super::{
     book::Side,
     compare::{self, Difference, Sight},
     observe::Observation,
+    play::Play,
     scenario::Scenario,
-    stage::{Play, Stage},
+    stage::Stage,
 };
 
 /// How many scenarios play at once: most of their time is waiting.
@@ -48,7 +49,7 @@ pub async fn run(envoy: &Path, scenarios: Vec<Scenario>) -> Result<Vec<Verdict>>
         let round: Vec<_> = due.iter().map(|at| round[*at].clone()).collect();
         let results = play_all(&stage, &round).await?;
         for ((at, play), (theirs, ours)) in due.into_iter().zip(&round).zip(results) {
-            let verdict = judge(&stage, play, &theirs, &ours);
+            let verdict = judge(&stage, play, &theirs, &ours)?;
             verdicts[at] = Some(match verdicts[at].take() {
                 None => verdict,
                 Some(before) => before.and(verdict),
@@ -88,7 +89,7 @@ async fn play_all(stage: &Arc<Stage>, plays: &[Play]) -> Result<Vec<(Observation
     Ok(results)
 }
 
-fn judge(stage: &Stage, play: &Play, theirs: &Observation, ours: &Observation) -> Verdict {
+fn judge(stage: &Stage, play: &Play, theirs: &Observation, ours: &Observation) -> Result<Verdict> {
     let scenario = &play.scenario;
     let steps = scenario.steps.iter().zip(&theirs.steps).enumerate();
     let unmeant = steps.flat_map(|(number, (step, seen))| {
@@ -97,16 +98,19 @@ fn judge(stage: &Stage, play: &Play, theirs: &Observation, ours: &Observation) -
             .into_iter()
             .map(move |wrong| format!("step {number}: {wrong}"))
     });
-    let sight = |seen, side| Sight {
-        seen,
-        client: stage.client(side),
+    let workers = scenario.workers;
+    let sight = |seen, side| {
+        anyhow::Ok(Sight {
+            seen,
+            client: stage.client(side, workers)?,
+        })
     };
-    let (envoy, aquifer) = (sight(theirs, Side::Envoy), sight(ours, Side::Aquifer));
-    Verdict {
+    let (envoy, aquifer) = (sight(theirs, Side::Envoy)?, sight(ours, Side::Aquifer)?);
+    Ok(Verdict {
         name: scenario.name.clone(),
         unmeant: unmeant.collect(),
         differences: compare::differences(scenario, envoy, aquifer),
-    }
+    })
 }
 
 impl Verdict {

@@ -1,12 +1,15 @@
 //! A DestinationRule as clusters (`cluster_traffic_policy.go`).
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use super::{Endpoint, Service, duration, items, locality, members, put, text};
-use crate::differential::scenario::Port;
+use crate::differential::scenario::{Endpoints, Port};
 
-/// The Service's clusters: its own, and its subsets'.
-pub fn clusters(service: &Service) -> Vec<Value> {
+/// The Service's clusters: its own, and its subsets'. `folder` has the endpoints of those whose
+/// endpoints change.
+pub fn clusters(service: &Service, folder: &Path) -> Vec<Value> {
     let mut clusters = vec![cluster(service, "", &service.policy, |_| true)];
     for subset in items(&service.subsets) {
         let mut policy = service.policy.clone();
@@ -22,7 +25,28 @@ pub fn clusters(service: &Service) -> Vec<Value> {
         };
         clusters.push(cluster(service, text(&subset["name"]), &policy, has));
     }
+    if let Endpoints::Joining(_) = service.kind {
+        clusters.iter_mut().for_each(|one| discover(one, folder));
+    }
     clusters
+}
+
+/// Its endpoints come by a file.
+fn discover(cluster: &mut Value, folder: &Path) {
+    let file = folder.join(format!("{}.json", text(&cluster["name"])));
+    cluster["type"] = "EDS".into();
+    cluster["eds_cluster_config"] = json!({"eds_config": {
+        "resource_api_version": "V3",
+        "path_config_source": {"path": file},
+    }});
+    if let Some(map) = cluster.as_object_mut() {
+        map.remove("load_assignment");
+    }
+}
+
+/// Of a Service whose endpoints come by themselves: its cluster's, for those that it has.
+pub fn assignment(service: &Service) -> Value {
+    cluster(service, "", &service.policy, |_| true)["load_assignment"].take()
 }
 
 fn cluster(
@@ -156,6 +180,21 @@ fn balance(cluster: &mut Value, balancer: &Value) {
         _ => "LEAST_REQUEST",
     }
     .into();
+    if let Some(warmup) = balancer.get("warmup") {
+        let number = |field: &str, default| warmup[field].as_f64().unwrap_or(default);
+        let settings = json!({"slow_start_config": {
+            "slow_start_window": duration(&warmup["duration"]),
+            "aggression": {
+                "default_value": number("aggression", 1.0), "runtime_key": "aggression",
+            },
+            "min_weight_percent": {"value": number("minimumPercent", 10.0)},
+        }});
+        let field = match text(&balancer["simple"]) {
+            "ROUND_ROBIN" => "round_robin_lb_config",
+            _ => "least_request_lb_config",
+        };
+        cluster[field] = settings;
+    }
     let hash = &balancer["consistentHash"];
     if let Some(maglev) = hash.get("maglev") {
         cluster["lb_policy"] = "MAGLEV".into();

@@ -15,7 +15,7 @@ mod locality;
 mod policy;
 mod route;
 
-pub use cluster::clusters;
+pub use cluster::{assignment, clusters};
 pub use route::virtual_host;
 
 /// A Service with its resources.
@@ -52,6 +52,8 @@ pub struct Endpoint {
     pub version: String,
     /// Whether it is ready.
     pub ready: bool,
+    /// Whether it is not there at first.
+    pub joins: bool,
     /// `region/zone`, where it has one.
     pub locality: Option<&'static str>,
 }
@@ -65,6 +67,13 @@ impl Service {
     /// Whether the upstream is at the Service's own address.
     pub fn is_dialled(&self) -> bool {
         self.kind.are_dialled()
+    }
+
+    /// As it is at first.
+    pub fn at_first(&self) -> Self {
+        let mut first = self.clone();
+        first.endpoints.retain(|one| !one.joins);
+        first
     }
 
     /// Its name in full.

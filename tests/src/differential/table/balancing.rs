@@ -16,6 +16,19 @@ fn located(name: &str, text: &str) -> Scenario {
     policy(name, text).endpoints(Endpoints::Located)
 }
 
+/// Of two endpoints the second joins when the first is warm; it gets a quarter for about five seconds,
+/// and then rises steeply.
+fn slow_start(name: &str, balancer: &str) -> Scenario {
+    let warmup = "duration: 6s, minimumPercent: 25, aggression: 0.1";
+    policy(
+        name,
+        &format!("loadBalancer: {{simple: {balancer}, warmup: {{{warmup}}}}}"),
+    )
+    .endpoints(Endpoints::Joining(2))
+    .ask("GET /", "200 @0")
+    .ask("after=6500 GET /", "200 @0")
+}
+
 fn unready(name: &str, text: &str, of: usize, unready: usize) -> Scenario {
     policy(name, text).endpoints(Endpoints::Unready { of, unready })
 }
@@ -56,6 +69,10 @@ pub(super) fn table() -> Vec<Scenario> {
         http("retry-near", "{TO, retries: {attempts: 3, retryOn: 5xx}}").policy("outlierDetection: {consecutive5xxErrors: 0}").endpoints(Endpoints::Located).up("0= 503; 200").ask("GET /", "503 URX x4 h1 @0"),
         http("retry-remote-localities", "{TO, retries: {attempts: 3, retryOn: 5xx, retryRemoteLocalities: true}}").policy("outlierDetection: {consecutive5xxErrors: 0}").endpoints(Endpoints::Located).up("0= 503; 200").ask("GET /", "200 - x3 @1"),
         http("retry-remote-localities-further", "{TO, retries: {attempts: 5, retryOn: 5xx, retryRemoteLocalities: true}}").policy("outlierDetection: {consecutive5xxErrors: 0}").endpoints(Endpoints::Located).up("0= 503; 1= 503; 200").ask("GET /", "200 - x5 h3").any_endpoint(),
+        slow_start("slow-start-round-robin", "ROUND_ROBIN").ask("join 400x GET /", "200 @1:50-110").shares(),
+        slow_start("slow-start-least-request", "LEAST_REQUEST").ask("join 400x GET /", "200 @1:50-110").shares(),
+        slow_start("slow-start-over", "ROUND_ROBIN").ask("join GET /", "200").ask("after=6500 400x GET /", "200 @1:160-240").shares(),
+        policy("join-no-slow-start", "loadBalancer: {simple: ROUND_ROBIN}").endpoints(Endpoints::Joining(2)).ask("GET /", "200 @0").ask("join 40x GET /", "200 h2").any_endpoint(),
         policy("passthrough", "loadBalancer: {simple: PASSTHROUGH}").endpoints(Endpoints::Dialled).ask("GET /", "200 - x1").ask("h2 GET /", "200 - x1"),
         policy("passthrough-http2", "loadBalancer: {simple: PASSTHROUGH}").http2().endpoints(Endpoints::Dialled).ask("GET /", "200 - x1 >version=HTTP/2"),
         policy("passthrough-down", "loadBalancer: {simple: PASSTHROUGH}").endpoints(Endpoints::Dialled).up("refuse").ask("GET /", "503 URX,UF x0"),

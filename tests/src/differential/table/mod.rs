@@ -26,6 +26,7 @@ mod replies;
 mod retries;
 mod tcp;
 mod timeouts;
+mod workers;
 
 /// All of them.
 pub fn all() -> Vec<Scenario> {
@@ -46,6 +47,7 @@ pub fn all() -> Vec<Scenario> {
         protocols::table(),
         replies::table(),
         tcp::table(),
+        workers::table(),
     ]
     .concat()
 }
