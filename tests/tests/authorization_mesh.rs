@@ -205,6 +205,16 @@ async fn what_was_relayed_unread_ends_where_tokens_are_asked_for() -> Result<()>
             mesh.said()
         );
         ensure!(mesh.far.counter("rbac_revoked").await? == 1, "{place:?}");
+        // Who speaks first, on a port that declares nothing, is heard without delay.
+        let _greets = Server::start(&mesh.server, AUTO, |mut stream, _| async move {
+            if stream.write_all(b"220 hello").await.is_ok() {
+                let _ = raw::drain(&mut stream).await;
+            }
+        })?;
+        let mut stream = mesh.client.netns.connect(at(AUTO)).await?;
+        let heard = raw::read_until(&mut stream, b"hello");
+        let heard = tokio::time::timeout(Duration::from_secs(3), heard).await;
+        ensure!(matches!(heard, Ok(Ok(_))), "{place:?}\n{}", mesh.said());
     }
     Ok(())
 }
@@ -310,11 +320,9 @@ async fn the_application_is_told_who_calls() -> Result<()> {
                 .seen()
                 .with_context(|| format!("{place:?} {read}\n{}", mesh.said()))?;
             let told = seen.header("x-forwarded-client-cert").concat();
-            // What a client says of itself goes no further than its own proxy, where that looks.
-            let told = match read {
-                true => told.as_str(),
-                false => told.strip_prefix("URI=me,").context("it is appended")?,
-            };
+            // What a client says of itself goes no further than its own proxy, where that looks, and
+            // not to the application anyway.
+            let told = told.as_str();
             let parts: Vec<_> = told.split(';').collect();
             let by = "By=spiffe://cluster.local/ns/default/sa/server";
             let uri = "URI=spiffe://cluster.local/ns/default/sa/client";
@@ -345,6 +353,29 @@ async fn the_application_is_told_who_calls() -> Result<()> {
                 line.contains("\"downstream_principal\":\"cluster.local/ns/default/sa/client\""),
                 "{line}"
             );
+        }
+        // Unless the mesh wants otherwise.
+        for (mode, first, last) in [
+            ("APPEND_FORWARD", "URI=me,By=", "/sa/client"),
+            ("FORWARD_ONLY", "URI=me", "URI=me"),
+            ("SANITIZE", "", ""),
+            ("SANITIZE_SET", "By=", "/sa/client"),
+        ] {
+            let text = format!(
+                "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata:\n  mesh: |\n    defaultConfig: {{proxyHeaders: {{forwardedClientCert: {mode}}}}}\n"
+            );
+            let put = || mesh.config.put("istio.yaml", text);
+            mesh.far.after(put).await?;
+            let mut http = Http::connect(&mesh.client, SocketAddr::new(RAW, 80)).await?;
+            let ask = request("GET", "app", "/").header("x-forwarded-client-cert", "URI=me");
+            let reply = http.exchange(ask.body(whole(""))?).await?;
+            let seen = reply.seen()?;
+            let told = seen.header("x-forwarded-client-cert").concat();
+            ensure!(
+                told.starts_with(first) && told.ends_with(last),
+                "{place:?} {mode}: {told}"
+            );
+            ensure!(told.is_empty() == last.is_empty(), "{mode}: {told}");
         }
     }
     Ok(())

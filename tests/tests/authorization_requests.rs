@@ -181,6 +181,79 @@ async fn requests_are_judged_by_what_they_ask_for() -> Result<()> {
     Ok(())
 }
 
+/// As an inbound listener of Envoy 1.40 does it under Istio's settings (tried).
+#[tokio::test]
+async fn fields_that_steer_proxies_end_there() -> Result<()> {
+    let arena = Arena::new(&["p: {rules: [{to: [{operation: {methods: [GET]}}]}]}"]).await?;
+    let _server = Echo::start(&arena.world.server, PORT, "server")?;
+    let (gone, kept) = (
+        [
+            "x-forwarded-client-cert",
+            "proxy-connection",
+            "te",
+            "x-envoy-expected-rq-timeout-ms",
+            "x-envoy-force-trace",
+            "x-envoy-hedge-on-per-try-timeout",
+            "x-envoy-internal",
+            "x-envoy-ip-tags",
+            "x-envoy-max-retries",
+            "x-envoy-original-url",
+            "x-envoy-retriable-header-names",
+            "x-envoy-retriable-status-codes",
+            "x-envoy-retry-grpc-on",
+            "x-envoy-retry-on",
+            "x-envoy-upstream-alt-stat-name",
+            "x-envoy-upstream-rq-per-try-timeout-ms",
+            "x-envoy-upstream-rq-timeout-alt-response",
+            "x-envoy-upstream-rq-timeout-ms",
+            "x-envoy-upstream-stream-duration-ms",
+        ],
+        [
+            "x-envoy-external-address",
+            "x-envoy-downstream-service-cluster",
+            "x-envoy-original-path",
+            "x-envoy-original-host",
+            "x-envoy-decorator-operation",
+            "x-envoy-peer-metadata",
+            "x-envoy-attempt-count",
+            "x-forwarded-proto",
+            "x-forwarded-host",
+            "x-forwarded-for",
+            "x-request-id",
+            "x-client-trace-id",
+            "forwarded",
+            "via",
+            "x-real-ip",
+            "proxy-authorization",
+            "grpc-timeout",
+        ],
+    );
+    let mut http = arena.http().await?;
+    let mut ask = request("GET", "app", "/");
+    for name in gone.iter().chain(&kept) {
+        ask = ask.header(*name, "1");
+    }
+    // Nobody takes off by this what rules rest on.
+    ask = ask.header(
+        "connection",
+        "x-forwarded-for, x-envoy-original-path, x-real-ip",
+    );
+    let reply = http.exchange(ask.body(whole(""))?).await?;
+    let seen = reply.seen()?;
+    for name in gone {
+        ensure!(
+            seen.header(name).is_empty(),
+            "{name}: {:?}",
+            seen.header(name)
+        );
+    }
+    for name in kept {
+        let expected: &[&str] = if name == "x-real-ip" { &[] } else { &["1"] };
+        assert_eq!(seen.header(name), expected, "{name}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn what_was_judged_is_what_the_application_gets() -> Result<()> {
     let arena =

@@ -539,6 +539,59 @@ async fn what_was_relayed_unread_ends_where_tokens_are_asked_for() -> Result<()>
     Ok(())
 }
 
+/// On a port that declares nothing, whoever speaks first is heard at once, and nobody gets a request
+/// past by waiting, or by an unusual beginning.
+#[tokio::test]
+async fn silence_hides_no_request() -> Result<()> {
+    const GREETED: u16 = 9200;
+    let issuer = Issuer::ec("a", "");
+    let more = "outputClaimToHeaders: [{header: x-user, claim: sub}]";
+    let arena = Arena::new(&[takes(&rule(&issuer, more))]).await?;
+    let (world, stranger) = (&arena.world, &arena.stranger);
+    let _greets = Server::start(&world.server, GREETED, |mut stream, _| async move {
+        if stream.write_all(b"220 hello").await.is_ok() {
+            let _ = raw::drain(&mut stream).await;
+        }
+    })?;
+    let _server = Echo::start(&world.server, AUTO, "server")?;
+    let mut greeted = stranger.netns.connect(world.server.at(GREETED)).await?;
+    let first = tokio::time::timeout(
+        Duration::from_secs(3),
+        raw::read_until(&mut greeted, b"hello"),
+    );
+    first
+        .await
+        .context("it spoke first, and was kept waiting")??;
+    let told = async |before: &[&[u8]], request: &str| {
+        let mut stream = stranger.netns.connect(world.server.at(AUTO)).await?;
+        for piece in before {
+            match piece {
+                [] => tokio::time::sleep(Duration::from_millis(5500)).await,
+                piece => stream.write_all(piece).await?,
+            }
+        }
+        let lines =
+            format!("{request} HTTP/1.1\r\nhost: app\r\nx-user: evil\r\nconnection: close\r\n\r\n");
+        stream.write_all(lines.as_bytes()).await?;
+        let (bytes, _) = raw::drain(&mut stream).await?;
+        anyhow::Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let lines = b"\r\n".repeat(20);
+    let method = format!("{} /", "M".repeat(60));
+    for (before, request) in [
+        (&[][..], "GET /"),
+        // Longer than anybody's patience.
+        (&[&b""[..]][..], "GET /"),
+        (&[&lines[..]], "GET /"),
+        (&[], &method),
+    ] {
+        let said = told(before, request).await?;
+        ensure!(said.starts_with("HTTP/1.1 200"), "{request}: {said}");
+        ensure!(!said.contains("evil"), "{request}: {said}");
+    }
+    Ok(())
+}
+
 /// Whatever becomes of the request.
 #[tokio::test]
 async fn tokens_of_a_query_are_not_in_the_log() -> Result<()> {

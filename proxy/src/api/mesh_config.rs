@@ -1,5 +1,6 @@
 //! Istio's MeshConfig, as it lies in the ConfigMap `istio` of the root namespace: of its fields
-//! `extensionProviders` alone, and of these the external authorizers.
+//! the external authorizers of `extensionProviders`, and
+//! `defaultConfig.proxyHeaders.forwardedClientCert`.
 //!
 //! The fields are those of `mesh/v1alpha1/config.proto`.
 
@@ -38,6 +39,50 @@ pub struct MeshConfig {
         deserialize_with = "or_default"
     )]
     pub extension_providers: Vec<ExtensionProvider>,
+    /// `defaultConfig`.
+    #[serde(default, alias = "default_config", deserialize_with = "or_default")]
+    pub default_config: ProxyConfig,
+}
+
+/// `defaultConfig`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProxyConfig {
+    /// `proxyHeaders`.
+    #[serde(default, alias = "proxy_headers", deserialize_with = "or_default")]
+    pub proxy_headers: ProxyHeaders,
+}
+
+/// `proxyHeaders`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProxyHeaders {
+    /// `forwardedClientCert`.
+    #[serde(
+        default,
+        alias = "forwarded_client_cert",
+        deserialize_with = "or_default"
+    )]
+    pub forwarded_client_cert: ForwardedClientCert,
+}
+
+/// `forwardedClientCert`: what becomes of `x-forwarded-client-cert`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ForwardedClientCert {
+    /// Absent.
+    #[default]
+    Undefined,
+    /// Taken off.
+    Sanitize,
+    /// Left as it is, from callers with a certificate.
+    ForwardOnly,
+    /// The same, and the caller's at its end.
+    AppendForward,
+    /// The caller's alone.
+    SanitizeSet,
+    /// Left as it is.
+    AlwaysForwardOnly,
 }
 
 /// One of `extensionProviders`.

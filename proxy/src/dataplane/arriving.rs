@@ -3,8 +3,8 @@
 //! request, or as the bytes that it is.
 //!
 //! Nothing is dialled, and nothing of the application's reaches the caller, before it is known what
-//! may: a connection comes here only where its bytes as such would not be allowed, or where a policy
-//! on trial wants to be told.
+//! may, but where its bytes as such are allowed: then only tokens are looked for, or somebody wants to
+//! be told, and an application that speaks first is heard at once.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -21,13 +21,13 @@ use super::connect;
 use super::http::inbound::{self, Abort, Arriving};
 use super::outcome::Connection;
 use super::pod::LocalPod;
-use super::protocol::{Gone, PATIENCE, Seen, Version, Wanted};
+use super::protocol::{Gone, Seen, Version, Wanted};
 use super::relay::{End, IDLE, Meter};
 use super::worker::Worker;
 use crate::policy::authorization::Denial;
 use crate::types::{Protocol, ResponseFlags};
 use crate::wire::client_hello::{self, Asked};
-use crate::wire::sniff::{Verdict, sniff};
+use crate::wire::sniff::{Verdict, sniff_strictly};
 
 /// A caller's stream whose first bytes can be looked at, and are read again by whoever serves it.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Abort + Unpin + Send + 'static {
@@ -67,9 +67,15 @@ pub(super) async fn serve(
         certificate,
         encrypted,
     } = met;
+    let wanted = unseen.wanted();
+    let arrival = unseen.arrival();
+    let ends = (arrival.source, arrival.destination);
+    let mut early = None;
     let seen = tokio::select! {
-        seen = spoken(&mut stream, unseen.wanted()) => seen,
+        biased;
+        seen = spoken(&mut stream, wanted) => seen,
         denial = unseen.revoked() => return refuse(stream, &denial, &mut log),
+        () = connect::spoken(worker, pod, ends, &mut early), if wanted.early => Ok(Seen::Bytes(None)),
     };
     match seen {
         Ok(Seen::Requests(version)) => {
@@ -79,14 +85,14 @@ pub(super) async fn serve(
                 version,
                 certificate,
                 encrypted,
-                application: None,
+                application: early,
             };
             inbound::serve(worker, pod, stream, arriving).await;
         }
         Ok(Seen::Bytes(name)) => {
             log.server_name.clone_from(&name);
             match unseen.bytes(worker, name) {
-                Ok(admitted) => carry(worker, pod, stream, &admitted, &mut log).await,
+                Ok(admitted) => carry(worker, pod, stream, early, &admitted, &mut log).await,
                 Err(denial) => refuse(stream, &denial, &mut log),
             }
         }
@@ -100,18 +106,26 @@ fn refuse(mut stream: impl Stream, denial: &Denial, log: &mut Connection) {
     stream.abort();
 }
 
-/// Relays for as long as the caller is allowed to.
+/// Relays for as long as the caller is allowed to. `early`: the application, where it was dialled
+/// already.
 async fn carry(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
     mut stream: impl Stream,
+    early: Option<TcpStream>,
     admitted: &Admitted,
     log: &mut Connection,
 ) {
     let (source, destination): (SocketAddr, SocketAddr) =
         (admitted.arrival().source, admitted.arrival().destination);
+    let dialled = async {
+        match early {
+            Some(application) => Ok(application),
+            None => connect::application(worker, pod, source, destination).await,
+        }
+    };
     let dialled = tokio::select! {
-        dialled = connect::application(worker, pod, source, destination) => dialled,
+        dialled = dialled => dialled,
         denial = admitted.revoked() => return refuse(stream, &denial, log),
     };
     let application = match dialled {
@@ -133,7 +147,7 @@ async fn carry(
 /// Looks at the first bytes of a stream, as [`super::protocol::arriving`] does at those of a socket.
 async fn spoken(stream: &mut impl Stream, wanted: Wanted) -> Result<Seen, Gone> {
     let declared = is_http(wanted);
-    let limit = if declared { IDLE } else { PATIENCE };
+    let limit = if declared { IDLE } else { wanted.patience() };
     match tokio::time::timeout(limit, first(stream, wanted)).await {
         Ok(seen) => seen,
         Err(_) if declared => Err(Gone),
@@ -156,7 +170,7 @@ async fn first(stream: &mut impl Stream, wanted: Wanted) -> Result<Seen, Gone> {
         let ended = bytes.len() <= seen;
         seen = bytes.len();
         if wanted.requests.is_some() {
-            match sniff(&bytes) {
+            match sniff_strictly(&bytes) {
                 Verdict::Http2 => return Ok(Seen::Requests(Version::Http2)),
                 Verdict::Http1 => return Ok(Seen::Requests(Version::Http1)),
                 // Only what may still become HTTP/2's preface is waited for.
@@ -230,6 +244,7 @@ mod tests {
             let wanted = |protocol, name| Wanted {
                 requests: Some(protocol),
                 name,
+                early: false,
             };
             let found = seen(pieces, wanted(Protocol::Auto, true)).await;
             assert_eq!(found, *undeclared, "{pieces:?}");

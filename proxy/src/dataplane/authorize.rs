@@ -25,6 +25,7 @@ use super::resolve;
 use super::worker::Worker;
 use crate::mesh::{Guard, Workload};
 use crate::policy::authorization::{Denial, Policy, Request};
+use crate::types::Protocol;
 
 /// The admitted connections of a pod in one worker.
 #[derive(Default)]
@@ -87,9 +88,11 @@ fn wanted(worker: &Worker, guard: &Guard, arrival: &Arrival) -> Wanted {
     let caller = arrival.caller();
     let declared = || resolve::declared(&worker.snapshot(), arrival.destination);
     let requests = guard.is_about_requests(&caller).then(declared);
+    let requests = requests.filter(|declared| may_carry_requests(*declared));
     Wanted {
-        requests: requests.filter(|declared| may_carry_requests(*declared)),
+        requests,
         name: guard.is_about_names(&caller),
+        early: requests == Some(Protocol::Auto) && guard.admit(&caller).is_ok(),
     }
 }
 
@@ -115,6 +118,11 @@ impl Unseen {
     /// What is to be looked for.
     pub(super) fn wanted(&self) -> Wanted {
         self.wanted
+    }
+
+    /// Who it is.
+    pub(super) fn arrival(&self) -> &Arrival {
+        self.admitted.arrival()
     }
 
     /// Resolves when the connection is no longer allowed.

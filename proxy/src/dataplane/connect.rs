@@ -15,6 +15,7 @@ use super::cluster::Local;
 use super::error::Error;
 use super::pod::LocalPod;
 use super::pool::Held;
+use super::protocol::PATIENCE;
 use super::upstream::Upstream;
 use super::worker::Worker;
 use crate::mesh::cluster::Tcp;
@@ -90,6 +91,23 @@ pub(super) async fn application_for_bytes(
     to: SocketAddr,
 ) -> Result<TcpStream, Error> {
     dial_application(worker, pod, caller, to, socket::acknowledge_with_bytes).await
+}
+
+/// Dials the application for the caller and puts the connection into `early`, and waits until it speaks
+/// first, or ends. Where nobody is there, whoever waits for the caller's bytes has a while left.
+pub(super) async fn spoken(
+    worker: &Worker,
+    pod: &LocalPod,
+    (caller, to): (SocketAddr, SocketAddr),
+    early: &mut Option<TcpStream>,
+) {
+    match application(worker, pod, caller, to).await {
+        Ok(stream) => {
+            // An error is found by whoever reads.
+            let _ = early.insert(stream).readable().await;
+        }
+        Err(_) => tokio::time::sleep(PATIENCE).await,
+    }
 }
 
 async fn dial_application(

@@ -8,6 +8,8 @@
 
 use std::rc::Rc;
 
+use tokio::net::TcpStream;
+
 use super::accept::Accepted;
 use super::authorize::{self, Admitted, Arrival, Met, Unseen};
 use super::origin::{self, Captured};
@@ -50,7 +52,9 @@ async fn plain(worker: &Rc<Worker>, pod: &Rc<LocalPod>, captured: Captured) {
         destination,
     };
     match authorize::meet(worker, pod, arrival) {
-        Ok(Met::Admitted(admitted)) => carry(worker, pod, captured, &admitted, &mut log).await,
+        Ok(Met::Admitted(admitted)) => {
+            carry(worker, pod, captured, None, &admitted, &mut log).await;
+        }
         // On the heap: few pods have policies about requests.
         Ok(Met::Unseen(unseen)) => Box::pin(look(worker, pod, captured, unseen, log)).await,
         Err(denial) => refuse(captured, &denial, &mut log),
@@ -77,9 +81,14 @@ async fn look(
     unseen: Unseen,
     mut log: Connection,
 ) {
+    let (source, destination) = (captured.source, captured.destination);
+    let mut early = None;
     let seen = tokio::select! {
+        biased;
         seen = protocol::arriving(&captured.stream, unseen.wanted()) => seen,
         denial = unseen.revoked() => return refuse(captured, &denial, &mut log),
+        () = connect::spoken(worker, pod, (source, destination), &mut early),
+            if unseen.wanted().early => Ok(Seen::Bytes(None)),
     };
     match seen {
         Ok(Seen::Requests(version)) => {
@@ -94,7 +103,7 @@ async fn look(
                 version,
                 certificate: None,
                 encrypted: false,
-                application: None,
+                application: early,
             };
             http::inbound::serve(worker, pod, Gather(stream), arriving).await;
         }
@@ -105,7 +114,7 @@ async fn look(
             let captured = Captured { stream, ..captured };
             log.server_name.clone_from(&name);
             match unseen.bytes(worker, name) {
-                Ok(admitted) => carry(worker, pod, captured, &admitted, &mut log).await,
+                Ok(admitted) => carry(worker, pod, captured, early, &admitted, &mut log).await,
                 Err(denial) => refuse(captured, &denial, &mut log),
             }
         }
@@ -113,17 +122,25 @@ async fn look(
     }
 }
 
-/// Relays for as long as the caller is allowed to.
+/// Relays for as long as the caller is allowed to. `early`: the application, where it was dialled
+/// already.
 async fn carry(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
     captured: Captured,
+    early: Option<TcpStream>,
     admitted: &Admitted,
     log: &mut Connection,
 ) {
     let (source, destination) = (captured.source, captured.destination);
+    let dialled = async {
+        match early {
+            Some(application) => Ok(application),
+            None => connect::application(worker, pod, source, destination).await,
+        }
+    };
     let dialled = tokio::select! {
-        dialled = connect::application(worker, pod, source, destination) => dialled,
+        dialled = dialled => dialled,
         denial = admitted.revoked() => {
             log.deny(&denial);
             socket::reset(captured.stream);

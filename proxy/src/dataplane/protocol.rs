@@ -26,7 +26,7 @@ use super::worker::Worker;
 use crate::mesh::L4Kind;
 use crate::types::{self, ResponseFlags};
 use crate::wire::client_hello::{self, Asked, Hello};
-use crate::wire::sniff::{LIMIT, Verdict, sniff};
+use crate::wire::sniff::{LIMIT, Verdict, sniff, sniff_strictly};
 
 /// How long first bytes are waited for. It ends the waiting, not the connection, which is relayed
 /// as opaque from then on.
@@ -135,6 +135,9 @@ pub(super) struct Wanted {
     pub(super) requests: Option<types::Protocol>,
     /// The server name of TLS.
     pub(super) name: bool,
+    /// Whether the bytes would be allowed as such, so that the application may be dialled before they
+    /// come, and whoever speaks first is heard. Nobody gains by being silent then.
+    pub(super) early: bool,
 }
 
 /// What was found.
@@ -160,13 +163,15 @@ pub(super) async fn arriving(stream: &TcpStream, wanted: Wanted) -> Result<Seen,
                 Ok(None) | Err(_) => Err(Gone),
             };
         }
-        Some(_) => match tokio::time::timeout(PATIENCE, verdict(stream)).await {
-            Ok(Some(Verdict::Http1)) => return Ok(Seen::Requests(Version::Http1)),
-            Ok(Some(Verdict::Http2)) => return Ok(Seen::Requests(Version::Http2)),
-            Ok(Some(_)) => {}
-            Err(_) => return Ok(Seen::Bytes(None)),
-            Ok(None) => return Err(Gone),
-        },
+        Some(_) => {
+            match tokio::time::timeout(wanted.patience(), verdict(stream, sniff_strictly)).await {
+                Ok(Some(Verdict::Http1)) => return Ok(Seen::Requests(Version::Http1)),
+                Ok(Some(Verdict::Http2)) => return Ok(Seen::Requests(Version::Http2)),
+                Ok(Some(_)) => {}
+                Err(_) => return Ok(Seen::Bytes(None)),
+                Ok(None) => return Err(Gone),
+            }
+        }
         None => {}
     }
     if !wanted.name {
@@ -176,6 +181,13 @@ pub(super) async fn arriving(stream: &TcpStream, wanted: Wanted) -> Result<Seen,
         Ok(Some(asked)) => Ok(Seen::of(asked)),
         Ok(None) => Err(Gone),
         Err(_) => Ok(Seen::Bytes(None)),
+    }
+}
+
+impl Wanted {
+    /// How long first bytes are waited for on a port that declares nothing.
+    pub(super) fn patience(self) -> Duration {
+        if self.early { IDLE } else { PATIENCE }
     }
 }
 
@@ -207,7 +219,7 @@ async fn undeclared(
     captured: &Captured,
     target: &Target,
 ) -> Decision {
-    let mut verdict = std::pin::pin!(verdict(&captured.stream));
+    let mut verdict = std::pin::pin!(verdict(&captured.stream, sniff));
     let mut early = std::pin::pin!(tcp::dial(worker, pod, captured, target, None));
     let mut dialled = tokio::select! {
         biased;
@@ -297,7 +309,7 @@ async fn version(stream: &TcpStream) -> Option<Version> {
 }
 
 /// Waits until the first bytes tell what is spoken. `None`: the client was reset without a byte.
-async fn verdict(stream: &TcpStream) -> Option<Verdict> {
+async fn verdict(stream: &TcpStream, sniff: fn(&[u8]) -> Verdict) -> Option<Verdict> {
     let mut seen = vec![0; LIMIT];
     let mut ended = false;
     loop {

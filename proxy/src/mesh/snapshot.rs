@@ -10,6 +10,7 @@ use super::{
     Cluster, Clusters, Forward, Guard, L4Table, RouteTable, Service, ServicePort, VirtualHosts,
     Workload, virtual_host,
 };
+use crate::policy::client_certificate;
 use crate::policy::external::Provider;
 use crate::policy::hash;
 use crate::policy::matcher::{Caller, Source};
@@ -43,6 +44,8 @@ pub struct Snapshot {
     pub guards: Arc<Guards>,
     /// Who may be asked whether a request may pass, by name.
     pub providers: Arc<Providers>,
+    /// What applications are told of their callers' certificates.
+    pub client_certificate: client_certificate::Mode,
 }
 
 /// External authorizers by their names.

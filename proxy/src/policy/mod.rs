@@ -4,6 +4,7 @@
 pub mod authorization;
 pub mod balance;
 pub mod circuit;
+pub mod client_certificate;
 pub mod cors;
 pub mod external;
 pub mod fault;

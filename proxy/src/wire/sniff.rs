@@ -10,7 +10,8 @@ pub const LIMIT: usize = 4096;
 /// RFC 9113, section 3.4.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// The longest method that is looked for (`UPDATEREDIRECTREF` has 17 characters).
+/// The longest method that is looked for (`UPDATEREDIRECTREF` has 17 characters), where a line without
+/// a space is not to be waited for.
 const LONGEST_METHOD: usize = 24;
 
 /// What the bytes are.
@@ -30,6 +31,16 @@ pub enum Verdict {
 
 /// Looks at the first bytes of a connection.
 pub fn sniff(bytes: &[u8]) -> Verdict {
+    look(bytes, false)
+}
+
+/// The same for those whom no request must evade: whatever some server may take for one is one, however
+/// long its method, and whatever minor version it has.
+pub fn sniff_strictly(bytes: &[u8]) -> Verdict {
+    look(bytes, true)
+}
+
+fn look(bytes: &[u8], strict: bool) -> Verdict {
     if bytes.is_empty() {
         return Verdict::More;
     }
@@ -43,7 +54,7 @@ pub fn sniff(bytes: &[u8]) -> Verdict {
         // RFC 8446, section 5.1: type 22, legacy version 3.x.
         [22] => Verdict::More,
         [22, 3, ..] => Verdict::Tls,
-        _ => request_line(bytes),
+        _ => request_line(bytes, strict),
     }
 }
 
@@ -59,31 +70,33 @@ impl Verdict {
 
 /// `METHOD SP target SP HTTP/1.x`: the version is what tells it from the many line protocols whose
 /// first word looks like a method (`HELO example.org`).
-fn request_line(bytes: &[u8]) -> Verdict {
-    // RFC 9112, section 2.2: a server should ignore an empty line before the request line.
+fn request_line(bytes: &[u8], strict: bool) -> Verdict {
+    // RFC 9112, section 2.2: a server should ignore an empty line before the request line. Many ignore
+    // however many there are.
     let start = bytes
         .iter()
         .position(|byte| !matches!(byte, b'\r' | b'\n'))
         .unwrap_or(bytes.len());
-    if start > 4 {
-        return Verdict::Opaque;
-    }
     let line = &bytes[start..];
     let method = line
         .iter()
         .take_while(|byte| is_method_byte(**byte))
         .count();
-    if method == line.len() && method <= LONGEST_METHOD {
-        return Verdict::More;
+    if method > LONGEST_METHOD && !strict {
+        return Verdict::Opaque;
     }
-    if method == 0 || method > LONGEST_METHOD || line[method] != b' ' {
+    if method == line.len() {
+        let full = bytes.len() >= LIMIT;
+        return if full { Verdict::Http1 } else { Verdict::More };
+    }
+    if method == 0 || line[method] != b' ' {
         return Verdict::Opaque;
     }
     let rest = &line[method + 1..];
     match rest.iter().position(|byte| *byte == b'\n') {
         Some(end) => {
             let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
-            if has_version(line) {
+            if has_version(line, strict) {
                 Verdict::Http1
             } else {
                 Verdict::Opaque
@@ -100,16 +113,20 @@ fn request_line(bytes: &[u8]) -> Verdict {
     }
 }
 
+/// RFC 9110, section 5.6.2: a method is a token.
 fn is_method_byte(byte: u8) -> bool {
-    byte.is_ascii_alphabetic() || byte == b'-' || byte == b'_'
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-fn has_version(line: &[u8]) -> bool {
+fn has_version(line: &[u8], strict: bool) -> bool {
     let trimmed = line.trim_ascii_end();
-    let Some(at) = trimmed.len().checked_sub(8) else {
-        return false;
-    };
-    matches!(&trimmed[at..], b"HTTP/1.0" | b"HTTP/1.1")
+    let digits = trimmed
+        .iter()
+        .rev()
+        .take_while(|byte| byte.is_ascii_digit());
+    let (before, minor) = trimmed.split_at(trimmed.len() - digits.count());
+    // Some servers take 1.2 for 1.1.
+    before.ends_with(b"HTTP/1.") && (matches!(minor, b"0" | b"1") || (strict && !minor.is_empty()))
 }
 
 #[cfg(test)]
@@ -142,7 +159,11 @@ mod tests {
             (b"*1\r\n$4\r\nPING\r\n", Verdict::Opaque),
             (b"SELECTAVERYLONGWORDTHATISNOMETHOD", Verdict::Opaque),
             (b"GET \0", Verdict::Opaque),
-            (b"\r\n\r\n\r\n", Verdict::Opaque),
+            (b"\r\n\r\n\r\n", Verdict::More),
+            (b"\r\n\r\n\r\n\n\nGET / HTTP/1.1\r\n", Verdict::Http1),
+            (b"\r\n\r\n\r\nEHLO a\r\n", Verdict::Opaque),
+            (b"G!T / HTTP/1.1\r\n", Verdict::Http1),
+            (b"GET / HTTP/1.2\r\n", Verdict::Opaque),
         ] {
             assert_eq!(
                 sniff(bytes),
@@ -177,5 +198,27 @@ mod tests {
         let mut line = b"GET /".to_vec();
         line.resize(LIMIT, b'a');
         assert_eq!(sniff(&line), Verdict::Http1);
+        assert_eq!(sniff(&[b'\n'; LIMIT]), Verdict::Http1);
+    }
+
+    #[test]
+    fn no_request_is_missed_where_none_must_be() {
+        let long = "M".repeat(LONGEST_METHOD + 1);
+        for (bytes, expected) in [
+            (long.clone(), Verdict::More),
+            (format!("{long} / HTTP/1.1\r\n"), Verdict::Http1),
+            (format!("{long}\r\n"), Verdict::Opaque),
+            ("M".repeat(LIMIT), Verdict::Http1),
+            ("EHLO a\r\n".to_owned(), Verdict::Opaque),
+            ("GET / HTTP/1.2\r\n".to_owned(), Verdict::Http1),
+            ("GET / HTTP/1.11\n".to_owned(), Verdict::Http1),
+            ("GET / HTTP/1.\r\n".to_owned(), Verdict::Opaque),
+            ("GET / HTTP/3.0\r\n".to_owned(), Verdict::Opaque),
+        ] {
+            assert_eq!(sniff_strictly(bytes.as_bytes()), expected, "{bytes}");
+            if bytes.contains(&long) {
+                assert_eq!(sniff(bytes.as_bytes()), Verdict::Opaque, "{bytes}");
+            }
+        }
     }
 }

@@ -171,7 +171,8 @@ impl Compiler {
             self.put_virtual_host(&host, &world, &mut build);
         }
         let addresses = address::owners(&build, &members, &mut told.addresses);
-        let providers = Arc::new(provider::all(objects));
+        let config = provider::mesh_config(objects);
+        let providers = Arc::new(provider::all(&config));
         let guards = self.guards(objects, &members, &providers, Scope::All, &mut told);
         for routes in world.all_routes() {
             told.set_routes(&routes.reference, world.report(routes, &build));
@@ -199,6 +200,7 @@ impl Compiler {
             workloads: workloads(&members),
             guards,
             providers,
+            client_certificate: provider::client_certificate(&config),
         });
         (self.tables, self.l4_tables) = (build.tables, build.l4_tables);
         (self.members, self.world, self.told) = (members, world, told);

@@ -1,4 +1,5 @@
-//! MeshConfig's external authorizers, as the data plane asks them.
+//! What MeshConfig says: its external authorizers, as the data plane asks them, and what applications
+//! are told of certificates.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,28 +7,46 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::ROOT_NAMESPACE;
-use crate::api::mesh_config::{self, Authorizer, ExtensionProvider};
+use crate::api::mesh_config::{
+    self, Authorizer, ExtensionProvider, ForwardedClientCert, MeshConfig,
+};
 use crate::control::store::{Key, Objects};
 use crate::mesh::snapshot::Providers;
+use crate::policy::client_certificate::Mode;
 use crate::policy::external::{Body, Http, Name, Protocol, Provider};
 use crate::types::{ClusterName, Hostname};
 
 /// Istio's: as good as for ever for somebody who waits.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Whether the ConfigMap of this name says who they are.
+/// Whether the ConfigMap of this name says it.
 pub(super) fn is_source((namespace, name): &Key) -> bool {
     **namespace == *ROOT_NAMESPACE && **name == *mesh_config::NAME
 }
 
-/// All that the mesh has.
-pub(super) fn all(objects: &Objects) -> Providers {
+/// What there is; nothing where there is none.
+pub(super) fn mesh_config(objects: &Objects) -> MeshConfig {
     let key: Key = (ROOT_NAMESPACE.into(), mesh_config::NAME.into());
-    let Some(map) = objects.config_maps.get(&key) else {
-        return Providers::default();
-    };
+    let map = objects.config_maps.get(&key);
+    map.map_or_else(MeshConfig::default, |map| map.mesh_config())
+}
+
+/// What applications are told of their callers' certificates.
+pub(super) fn client_certificate(config: &MeshConfig) -> Mode {
+    match config.default_config.proxy_headers.forwarded_client_cert {
+        ForwardedClientCert::Undefined => Mode::default(),
+        ForwardedClientCert::Sanitize => Mode::Sanitize,
+        ForwardedClientCert::ForwardOnly => Mode::ForwardOnly,
+        ForwardedClientCert::AppendForward => Mode::AppendForward,
+        ForwardedClientCert::SanitizeSet => Mode::SanitizeSet,
+        ForwardedClientCert::AlwaysForwardOnly => Mode::AlwaysForwardOnly,
+    }
+}
+
+/// All external authorizers that the mesh has.
+pub(super) fn all(config: &MeshConfig) -> Providers {
     let mut providers = Providers::default();
-    for one in &map.mesh_config().extension_providers {
+    for one in &config.extension_providers {
         if let Some(provider) = compile(one) {
             let name = Arc::clone(&provider.name);
             providers.entry(name).or_insert(Arc::new(provider));

@@ -181,9 +181,16 @@ impl Compiler {
             told.addresses = findings;
             owners.into()
         });
-        let providers = match touched.providers {
-            true => provider::all(objects).into(),
-            false => Arc::clone(&self.last.providers),
+        let (providers, client_certificate) = match touched.providers {
+            true => {
+                let config = provider::mesh_config(objects);
+                let told = provider::client_certificate(&config);
+                (provider::all(&config).into(), told)
+            }
+            false => (
+                Arc::clone(&self.last.providers),
+                self.last.client_certificate,
+            ),
         };
         let scope = std::mem::take(&mut touched.guards);
         let guards = self.guards(objects, &members, &providers, scope, &mut told);
@@ -209,6 +216,7 @@ impl Compiler {
             },
             guards,
             providers,
+            client_certificate,
         });
         (self.members, self.world, self.told) = (members, world, told);
         work

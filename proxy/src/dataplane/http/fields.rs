@@ -60,16 +60,22 @@ pub(super) fn ends_here(name: &str) -> bool {
             | "te"
             | "transfer-encoding"
             | "upgrade"
+            | "x-envoy-expected-rq-timeout-ms"
+            | "x-envoy-force-trace"
             | "x-envoy-hedge-on-per-try-timeout"
             | "x-envoy-internal"
+            | "x-envoy-ip-tags"
             | "x-envoy-max-retries"
+            | "x-envoy-original-url"
             | "x-envoy-retriable-header-names"
             | "x-envoy-retriable-status-codes"
             | "x-envoy-retry-grpc-on"
             | "x-envoy-retry-on"
+            | "x-envoy-upstream-alt-stat-name"
             | "x-envoy-upstream-rq-per-try-timeout-ms"
             | "x-envoy-upstream-rq-timeout-alt-response"
             | "x-envoy-upstream-rq-timeout-ms"
+            | "x-envoy-upstream-stream-duration-ms"
     )
 }
 

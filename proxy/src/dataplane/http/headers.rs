@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue};
 
 use super::canonical::wants_trailers;
 use super::fields::{Fields, ends_here};
+pub(super) use crate::policy::client_certificate::NAME as CLIENT_CERT;
 use crate::policy::timeout::Expected;
 
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
@@ -21,8 +22,6 @@ const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-r
 /// The authority and the path before they were rewritten.
 pub(super) const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 pub(super) const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
-/// What is told about clients' certificates.
-pub(super) const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// How long the upstream took until its head, in milliseconds.
 pub(super) const SERVICE_TIME: HeaderName =

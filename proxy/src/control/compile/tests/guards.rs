@@ -116,6 +116,22 @@ fn policies_apply_by_namespace_and_selector() {
             &["Auth shop/svc: {targetRefs: [{kind: Service, name: web}]}"],
             [ALLOWED; 3],
         ),
+        // Nor to any other object: whoever is no gateway leaves such a policy alone, whatever it says
+        // (Istio, `ShouldAttachPolicy`; ztunnel is not even told of it), and other policies as they are.
+        (
+            &[
+                "Auth shop/one: {targetRef: {kind: Service, name: web}}",
+                "Auth shop/gateway: {action: DENY, targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: web}], rules: [{}]}",
+                "Auth shop/entry: {targetRefs: [{kind: Service, name: web}, {group: networking.istio.io, kind: ServiceEntry, name: out}]}",
+                "Auth istio-system/class: {action: DENY, targetRefs: [{group: gateway.networking.k8s.io, kind: GatewayClass, name: istio-waypoint}], rules: [{}]}",
+                "Auth shop/db: {selector: {matchLabels: {app: db}}}",
+            ],
+            [ALLOWED, "[none]", ALLOWED],
+        ),
+        (
+            &["Auth shop/empty: {targetRefs: []}"],
+            ["[none]", "[none]", ALLOWED],
+        ),
         // The root namespace's and the own one's together.
         (
             &[

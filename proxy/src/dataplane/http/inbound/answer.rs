@@ -21,7 +21,7 @@ use super::super::fields::Fields;
 use super::super::upload::Upload;
 use super::super::{headers, reply, upgrade};
 use super::external::{self, Refused};
-use super::{Inbound, certificate, tokens};
+use super::{Inbound, tokens};
 use crate::dataplane::authorize::{Head, Judged};
 use crate::dataplane::error::Error;
 use crate::dataplane::outcome::Exchange;
@@ -149,7 +149,8 @@ async fn serve(
     if inbound.encrypted && !fields.has(Fields::FORWARDED_PROTO) {
         headers::came_by_tls(&mut canonical.parts.headers);
     }
-    certificate::tell(&mut canonical.parts.headers, inbound.certificate.as_ref());
+    let told = worker.snapshot().client_certificate;
+    told.apply(&mut canonical.parts.headers, inbound.certificate.as_ref());
     let Canonical { parts, authority } = &mut canonical;
     let token = tokens::examine(inbound, exchange, parts, authority).map_err(Failure::Token)?;
     let upload = (!body.is_end_stream()).then(|| Upload::new(body));

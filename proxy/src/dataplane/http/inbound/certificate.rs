@@ -2,9 +2,8 @@
 
 use std::fmt::Write as _;
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 
-use super::super::headers::CLIENT_CERT as FORWARDED;
 use crate::tls;
 use crate::types::Identity;
 
@@ -29,27 +28,12 @@ pub(in crate::dataplane) fn element(
     HeaderValue::try_from(text).ok()
 }
 
-/// Tells the application who calls. Without a certificate nobody is to be believed who says that
-/// there was one (Envoy removes it too); with one it is the last of the list (`APPEND_FORWARD`).
-pub(super) fn tell(headers: &mut HeaderMap, element: Option<&HeaderValue>) {
-    let Some(element) = element else {
-        headers.remove(FORWARDED);
-        return;
-    };
-    let before = headers.get_all(FORWARDED).iter();
-    let all: Vec<&[u8]> = before.chain([element]).map(HeaderValue::as_bytes).collect();
-    match HeaderValue::from_bytes(&all.join(&b","[..])) {
-        Ok(all) => headers.insert(FORWARDED, all),
-        Err(_) => headers.remove(FORWARDED),
-    };
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_last_element_is_the_callers() {
+    fn both_ends_are_named() {
         let own: Identity = "spiffe://cluster.local/ns/a/sa/b"
             .parse()
             .expect("an identity");
@@ -64,22 +48,9 @@ mod tests {
              Subject=\"\";URI=spiffe://cluster.local/ns/c/sa/d"
         );
         let element = element(&own, &peer, None).expect("a value");
-        let told =
-            "By=spiffe://cluster.local/ns/a/sa/b;Subject=\"\";URI=spiffe://cluster.local/ns/c/sa/d";
-        for (before, element, after) in [
-            (&[][..], None, None),
-            (&["URI=spiffe://x"], None, None),
-            (&[], Some(&element), Some(told.to_owned())),
-            (&["a", "b"], Some(&element), Some(format!("a,b,{told}"))),
-        ] {
-            let mut headers = HeaderMap::new();
-            for value in before {
-                headers.append(FORWARDED, HeaderValue::from_static(value));
-            }
-            tell(&mut headers, element);
-            let found: Vec<_> = headers.get_all(FORWARDED).iter().collect();
-            let expected: Vec<&str> = after.as_deref().into_iter().collect();
-            assert_eq!(found, expected, "{before:?}");
-        }
+        assert_eq!(
+            element,
+            "By=spiffe://cluster.local/ns/a/sa/b;Subject=\"\";URI=spiffe://cluster.local/ns/c/sa/d"
+        );
     }
 }
