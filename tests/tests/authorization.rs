@@ -382,6 +382,35 @@ spec: {action: DENY, rules: [{}]}
     Ok(())
 }
 
+/// Whether it is allowed or not.
+#[tokio::test]
+async fn audited_connections_are_lines_of_the_log() -> Result<()> {
+    let (world, stranger) = with_stranger().await?;
+    let _servers = [
+        Server::echo(&world.server, TCP)?,
+        Server::echo(&world.server, 9001)?,
+    ];
+    let text = policies(&[
+        "AuthorizationPolicy/marked: {action: AUDIT, rules: [{to: [{operation: {ports: ['1']}}]}, {from: [{source: {notNamespaces: [default]}}]}]}",
+        "AuthorizationPolicy/no: {action: DENY, rules: [{to: [{operation: {ports: ['9001']}}]}]}",
+        "AuthorizationPolicy/other: {action: AUDIT, selector: {matchLabels: {app: client}}, rules: [{}]}",
+    ]);
+    let put = || world.config.put("policies.yaml", &text);
+    world.proxy.after(put).await?;
+    for (port, allowed) in [(TCP, true), (9001, false)] {
+        ensure!(reaches(&world, &stranger, port, false).await? == allowed);
+        let destination = format!("destination={} ", world.server.at(port));
+        let is = |line: &str| {
+            line.contains("aquifer::audit")
+                && line.contains("policy=AuthorizationPolicy default/marked rule=1")
+                && line.contains(&destination)
+        };
+        world.proxy.child.stderr.wait_for(0, PATIENCE, is)?;
+    }
+    ensure!(world.proxy.counter("rbac_audited").await? == 2);
+    Ok(())
+}
+
 #[tokio::test]
 async fn what_is_in_force_is_shown() -> Result<()> {
     let world = World::with(&[], |manifests: Manifests| {

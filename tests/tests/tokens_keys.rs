@@ -1,6 +1,7 @@
 //! Keys of tokens' issuers that are fetched: from servers that come and go, and say what they like.
 
 mod jwt;
+mod outside;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -17,8 +18,12 @@ use bytes::Bytes;
 use http::Response;
 use http_body_util::{BodyExt as _, Full};
 use jwt::{Issuer, policies};
+use outside::{Authority, Server as Secured};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 const PORT: u16 = 8080;
 /// Where the keys are.
@@ -219,5 +224,99 @@ async fn keys_come_from_a_service_of_the_mesh_and_by_discovery() -> Result<()> {
     told(&world, |one| one["keys"] == 1).await?;
     let reply = ask(&stranger, &world, &issuer.token(json!({}))).await?;
     assert_eq!(reply.status, 200, "{}", reply.text());
+    Ok(())
+}
+
+/// Over HTTPS, vouched for by an authority in a file that may change: keys come from whom it vouches for,
+/// and from nobody else, wherever that sends.
+#[tokio::test]
+async fn keys_come_over_https_from_whom_the_roots_vouch_for() -> Result<()> {
+    const SECURE: u16 = 8443;
+    let (own, foreign) = (Authority::new("own")?, Authority::new("foreign")?);
+    let folder = tempfile::tempdir()?;
+    let roots = folder.path().join("roots.pem");
+    let vouch = |authority: &Authority| {
+        let new = folder.path().join("new");
+        std::fs::write(&new, authority.pem())?;
+        std::fs::rename(new, &roots)
+    };
+    vouch(&foreign)?;
+    let path = roots.to_string_lossy();
+    let arguments = [OFTEN, &["--tls-roots", &path]].concat();
+    let world = World::with(&arguments, |manifests| manifests).await?;
+    let (stranger, server) = (world.lab.pod("stranger")?, world.lab.pod("issuer")?);
+    let address = server.v4.to_string();
+    let signed = own.sign(&[&address])?.server(None, &["http/1.1"])?;
+    let answer = Arc::new(Mutex::new(String::new()));
+    let says = |text: String| *answer.lock().expect("nobody panics with it") = text;
+    let script = {
+        let answer = Arc::clone(&answer);
+        move |mut stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>| {
+            let answer = Arc::clone(&answer);
+            async move {
+                let mut head = [0; 4096];
+                let _ = stream.read(&mut head).await;
+                let text = answer
+                    .lock()
+                    .map_or_else(|_| String::new(), |one| one.clone());
+                let _ = stream.write_all(text.as_bytes()).await;
+                let _ = stream.shutdown().await;
+            }
+        }
+    };
+    let ok = |body: &str| {
+        format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let (first, second) = (Issuer::ec("a", "1"), Issuer::rsa("a", "2"));
+    says(ok(&first.keys()));
+    let secure = Secured::start(&server, SECURE, signed, script)?;
+    let url = format!("https://{address}:{SECURE}/keys");
+    let rule = format!("{{issuer: a, jwksUri: '{url}', timeout: 5s}}");
+    let put = || world.config.put("policies.yaml", takes(&rule));
+    world.proxy.after(put).await?;
+    let _app = Echo::start(&world.server, PORT, "server")?;
+    let error = async |part: &str| {
+        let is = |one: &Value| {
+            one["error"]
+                .as_str()
+                .is_some_and(|text| text.contains(part))
+        };
+        told(&world, is).await
+    };
+    let status = async |issuer: &Issuer| {
+        let reply = ask(&stranger, &world, &issuer.token(json!({}))).await?;
+        anyhow::Ok(reply.status)
+    };
+    // Whom the roots do not vouch for is not asked.
+    error("TLS: ").await?;
+    assert_eq!(status(&first).await?, 401);
+    assert_eq!(secure.handshakes(), 0);
+    // Another root in the same file.
+    vouch(&own)?;
+    told(&world, |one| one["keys"] == 1 && one["error"].is_null()).await?;
+    assert_eq!(status(&first).await?, 200);
+    // To plain text nobody follows, nor in circles; what was there holds.
+    for (place, part) in [
+        (format!("http://{address}:1/keys"), "where nobody follows"),
+        (url.clone(), "where nobody follows"),
+        (format!("https://127.0.0.1:{SECURE}/keys"), "127.0.0.1"),
+    ] {
+        says(format!(
+            "HTTP/1.1 302 Found\r\nlocation: {place}\r\ncontent-length: 0\r\n\r\n"
+        ));
+        error(part).await?;
+        assert_eq!(status(&first).await?, 200, "{place}");
+    }
+    // Another key in its place.
+    says(ok(&second.keys()));
+    told(&world, |one| one["error"].is_null()).await?;
+    assert_eq!((status(&first).await?, status(&second).await?), (401, 200));
+    // Nobody there any more.
+    secure.stop().await;
+    error("refused").await?;
+    assert_eq!((status(&first).await?, status(&second).await?), (401, 200));
     Ok(())
 }

@@ -80,10 +80,10 @@ impl Authority {
         let key = KeyPair::generate()?;
         let mut parameters = CertificateParams::default();
         for name in names {
-            parameters.subject_alt_names.push(if name.contains("://") {
-                SanType::URI((*name).try_into()?)
-            } else {
-                SanType::DnsName((*name).try_into()?)
+            parameters.subject_alt_names.push(match name.parse() {
+                Ok(address) => SanType::IpAddress(address),
+                Err(_) if name.contains("://") => SanType::URI((*name).try_into()?),
+                Err(_) => SanType::DnsName((*name).try_into()?),
             });
         }
         set(&mut parameters);

@@ -15,7 +15,7 @@ use crate::policy::jwt::{Keys, Origin, Source};
 use crate::policy::refresh::Refresh;
 
 /// How many are fetched at once.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 16;
 /// The longest sleep.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 

@@ -31,6 +31,8 @@ const LARGEST: usize = 1 << 20;
 const HEAD: usize = 64 * 1024;
 /// Redirections that are followed.
 const REDIRECTIONS: usize = 3;
+/// The longest that one fetch may take, whatever its rule says: others wait for its place.
+const LONGEST: Duration = Duration::from_secs(60);
 /// How long opening a connection to one of several addresses may take.
 const ADDRESS: Duration = Duration::from_secs(2);
 
@@ -128,9 +130,9 @@ impl Fetcher {
             };
             Ok(Keys::read(&set)?)
         };
-        timeout(origin.timeout, work)
-            .await
-            .map_err(|_| Failure::Silent(origin.timeout))?
+        let patience = origin.timeout.min(LONGEST);
+        let done = timeout(patience, work).await;
+        done.map_err(|_| Failure::Silent(patience))?
     }
 
     async fn get(&self, url: &str, mesh: &Snapshot) -> Result<Bytes, Failure> {
