@@ -27,7 +27,7 @@ use super::worker::Worker;
 use crate::policy::authorization::Denial;
 use crate::types::{Protocol, ResponseFlags};
 use crate::wire::client_hello::{self, Asked};
-use crate::wire::sniff::{Verdict, sniff_strictly};
+use crate::wire::sniff::{Verdict, may_be_preface, sniff_strictly};
 
 /// A caller's stream whose first bytes can be looked at, and are read again by whoever serves it.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Abort + Unpin + Send + 'static {
@@ -174,7 +174,7 @@ async fn first(stream: &mut impl Stream, wanted: Wanted) -> Result<Seen, Gone> {
                 Verdict::Http2 => return Ok(Seen::Requests(Version::Http2)),
                 Verdict::Http1 => return Ok(Seen::Requests(Version::Http1)),
                 // Only what may still become HTTP/2's preface is waited for.
-                Verdict::More if !ended && (!declared || b"PRI ".starts_with(prefix(&bytes))) => {
+                Verdict::More if !ended && (!declared || may_be_preface(&bytes)) => {
                     continue;
                 }
                 // The end without a byte.
@@ -192,10 +192,6 @@ async fn first(stream: &mut impl Stream, wanted: Wanted) -> Result<Seen, Gone> {
             asked => return Ok(Seen::of(asked)),
         }
     }
-}
-
-fn prefix(bytes: &[u8]) -> &[u8] {
-    &bytes[..bytes.len().min(4)]
 }
 
 #[cfg(test)]

@@ -231,26 +231,10 @@ impl Admitted {
         Revoked(&self.entry)
     }
 
-    /// Whether external authorizers may have to be asked about requests on the connection.
-    pub(super) fn has_custom(&self, worker: &Worker) -> bool {
-        let pod = self.pod.pod();
-        match worker.snapshot().guard(&pod.workload) {
-            Some(guard) => guard.has_custom(),
-            // Of a pod that is leaving its last guard counts.
-            None => (self.entry.guard.borrow().as_ref()).is_some_and(|one| one.has_custom()),
-        }
-    }
-
-    /// The policies, and the rules of them, by which one is asked about this request.
-    pub(super) fn custom(
-        &self,
-        worker: &Worker,
-        request: &Request<'_>,
-    ) -> Vec<(Arc<Policy>, usize)> {
-        let guard = guard(worker, &self.pod).or_else(|| self.entry.guard.borrow().clone());
-        guard.map_or_else(Vec::new, |guard| {
-            guard.custom(&self.entry.caller(), request)
-        })
+    /// The policies of `guard`, and the rules of them, by which an external authorizer is asked about
+    /// this request.
+    pub(super) fn custom(&self, guard: &Guard, request: &Request<'_>) -> Vec<(Arc<Policy>, usize)> {
+        guard.custom(&self.entry.caller(), request)
     }
 
     /// Judges a request on the connection by the policies of the moment and, where it is allowed,

@@ -7,6 +7,7 @@
 //! runs on one worker's thread and shares nothing with other workers but what is atomic.
 
 mod accept;
+mod allowance;
 mod arriving;
 mod authorize;
 mod balance;

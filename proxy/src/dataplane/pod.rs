@@ -22,7 +22,8 @@ use super::worker::Worker;
 use crate::mesh::Cluster;
 use crate::net::pod::{Listeners, Pod};
 use crate::tls::Outside;
-use crate::types::ClusterName;
+use crate::types::identity::NotAnIdentity;
+use crate::types::{ClusterName, Identity};
 
 /// How far a pod is on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,6 +82,15 @@ impl LocalPod {
     /// The pod as its newest manifest describes it.
     pub(super) fn pod(&self) -> Ref<'_, Arc<Pod>> {
         self.pod.borrow()
+    }
+
+    /// Who it is in the mesh.
+    ///
+    /// # Errors
+    /// As [`Workload::identity`](crate::mesh::Workload::identity).
+    pub(super) fn identity(&self, worker: &Worker) -> Result<Identity, NotAnIdentity> {
+        let trust = worker.secrets.trust();
+        self.pod().workload.identity(trust.domain())
     }
 
     /// The pod's address of the same family as `like`.

@@ -26,7 +26,7 @@ use super::worker::Worker;
 use crate::mesh::L4Kind;
 use crate::types::{self, ResponseFlags};
 use crate::wire::client_hello::{self, Asked, Hello};
-use crate::wire::sniff::{LIMIT, Verdict, sniff, sniff_strictly};
+use crate::wire::sniff::{LIMIT, Verdict, may_be_preface, sniff, sniff_strictly};
 
 /// How long first bytes are waited for. It ends the waiting, not the connection, which is relayed
 /// as opaque from then on.
@@ -279,7 +279,7 @@ async fn opening(stream: &mut TcpStream) -> Option<(Version, Vec<u8>)> {
         }
         match sniff(&first) {
             Verdict::Http2 => return Some((Version::Http2, first)),
-            Verdict::More if b"PRI ".starts_with(&first[..first.len().min(4)]) => {}
+            Verdict::More if may_be_preface(&first) => {}
             _ => return Some((Version::Http1, first)),
         }
     }
@@ -298,7 +298,7 @@ async fn version(stream: &TcpStream) -> Option<Version> {
             .filter(|count| *count > 0)?;
         match sniff(&seen[..count]) {
             Verdict::Http2 => return Some(Version::Http2),
-            Verdict::More if b"PRI ".starts_with(&seen[..count.min(4)]) => {
+            Verdict::More if may_be_preface(&seen[..count]) => {
                 if more(stream).await.ok()?.is_read_closed() {
                     return Some(Version::Http1);
                 }

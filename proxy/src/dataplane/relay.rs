@@ -1,12 +1,13 @@
-//! Moves bytes both ways between two sockets, a socket and a tunnel, or what else carries them: half-closes pass as
-//! half-closes, resets as resets.
+//! Moves bytes both ways between two sockets, a socket and a tunnel, or what else carries them:
+//! half-closes pass as half-closes, resets as resets.
 //!
 //! Memory is taken only while bytes are under way: an idle connection holds no buffer.
 
+mod course;
 mod secured;
 mod tunnelled;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -16,6 +17,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use self::course::{Course, Side};
+pub(super) use self::course::{End, Meter};
 pub(super) use self::secured::relay_secured;
 use super::hbone::Tunnel;
 use super::http::inbound::Abort;
@@ -29,6 +32,8 @@ const KEPT: usize = 32;
 /// How long the first bytes from a tunnel may be waited for before its application hears of the
 /// connection.
 const FIRST_BYTES: Duration = Duration::from_millis(1);
+/// How long a side to which nothing can be written any more may take for what it has said before.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Envoy's default idle timeout of TCP connections.
 pub(super) const IDLE: Duration = Duration::from_secs(3600);
 
@@ -55,32 +60,6 @@ impl Drop for Buffer {
             }
         });
     }
-}
-
-/// Bytes moved so far; readable while the relay runs.
-#[derive(Debug, Default)]
-pub(super) struct Meter {
-    /// From the client to the upstream.
-    pub received: Cell<u64>,
-    /// From the upstream to the client.
-    pub sent: Cell<u64>,
-}
-
-/// How a relay ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// Both sides closed in order.
-    Closed,
-    /// The client's side failed; the upstream was reset.
-    Downstream,
-    /// The upstream's side failed; the client was reset.
-    Upstream,
-    /// Nothing moved for too long.
-    Idle,
-    /// It has lasted as long as it may.
-    Old,
-    /// Whoever watches over it ended it.
-    Stopped,
 }
 
 /// How long a relay may go on.
@@ -147,8 +126,8 @@ pub(super) async fn relay_until(
     match upstream.into() {
         Wire::Socket(upstream) => {
             let (up, down) = (
-                copy(&downstream, &upstream, &meter.received),
-                copy(&upstream, &downstream, &meter.sent),
+                copy(&downstream, &upstream, meter.up()),
+                copy(&upstream, &downstream, meter.down()),
             );
             let end = carry(up, down, meter, limits, stop).await;
             if end != End::Closed {
@@ -159,8 +138,8 @@ pub(super) async fn relay_until(
         }
         Wire::Tunnel(upstream) => {
             let (up, down) = (
-                tunnelled::into_tunnel(&downstream, &upstream, &meter.received),
-                tunnelled::out_of_tunnel(&upstream, &downstream, &meter.sent),
+                tunnelled::into_tunnel(&downstream, &upstream, meter.up()),
+                tunnelled::out_of_tunnel(&upstream, &downstream, meter.down()),
             );
             // On the heap: relays of two sockets stay small.
             let end = Box::pin(carry(up, down, meter, limits, stop)).await;
@@ -181,9 +160,9 @@ pub(super) async fn relay_tunnel(
     limits: Limits,
     stop: impl Future<Output = ()>,
 ) -> End {
-    let up = tunnelled::out_of_tunnel(&downstream, &upstream, &meter.received);
+    let up = tunnelled::out_of_tunnel(&downstream, &upstream, meter.up());
     let down = async {
-        let mut down = pin!(tunnelled::into_tunnel(&upstream, &downstream, &meter.sent));
+        let mut down = pin!(tunnelled::into_tunnel(&upstream, &downstream, meter.down()));
         tokio::select! {
             biased;
             ended = &mut down => return ended,
@@ -219,8 +198,8 @@ where
         let (from, to_downstream) = tokio::io::split(&mut downstream);
         let (back, to_upstream) = tokio::io::split(&mut upstream);
         let (up, down) = (
-            pump(from, to_upstream, &meter.received),
-            pump(back, to_downstream, &meter.sent),
+            pump(from, to_upstream, meter.up()),
+            pump(back, to_downstream, meter.down()),
         );
         carry(up, down, meter, limits, stop).await
     };
@@ -231,7 +210,8 @@ where
     end
 }
 
-/// Runs both directions within the limits.
+/// Runs both directions within the limits. A side that takes nothing more is heard to the end: it may
+/// have answered before it reset.
 async fn carry(
     up: impl Future<Output = Result<(), Side>>,
     down: impl Future<Output = Result<(), Side>>,
@@ -240,19 +220,28 @@ async fn carry(
     stop: impl Future<Output = ()>,
 ) -> End {
     let both = async {
-        tokio::try_join!(
-            async {
-                up.await
-                    .map_err(|side| side.of(End::Downstream, End::Upstream))
-            },
-            async {
-                down.await
-                    .map_err(|side| side.of(End::Upstream, End::Downstream))
-            },
-        )
+        let (mut up, mut down) = (pin!(up), pin!(down));
+        let (upward, ended) = tokio::select! {
+            ended = &mut up => (true, ended),
+            ended = &mut down => (false, ended),
+        };
+        let (end, lost) = match (upward, ended) {
+            (true, Ok(())) => return down.await.err().map_or(End::Closed, Side::downward),
+            (false, Ok(())) => return up.await.err().map_or(End::Closed, Side::upward),
+            (true, Err(Side::To)) => (End::Upstream, &meter.upstream_lost),
+            (false, Err(Side::To)) => (End::Downstream, &meter.client_lost),
+            (true, Err(side)) => return side.upward(),
+            (false, Err(side)) => return side.downward(),
+        };
+        lost.set(true);
+        let rest = async {
+            let _ = if upward { down.await } else { up.await };
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, rest).await;
+        end
     };
     tokio::select! {
-        both = both => both.err().unwrap_or(End::Closed),
+        end = both => end,
         () = idle(meter, limits.idle) => End::Idle,
         () = after(limits.age) => End::Old,
         () = stop => End::Stopped,
@@ -281,35 +270,16 @@ async fn idle(meter: &Meter, limit: Option<Duration>) {
     }
 }
 
-/// Which end of a copy failed.
-enum Side {
-    From,
-    To,
-}
-
-impl Side {
-    fn of(self, from: End, to: End) -> End {
-        match self {
-            Self::From => from,
-            Self::To => to,
-        }
-    }
-}
-
-async fn copy(from: &TcpStream, to: &TcpStream, moved: &Cell<u64>) -> Result<(), Side> {
+async fn copy(from: &TcpStream, to: &TcpStream, course: Course<'_>) -> Result<(), Side> {
     loop {
         from.readable().await.map_err(|_| Side::From)?;
         let mut buffer = Buffer::take();
         let read = match from.try_read(&mut buffer.0) {
             Ok(0) => {
+                course.ended()?;
                 return shut_down_write(to).map_err(|_| Side::To);
             }
-            Ok(read) => {
-                if read < BUFFER {
-                    drained(from);
-                }
-                read
-            }
+            Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(_) => return Err(Side::From),
         };
@@ -323,7 +293,7 @@ async fn copy(from: &TcpStream, to: &TcpStream, moved: &Cell<u64>) -> Result<(),
                 Err(_) => return Err(Side::To),
             }
         }
-        moved.set(moved.get() + read as u64);
+        course.moved(read);
         // A pair that always has bytes ready must not keep the worker from everybody else.
         tokio::task::coop::consume_budget().await;
     }
@@ -332,7 +302,7 @@ async fn copy(from: &TcpStream, to: &TcpStream, moved: &Cell<u64>) -> Result<(),
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    moved: &Cell<u64>,
+    course: Course<'_>,
 ) -> Result<(), Side> {
     loop {
         let read = poll_fn(|cx| {
@@ -344,22 +314,14 @@ async fn pump(
         });
         let (buffer, count) = read.await.map_err(|_| Side::From)?;
         if count == 0 {
+            course.ended()?;
             return to.shutdown().await.map_err(|_| Side::To);
         }
         let written = to.write_all(&buffer.0[..count]).await;
         written.map_err(|_| Side::To)?;
-        moved.set(moved.get() + count as u64);
+        course.moved(count);
         tokio::task::coop::consume_budget().await;
     }
-}
-
-/// Takes note that a read got less than it had room for: there is no more now, and asking for it would
-/// be a call in vain. The kernel tells of every arrival after that anew (`EPOLLET`), and of an end
-/// too, which this does not hide.
-fn drained(stream: &TcpStream) {
-    let _ = stream.try_io(Interest::READABLE, || {
-        Err::<(), _>(io::Error::from(io::ErrorKind::WouldBlock))
-    });
 }
 
 fn shut_down_write(stream: &TcpStream) -> io::Result<()> {

@@ -135,7 +135,7 @@ fn sidecar(
     settings: &Origination,
 ) -> Result<Arc<ClientConfig>, Error> {
     let trust = worker.secrets.trust();
-    let own = pod.pod().workload.identity(trust.domain());
+    let own = pod.identity(worker);
     let own = own.map_err(|error| failed(&error.to_string()))?;
     let expected: Vec<Identity> = if settings.alternatives.is_empty() {
         let found = way::workload(worker, to).map(|one| one.identity(trust.domain()));

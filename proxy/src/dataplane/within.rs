@@ -21,7 +21,8 @@ use super::http::inbound::certificate;
 use super::outcome::Connection;
 use super::pod::LocalPod;
 use super::relay::{End, Meter};
-use super::worker::{self, Worker};
+use super::task;
+use super::worker::Worker;
 use super::{arriving, connect};
 use crate::mesh::cluster::Tcp;
 use crate::policy::authorization::Denial;
@@ -55,9 +56,7 @@ pub(super) async fn connect(
     policy: &Tcp,
 ) -> Result<Connected, Error> {
     worker.counters.downstream_cx_within.increment();
-    let trust = worker.secrets.trust();
-    let peer = from.pod().workload.identity(trust.domain());
-    let peer = peer.map_err(Failure::from)?;
+    let peer = from.identity(worker).map_err(Failure::from)?;
     let own = from.address_like(to.ip()).ok_or(Error::NoHealthyUpstream)?;
     // Which port of the caller's it has is seen once it is dialled.
     let source = SocketAddr::new(own, 0);
@@ -78,8 +77,7 @@ pub(super) async fn connect(
     let admitted = match met {
         Met::Admitted(admitted) => admitted,
         Met::Unseen(unseen) => {
-            let own = at.pod().workload.identity(trust.domain());
-            let own = own.map_err(Failure::from)?;
+            let own = at.identity(worker).map_err(Failure::from)?;
             let met = arriving::Met {
                 unseen,
                 log,
@@ -118,7 +116,7 @@ pub(super) async fn connect(
 fn begin(worker: &Rc<Worker>, at: &Rc<LocalPod>, met: arriving::Met) -> Channel {
     let (near, far) = channel::pair();
     let (serving, pod) = (Rc::clone(worker), Rc::clone(at));
-    worker::spawn(worker, at, async move {
+    task::spawn(worker, at, async move {
         arriving::serve(&serving, &pod, far, met).await;
     });
     near
@@ -131,7 +129,7 @@ fn watch(
 ) -> (oneshot::Receiver<Infallible>, oneshot::Sender<Infallible>) {
     let (alive, gone) = oneshot::channel();
     let (kept, ended) = oneshot::channel::<Infallible>();
-    worker::spawn(worker, at, async move {
+    task::spawn(worker, at, async move {
         let _alive = alive;
         let _ = ended.await;
     });

@@ -20,7 +20,7 @@ use super::cluster::{Ask, Local, Registry, RouteCounters, Routes};
 use super::idle::Idlers;
 use super::neighbours::{Neighbours, SameNode};
 use super::pod::{LocalPod, Phase};
-use super::{authorize, inbound, outbound};
+use super::{authorize, inbound, outbound, task};
 use crate::clock;
 use crate::kernel::Redirects;
 use crate::mesh::{Cluster, KeyRing, Snapshot, Store};
@@ -38,8 +38,6 @@ use crate::types::ClusterName;
     reason = "the outer count is this thread's own"
 )]
 pub(super) type Seen = Rc<Arc<Snapshot>>;
-
-pub(super) use super::task::spawn;
 
 /// How often what is idle for too long is looked for.
 pub(super) const SWEEP: Duration = Duration::from_secs(60);
@@ -253,7 +251,7 @@ fn listen(worker: &Rc<Worker>, pod: &Rc<LocalPod>, listeners: Listeners) -> Vec<
             move |accepted| {
                 worker.counters.downstream_cx_outbound.increment();
                 let (serving, own) = (Rc::clone(&worker), Rc::clone(&pod));
-                spawn(&worker, &pod, async move {
+                task::spawn(&worker, &pod, async move {
                     outbound::serve(&serving, &own, accepted).await
                 });
             }
@@ -266,7 +264,7 @@ fn listen(worker: &Rc<Worker>, pod: &Rc<LocalPod>, listeners: Listeners) -> Vec<
             move |accepted| {
                 worker.counters.downstream_cx_inbound.increment();
                 let (serving, own) = (Rc::clone(&worker), Rc::clone(&pod));
-                spawn(&worker, &pod, async move {
+                task::spawn(&worker, &pod, async move {
                     inbound::serve(&serving, &own, accepted).await
                 });
             }

@@ -8,6 +8,8 @@ pub mod begun;
 pub mod connections;
 pub mod descriptors;
 pub mod gather;
+pub mod last_words;
+pub mod linger;
 pub mod listener;
 pub mod netns;
 pub mod pod;

@@ -58,6 +58,13 @@ fn look(bytes: &[u8], strict: bool) -> Verdict {
     }
 }
 
+/// Whether [`Verdict::More`] may still turn out to be HTTP/2's preface, which no request line begins
+/// like.
+pub fn may_be_preface(bytes: &[u8]) -> bool {
+    const FIRST_WORD: &[u8] = b"PRI ";
+    FIRST_WORD.starts_with(&bytes[..bytes.len().min(FIRST_WORD.len())])
+}
+
 impl Verdict {
     fn or_http2(self, len: usize) -> Self {
         if len == HTTP2_PREFACE.len() {

@@ -33,7 +33,8 @@ use crate::clock;
 use crate::dataplane::connect;
 use crate::dataplane::error::Error;
 use crate::dataplane::pod::LocalPod;
-use crate::dataplane::worker::{self, Worker};
+use crate::dataplane::task;
+use crate::dataplane::worker::Worker;
 use crate::mesh::cluster::Tcp;
 use crate::net::ahead::Ahead;
 use crate::tls::Peer;
@@ -93,9 +94,7 @@ async fn attempts(
     policy: &Tcp,
     behalf: Behalf<'_>,
 ) -> Result<(Tunnel, Place), Error> {
-    let trust = worker.secrets.trust();
-    let own = pod.pod().workload.identity(trust.domain());
-    let own = own.map_err(Failure::from)?;
+    let own = pod.identity(worker).map_err(Failure::from)?;
     let key = Key {
         address: to.ip(),
         expected,
@@ -229,7 +228,7 @@ fn begin(
     let (place, opening) = pod.tunnels().begin(key, Arc::clone(&config));
     let (serving, own, policy) = (Rc::clone(worker), Rc::clone(pod), policy.clone());
     let to = SocketAddr::new(key.address, PORT);
-    worker::spawn(worker, pod, async move {
+    task::spawn(worker, pod, async move {
         drive(&serving, &own, to, config, &policy, opening).await;
     });
     place

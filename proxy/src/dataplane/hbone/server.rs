@@ -36,7 +36,8 @@ use crate::dataplane::origin::Captured;
 use crate::dataplane::outcome;
 use crate::dataplane::pod::LocalPod;
 use crate::dataplane::relay::{Limits, relay_tunnel};
-use crate::dataplane::worker::{self, Worker};
+use crate::dataplane::task;
+use crate::dataplane::worker::Worker;
 use crate::net::ahead::Ahead;
 use crate::net::socket;
 use crate::tls::{self, Peer};
@@ -65,8 +66,7 @@ struct Session {
 impl Session {
     /// What the application is told about the peer's certificate.
     fn certificate(&self) -> Option<HeaderValue> {
-        let trust = self.worker.secrets.trust();
-        let own = self.pod.pod().workload.identity(trust.domain()).ok()?;
+        let own = self.pod.identity(&self.worker).ok()?;
         certificate::element(&own, &self.peer, self.leaf.as_deref())
     }
 }
@@ -185,7 +185,7 @@ async fn run(session: &Rc<Session>, mut connection: Http2, verified: &Verified) 
                 Some(Ok((request, respond))) => {
                     let (session, worker, pod) =
                         (Rc::clone(session), &session.worker, &session.pod);
-                    worker::spawn(worker, pod, async move {
+                    task::spawn(worker, pod, async move {
                         stream(&session, request, respond).await;
                     });
                 }

@@ -361,6 +361,7 @@ fn deliver(
         headers::to_downstream(response.headers_mut(), service_time);
         exchange.edit(response.headers_mut());
         if downstream.version == protocol::Version::Http1 {
+            downstream.half_close.allow();
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
             let fields = response.headers_mut();
             fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));

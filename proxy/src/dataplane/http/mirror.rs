@@ -15,16 +15,17 @@ use super::attempt::{Message, Outgoing, Try, Upstream};
 use super::content::Content;
 use super::headers;
 use super::upload::Upload;
+use crate::dataplane::allowance::Allowance;
 use crate::dataplane::balance::Wanted;
 use crate::dataplane::outcome::Exchange;
-use crate::dataplane::worker;
+use crate::dataplane::task;
 use crate::mesh::Cluster;
 use crate::mesh::route::Forward;
 use crate::policy::balance::Algorithm;
 use crate::policy::timeout::Limits;
 
 /// Copies that one worker has under way at most; the clusters' own limits count them too.
-const MOST: u32 = 256;
+const MOST: usize = 256;
 /// Bytes of bodies that they hold at most, once their requests are over.
 const MOST_BYTES: usize = 32 << 20;
 /// How long a copy may take where its request has no timeout: nobody waits for it, so nobody would
@@ -32,48 +33,9 @@ const MOST_BYTES: usize = 32 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 thread_local! {
-    static UNDER_WAY: Cell<u32> = const { Cell::new(0) };
-    static HELD: Cell<usize> = const { Cell::new(0) };
+    static UNDER_WAY: Allowance = const { Allowance::new(MOST) };
+    static HELD: Allowance = const { Allowance::new(MOST_BYTES) };
 }
-
-/// The bytes of one copy's body among those held.
-struct Bytes(usize);
-
-impl Bytes {
-    fn take(count: usize) -> Option<Self> {
-        let held = HELD.get() + count;
-        (held <= MOST_BYTES).then(|| {
-            HELD.set(held);
-            Self(count)
-        })
-    }
-}
-
-impl Drop for Bytes {
-    fn drop(&mut self) {
-        HELD.set(HELD.get() - self.0);
-    }
-}
-
-/// One copy's place among those under way.
-struct Place;
-
-impl Place {
-    fn take() -> Option<Self> {
-        let count = UNDER_WAY.get();
-        (count < MOST).then(|| {
-            UNDER_WAY.set(count + 1);
-            Self
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        UNDER_WAY.set(UNDER_WAY.get() - 1);
-    }
-}
-
 /// Sends a copy of `message` to each mirror that draws it (Envoy: once a request, whatever its
 /// retries do).
 pub(super) fn send(
@@ -101,7 +63,7 @@ pub(super) fn send(
         let Some(cluster) = snapshot.cluster_for(&mirror.cluster, workload.source()) else {
             continue;
         };
-        let Some(place) = Place::take() else {
+        let Some(place) = Allowance::take(&UNDER_WAY, 1) else {
             worker.counters.mirrored_rq_dropped.increment();
             continue;
         };
@@ -118,7 +80,7 @@ pub(super) fn send(
             upload: message.upload().cloned(),
             patience: limits.request.unwrap_or(PATIENCE),
         };
-        worker::spawn(worker, &downstream.pod, async move {
+        task::spawn(worker, &downstream.pod, async move {
             let _place = place;
             copy.send().await;
         });
@@ -140,7 +102,9 @@ impl Copy {
         let (mut content, mut held) = (None, None);
         if let Some(upload) = self.upload {
             content = whole(upload).await;
-            held = content.as_ref().and_then(|one| Bytes::take(one.len()));
+            held = content
+                .as_ref()
+                .and_then(|one| Allowance::take(&HELD, one.len()));
             if held.is_none() {
                 worker.counters.mirrored_rq_dropped.increment();
                 return;

@@ -32,6 +32,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -51,6 +52,7 @@ use super::resolve::Target;
 use super::worker::Worker;
 use crate::net::begun::Begun;
 use crate::net::gather::Gather;
+use crate::net::linger::{HalfClose, Lingering};
 
 /// Envoy's default bound of a header section, 60 KiB.
 pub(super) const LIST_LIMIT: u32 = 60 * 1024;
@@ -62,6 +64,9 @@ const STREAMS: u32 = 1024;
 /// also bounds the number of small unread DATA frames by a share of the latter.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
+/// How long a client that was answered may still be sending (Envoy's `delayed_close_timeout`), and an
+/// upstream that takes nothing more may take to be heard.
+pub(super) const DELAYED_CLOSE: Duration = Duration::from_secs(1);
 /// Bytes that may wait to be sent to a client, by stream.
 const SEND_BUFFER: usize = 64 * 1024;
 
@@ -75,6 +80,8 @@ pub(super) struct Downstream {
     version: Version,
     /// Over HTTP/2: whether the connection has ended, and not only one of its streams.
     hung_up: Option<Rc<Cell<bool>>>,
+    /// For when it changes its protocol.
+    half_close: HalfClose,
     activity: Rc<Activity>,
 }
 
@@ -93,9 +100,12 @@ where
 }
 
 /// Reads requests and writes what `service` answers, until the connection ends. When `end` resolves
-/// no more requests are taken, and those under way are finished.
+/// no more requests are taken, and those under way are finished. A client that is still sending when
+/// it was answered is heard for [`DELAYED_CLOSE`] more, so that it hears the answer, unless
+/// `half_close` was allowed.
 async fn speak<I, S>(
     io: I,
+    half_close: &HalfClose,
     version: Version,
     service: S,
     end: impl Future<Output = ()>,
@@ -105,7 +115,7 @@ where
     S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible>,
     S::Future: 'static,
 {
-    let io = TokioIo::new(io);
+    let io = TokioIo::new(Lingering::new(io, DELAYED_CLOSE, half_close.clone()));
     match version {
         Version::Http1 => {
             let mut builder = http1::Builder::new();
@@ -169,6 +179,7 @@ pub(super) async fn proxy(
         target,
         version,
         hung_up: (version == Version::Http2).then(Rc::default),
+        half_close: HalfClose::default(),
         activity: Rc::default(),
     });
     let service = {
@@ -191,7 +202,8 @@ pub(super) async fn proxy(
             () = worker.idlers.watch(&downstream.activity) => {}
         }
     };
-    let ended = speak(Gather(Begun::new(stream, first)), version, service, end).await;
+    let io = Gather(Begun::new(stream, first));
+    let ended = speak(io, &downstream.half_close, version, service, end).await;
     if let Some(hung_up) = &downstream.hung_up {
         hung_up.set(true);
     }

@@ -13,7 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::dataplane::error::Error;
 use crate::dataplane::outcome::Exchange;
 use crate::dataplane::pod::LocalPod;
-use crate::dataplane::worker::{self, Worker};
+use crate::dataplane::task;
+use crate::dataplane::worker::Worker;
 use crate::policy::authorization::Denial;
 use crate::types::ResponseFlags;
 
@@ -105,7 +106,7 @@ pub(super) fn relay(
     mut exchange: Box<Exchange>,
     revoked: impl Future<Output = Denial> + 'static,
 ) {
-    worker::spawn(worker, pod, async move {
+    task::spawn(worker, pod, async move {
         let (Ok(client), Ok(upstream)) = (client.await, upstream.await) else {
             exchange.left();
             return;

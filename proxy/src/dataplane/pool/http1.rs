@@ -16,13 +16,16 @@ use super::{Held, HostPool, Waiting, admit, count_connect, reap};
 use crate::clock;
 use crate::dataplane::cluster::Local;
 use crate::dataplane::error::Error;
+use crate::dataplane::http::DELAYED_CLOSE;
 use crate::dataplane::http::upload::RequestBody;
 use crate::dataplane::pod::LocalPod;
 use crate::dataplane::secured::Speech;
+use crate::dataplane::task;
 use crate::dataplane::upstream::{self, Upstream};
-use crate::dataplane::worker::{self, Worker};
+use crate::dataplane::worker::Worker;
 use crate::mesh::cluster::Policy;
 use crate::net::gather::Gather;
+use crate::net::last_words::LastWords;
 use crate::policy::circuit::{Limits, Permit};
 
 pub(in crate::dataplane) use super::metered::Traffic;
@@ -342,7 +345,7 @@ async fn open_at(
     let name = stream.local_addr();
     let traffic = Arc::new(Traffic::default());
     let metered = Metered {
-        stream: Gather(stream),
+        stream: LastWords::new(Gather(stream), DELAYED_CLOSE),
         traffic: Arc::clone(&traffic),
         _held: held,
     };
@@ -352,7 +355,7 @@ async fn open_at(
         .handshake(TokioIo::new(metered))
         .await
         .map_err(|_| Error::Closed)?;
-    worker::spawn(worker, pod, async move {
+    task::spawn(worker, pod, async move {
         // Its error is told to whoever waits for an answer on it.
         let _ = connection.with_upgrades().await;
     });

@@ -16,12 +16,14 @@ use super::{Held, HostPool, Waiting, admit, count_connect};
 use crate::clock;
 use crate::dataplane::cluster::Local;
 use crate::dataplane::error::Error;
-use crate::dataplane::http::{LIST_LIMIT, LocalExecutor};
+use crate::dataplane::http::{DELAYED_CLOSE, LIST_LIMIT, LocalExecutor};
 use crate::dataplane::pod::LocalPod;
 use crate::dataplane::secured::Speech;
+use crate::dataplane::task;
 use crate::dataplane::upstream;
-use crate::dataplane::worker::{self, Worker};
+use crate::dataplane::worker::Worker;
 use crate::net::gather::Gather;
+use crate::net::last_words::LastWords;
 use crate::policy::circuit::Permit;
 
 /// Bytes that may wait to be sent on one HTTP/2 stream.
@@ -142,7 +144,7 @@ fn open(
         pool: Rc::clone(pool),
     };
     let (serving, own, local) = (Rc::clone(worker), Rc::clone(pod), Rc::clone(local));
-    worker::spawn(worker, pod, async move {
+    task::spawn(worker, pod, async move {
         let opened = open_held(&serving, &own, &local, &opening.pool, address, held).await;
         opening.done(opened);
     });
@@ -202,7 +204,7 @@ async fn open_held(
             .keep_alive_while_idle(true);
     }
     let metered = Metered {
-        stream: Gather(stream),
+        stream: LastWords::new(Gather(stream), DELAYED_CLOSE),
         traffic: Arc::default(),
         _held: held,
     };
@@ -212,7 +214,7 @@ async fn open_held(
         .map_err(|_| Error::Closed)?;
     let driver = Rc::new(RefCell::new(connection));
     let seen = Rc::downgrade(&driver);
-    worker::spawn(worker, pod, async move {
+    task::spawn(worker, pod, async move {
         let _ = poll_fn(|cx| Pin::new(&mut *driver.borrow_mut()).poll(cx)).await;
     });
     Ok(Connection {

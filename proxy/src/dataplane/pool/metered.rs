@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::dataplane::upstream::Upstream;
 use crate::net::gather::Gather;
+use crate::net::last_words::LastWords;
 
 use super::Held;
 
@@ -52,7 +53,7 @@ impl Traffic {
 
 /// The socket.
 pub(super) struct Metered {
-    pub(super) stream: Gather<Upstream>,
+    pub(super) stream: LastWords<Gather<Upstream>>,
     pub(super) traffic: Arc<Traffic>,
     /// Its place in its cluster's count: kept with the socket, which outlives HTTP where a
     /// connection is upgraded.

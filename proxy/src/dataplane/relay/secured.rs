@@ -2,7 +2,6 @@
 //! of the other, and an end without TLS's own farewell is a failure, since anyone on the way could
 //! have made it.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -11,7 +10,7 @@ use std::task::{Poll, ready};
 use tokio::io::{AsyncBufRead as _, AsyncWrite as _};
 use tokio::net::TcpStream;
 
-use super::{Buffer, End, Limits, Meter, Side, carry, shut_down_write};
+use super::{Buffer, Course, End, Limits, Meter, Side, carry, shut_down_write};
 use crate::dataplane::secured::Secured;
 use crate::net::socket;
 
@@ -23,8 +22,8 @@ pub(in crate::dataplane) async fn relay_secured(
     limits: Limits,
 ) -> End {
     let (up, down) = (
-        encrypt(&downstream, &upstream, &meter.received),
-        decrypt(&upstream, &downstream, &meter.sent),
+        encrypt(&downstream, &upstream, meter.up()),
+        decrypt(&upstream, &downstream, meter.down()),
     );
     let end = carry(up, down, meter, limits, std::future::pending()).await;
     if end != End::Closed {
@@ -34,13 +33,16 @@ pub(in crate::dataplane) async fn relay_secured(
     end
 }
 
-async fn encrypt(from: &TcpStream, to: &Secured, moved: &Cell<u64>) -> Result<(), Side> {
+async fn encrypt(from: &TcpStream, to: &Secured, course: Course<'_>) -> Result<(), Side> {
     loop {
         from.readable().await.map_err(|_| Side::From)?;
         let buffer = {
             let mut buffer = Buffer::take();
             match from.try_read(&mut buffer.0) {
-                Ok(0) => break,
+                Ok(0) => {
+                    course.ended()?;
+                    break;
+                }
                 Ok(read) => (buffer, read),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(_) => return Err(Side::From),
@@ -57,7 +59,7 @@ async fn encrypt(from: &TcpStream, to: &Secured, moved: &Cell<u64>) -> Result<()
         poll_fn(|cx| Pin::new(&mut *to.lend()).poll_flush(cx))
             .await
             .map_err(|_| Side::To)?;
-        moved.set(moved.get() + buffer.1 as u64);
+        course.moved(buffer.1);
         // A pair that always has bytes ready must not keep the worker from everybody else.
         tokio::task::coop::consume_budget().await;
     }
@@ -68,7 +70,7 @@ async fn encrypt(from: &TcpStream, to: &Secured, moved: &Cell<u64>) -> Result<()
     }
 }
 
-async fn decrypt(from: &Secured, to: &TcpStream, moved: &Cell<u64>) -> Result<(), Side> {
+async fn decrypt(from: &Secured, to: &TcpStream, course: Course<'_>) -> Result<(), Side> {
     loop {
         let count = poll_fn(|cx| {
             let mut stream = from.lend();
@@ -93,9 +95,10 @@ async fn decrypt(from: &Secured, to: &TcpStream, moved: &Cell<u64>) -> Result<()
         })
         .await?;
         if count == 0 {
+            course.ended()?;
             return shut_down_write(to).map_err(|_| Side::To);
         }
-        moved.set(moved.get() + count as u64);
+        course.moved(count);
         tokio::task::coop::consume_budget().await;
     }
 }

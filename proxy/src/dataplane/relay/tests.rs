@@ -132,3 +132,64 @@ async fn a_side_that_does_not_read_holds_the_other_back() {
     .await;
     assert_eq!((end, received), (End::Closed, TOTAL as u64));
 }
+
+#[tokio::test]
+async fn what_a_side_said_before_it_reset_is_passed_on() {
+    for client_resets in [true, false] {
+        let (end, ..) = relayed(async |client, server| {
+            let (mut resetting, mut other) = if client_resets {
+                (client, server)
+            } else {
+                (server, client)
+            };
+            let answer = vec![7; 20_000];
+            // Sent on and on, so that the relay finds out by writing.
+            let (mut read, mut write) = other.split();
+            let writing = async {
+                loop {
+                    if let Err(error) = write.write_all(&[1; 4096]).await {
+                        break error;
+                    }
+                }
+            };
+            let reading = async {
+                let mut found = vec![0; answer.len()];
+                read.read_exact(&mut found).await.expect("the answer");
+                assert!(found == answer);
+                read.read(&mut [0]).await
+            };
+            let resets = async {
+                resetting.read_exact(&mut [0; 4096]).await.expect("some");
+                resetting.write_all(&answer).await.expect("sent");
+                socket::reset(resetting);
+            };
+            let (written, read, ()) = tokio::join!(writing, reading, resets);
+            // Told once, to whoever comes first. After an end it would be a broken pipe.
+            let error = read.err().unwrap_or(written);
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        })
+        .await;
+        let side = if client_resets {
+            End::Downstream
+        } else {
+            End::Upstream
+        };
+        assert_eq!(end, side);
+    }
+}
+
+#[tokio::test]
+async fn bytes_behind_urgent_data_are_not_waited_for() {
+    let outcome = relayed(async |mut client, mut server| {
+        client.write_all(b"before").await.expect("sent");
+        let urgent = socket2::SockRef::from(&client).send_out_of_band(b"!");
+        assert_eq!(urgent.expect("sent"), 1);
+        client.write_all(b"behind").await.expect("sent");
+        // The urgent byte itself is not passed on, and a read ends in front of it.
+        let mut all = [0; 12];
+        server.read_exact(&mut all).await.expect("both");
+        assert_eq!(&all, b"beforebehind");
+    })
+    .await;
+    assert_eq!((outcome.1, outcome.2), (12, 0));
+}

@@ -3,7 +3,7 @@
 //! What is read from the socket becomes the tunnel's frames, and what the tunnel has is written to the
 //! socket, without a copy in between. Nothing is read that could not go on at once.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::task::Poll;
@@ -12,7 +12,7 @@ use arrayvec::ArrayVec;
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 
-use super::{Side, drained, shut_down_write};
+use super::{Course, Side, shut_down_write};
 use crate::dataplane::hbone::{Gone, Tunnel};
 
 /// One read's worth: the payload of four TLS records with the frame's head.
@@ -33,7 +33,7 @@ thread_local! {
 pub(super) async fn into_tunnel(
     from: &TcpStream,
     to: &Tunnel,
-    moved: &Cell<u64>,
+    course: Course<'_>,
 ) -> Result<(), Side> {
     loop {
         let gone = poll_fn(|cx| match to.poll_gone(cx) {
@@ -52,6 +52,7 @@ pub(super) async fn into_tunnel(
         let read = match read(from, room.map_err(|_| Side::To)?) {
             Ok(read) if read.is_empty() => {
                 to.unreserve();
+                course.ended()?;
                 return to.finish().map_err(|_| Side::To);
             }
             Ok(read) => read,
@@ -64,7 +65,7 @@ pub(super) async fn into_tunnel(
         let count = read.len();
         to.send(read).map_err(|_| Side::To)?;
         to.unreserve();
-        moved.set(moved.get() + count as u64);
+        course.moved(count);
         tokio::task::coop::consume_budget().await;
     }
 }
@@ -76,9 +77,6 @@ fn read(from: &TcpStream, room: usize) -> io::Result<Bytes> {
         }
         let most = room.min(buffer.capacity());
         let count = from.try_read_buf(&mut bytes::BufMut::limit(&mut *buffer, most))?;
-        if count < most {
-            drained(from);
-        }
         Ok(if count < SMALL {
             let read = Bytes::copy_from_slice(buffer);
             buffer.clear();
@@ -93,7 +91,7 @@ fn read(from: &TcpStream, room: usize) -> io::Result<Bytes> {
 pub(super) async fn out_of_tunnel(
     from: &Tunnel,
     to: &TcpStream,
-    moved: &Cell<u64>,
+    course: Course<'_>,
 ) -> Result<(), Side> {
     loop {
         let mut chunks = ArrayVec::<Bytes, GATHERED>::new();
@@ -112,7 +110,7 @@ pub(super) async fn out_of_tunnel(
         .await?;
         let count = write_all(from, to, &mut chunks).await?;
         from.consumed(count);
-        moved.set(moved.get() + count as u64);
+        course.moved(count);
         if ended {
             return shut_down_write(to).map_err(|_| Side::To);
         }

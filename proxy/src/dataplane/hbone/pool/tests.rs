@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use h2::server;
+use h2::{Ping, server};
 use rustls::RootCertStore;
 use tokio::io::DuplexStream;
+use tokio::task::JoinHandle;
 
 use super::*;
 
@@ -28,8 +29,9 @@ fn key(account: &str) -> Key {
     }
 }
 
-/// Opens what `opening` stands for, to a server that allows so many streams.
-async fn open(opening: Opening, streams: u32) -> Server {
+/// Opens what `opening` stands for, to a server that allows so many streams. With what ends when the
+/// client has seen the connection end.
+async fn open(opening: Opening, streams: u32) -> (Server, JoinHandle<()>) {
     let (near, far) = tokio::io::duplex(1 << 16);
     let (client, server) = tokio::join!(
         h2::client::Builder::new()
@@ -40,17 +42,24 @@ async fn open(opening: Opening, streams: u32) -> Server {
             .handshake::<_, Bytes>(far),
     );
     let (send, connection) = client.expect("a client");
-    tokio::task::spawn_local(async move {
+    let ended = tokio::task::spawn_local(async move {
         let _ = connection.await;
     });
     opening.done(Ok(Opened { send, local: None }));
-    server.expect("a server")
+    (server.expect("a server"), ended)
 }
 
-/// Runs a server until nothing more happens.
+/// Runs a server until its client has heard all that it has said. Once for each.
 async fn settle(server: &mut Server) {
+    let mut pings = server.ping_pong().expect("the first time");
     let accepted = std::future::poll_fn(|cx| server.poll_accept(cx));
-    let _ = tokio::time::timeout(Duration::from_millis(20), accepted).await;
+    tokio::select! {
+        answered = pings.ping(Ping::opaque()) => {
+            answered.expect("it is there");
+        }
+        // It has left already.
+        _ = accepted => {}
+    }
 }
 
 #[tokio::test]
@@ -66,7 +75,7 @@ async fn streams_share_a_connection_as_far_as_its_peer_allows() {
                 let second = pool.place(&key("a"), &config).expect("a place");
                 assert!(second.reused && !first.reused);
                 drop(second);
-                let mut server = open(opening, allowed).await;
+                let (mut server, _) = open(opening, allowed).await;
                 settle(&mut server).await;
                 assert!(first.opened().await.is_ok());
                 let more: Vec<_> = (1..places)
@@ -91,26 +100,26 @@ async fn what_is_of_the_past_gets_no_more_streams() {
             let (pool, old) = (Pool::default(), config());
             let begin = async || {
                 let (place, opening) = pool.begin(&key("a"), Arc::clone(&old));
-                let server = open(opening, 100).await;
-                (place, server)
+                let (server, ended) = open(opening, 100).await;
+                (place, server, ended)
             };
             // A renewed certificate.
-            let (_place, _server) = begin().await;
+            let (_place, _server, _) = begin().await;
             assert!(pool.place(&key("a"), &old).is_some());
             assert!(pool.place(&key("a"), &config()).is_none());
             assert!(pool.place(&key("a"), &old).is_none(), "nor the next");
             // A peer that is leaving, with a stream still open.
-            let (_place, mut server) = begin().await;
+            let (_place, mut server, _) = begin().await;
             server.graceful_shutdown();
             settle(&mut server).await;
             assert!(pool.place(&key("a"), &old).is_none());
             // One that is gone.
-            let (_place, server) = begin().await;
+            let (_place, server, ended) = begin().await;
             drop(server);
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            ended.await.expect("no panic");
             assert!(pool.place(&key("a"), &old).is_none());
             // One that failed a stream.
-            let (place, _server) = begin().await;
+            let (place, _server, _) = begin().await;
             place.retire();
             assert!(pool.place(&key("a"), &old).is_none());
             // One that could not be opened, of which those who wait hear.
@@ -129,7 +138,7 @@ async fn idle_connections_end_in_time() {
         .run_until(async {
             let (pool, config) = (Pool::default(), config());
             let (place, opening) = pool.begin(&key("a"), Arc::clone(&config));
-            let mut server = open(opening, 100).await;
+            let (mut server, _) = open(opening, 100).await;
             settle(&mut server).await;
             let later = clock::now() + IDLE + Duration::from_secs(1);
             pool.sweep(later);

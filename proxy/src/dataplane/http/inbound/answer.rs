@@ -152,12 +152,15 @@ async fn serve(
     let told = worker.snapshot().client_certificate;
     told.apply(&mut canonical.parts.headers, inbound.certificate.as_ref());
     let Canonical { parts, authority } = &mut canonical;
-    let token = tokens::examine(inbound, exchange, parts, authority).map_err(Failure::Token)?;
+    let guard = inbound.admitted.guard(worker);
+    let token = tokens::examine(worker, &guard, exchange, parts, authority);
+    let token = token.map_err(Failure::Token)?;
     let upload = (!body.is_end_stream()).then(|| Upload::new(body));
     exchange.received.clone_from(&upload);
-    let changes = if inbound.admitted.has_custom(worker) {
+    let changes = if guard.has_custom() {
         let asking = external::ask(
             inbound,
+            &guard,
             exchange,
             &mut canonical,
             token.as_ref(),
@@ -175,10 +178,10 @@ async fn serve(
         remote: exchange.remote().ip(),
         token,
     };
-    let judged = inbound
-        .admitted
-        .judge(worker, head)
-        .map_err(Failure::Denied)?;
+    // By the policies of this moment, which may be others than before somebody was asked.
+    drop(guard);
+    let judged = inbound.admitted.judge(worker, head);
+    let judged = judged.map_err(Failure::Denied)?;
     let http2 = inbound.version == protocol::Version::Http2;
     // What is changed of a request after it was judged is to be changed here: it may be sent twice.
     let message = |parts| {
@@ -243,6 +246,7 @@ fn deliver(
         headers::leave(response.headers_mut());
         let fields = response.headers_mut();
         if http1 {
+            inbound.half_close.allow();
             fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             fields.insert(UPGRADE, protocol);
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

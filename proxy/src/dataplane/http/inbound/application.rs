@@ -15,15 +15,17 @@ use tokio::sync::Mutex;
 use super::super::attempt::{Message, classify, left_out};
 use super::super::upload::{RequestBody, Upload};
 use super::super::{
-    CONNECTION_WINDOW, LIST_LIMIT, LocalExecutor, READ_BUFFER, SEND_BUFFER, STREAM_WINDOW,
+    CONNECTION_WINDOW, DELAYED_CLOSE, LIST_LIMIT, LocalExecutor, READ_BUFFER, SEND_BUFFER,
+    STREAM_WINDOW,
 };
 use super::Inbound;
 use crate::dataplane::connect;
 use crate::dataplane::error::Error;
 use crate::dataplane::outcome::Exchange;
 use crate::dataplane::protocol::Version;
-use crate::dataplane::worker;
+use crate::dataplane::task;
 use crate::net::gather::Gather;
+use crate::net::last_words::LastWords;
 
 /// The connection, once there is one.
 pub(super) struct Application {
@@ -137,10 +139,10 @@ impl Application {
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(READ_BUFFER)
             .allow_obsolete_multiline_headers_in_responses(true)
-            .handshake(TokioIo::new(Gather(stream)))
+            .handshake(TokioIo::new(LastWords::new(Gather(stream), DELAYED_CLOSE)))
             .await
             .map_err(|_| Error::Closed)?;
-        worker::spawn(&inbound.worker, &inbound.pod, async move {
+        task::spawn(&inbound.worker, &inbound.pod, async move {
             // Its error is told to whoever waits for an answer on it.
             let _ = connection.with_upgrades().await;
         });
@@ -204,7 +206,7 @@ impl Application {
             .handshake(TokioIo::new(Gather(stream)))
             .await
             .map_err(|_| Error::Closed)?;
-        worker::spawn(&inbound.worker, &inbound.pod, async move {
+        task::spawn(&inbound.worker, &inbound.pod, async move {
             let _ = connection.await;
         });
         let open = Shared { sender, local };

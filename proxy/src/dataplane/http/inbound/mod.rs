@@ -34,6 +34,7 @@ use crate::dataplane::pod::LocalPod;
 use crate::dataplane::protocol::Version;
 use crate::dataplane::worker::Worker;
 use crate::net::gather::Gather;
+use crate::net::linger::HalfClose;
 use crate::net::socket;
 use crate::policy::authorization::Denial;
 
@@ -88,6 +89,7 @@ struct Inbound {
     upgraded: RefCell<Option<oneshot::Receiver<()>>>,
     /// Over HTTP/2: whether the connection has ended, and not only one of its streams.
     hung_up: Option<Rc<Cell<bool>>>,
+    half_close: HalfClose,
     activity: Rc<Activity>,
 }
 
@@ -128,6 +130,7 @@ pub(in crate::dataplane) async fn serve<I>(
         denial: RefCell::default(),
         upgraded: RefCell::default(),
         hung_up: (version == Version::Http2).then(Rc::default),
+        half_close: HalfClose::default(),
         activity: Rc::default(),
     });
     let service = {
@@ -153,7 +156,7 @@ pub(in crate::dataplane) async fn serve<I>(
         biased;
         () = inbound.revoked() => Ok(()),
         () = aborting.told.notified() => Ok(()),
-        ended = speak(io, version, service, end) => ended,
+        ended = speak(io, &inbound.half_close, version, service, end) => ended,
     };
     if let Some(relayed) = inbound.upgraded.take() {
         // It goes on, no longer as HTTP.

@@ -5,9 +5,9 @@ use std::time::UNIX_EPOCH;
 
 use http::{HeaderValue, Uri, request};
 
-use super::Inbound;
 use crate::clock;
 use crate::dataplane::outcome::Exchange;
+use crate::dataplane::worker::Worker;
 use crate::mesh::Guard;
 use crate::policy::jwt::{self, Known, Refusal, Subject, Verified};
 
@@ -26,13 +26,12 @@ pub(in crate::dataplane::http) struct Refused {
 /// Verifies the token, and makes of the request what its rule says. `None` where it has none, or
 /// nobody here asks for any.
 pub(super) fn examine(
-    inbound: &Inbound,
+    worker: &Worker,
+    guard: &Guard,
     exchange: &mut Exchange,
     parts: &mut request::Parts,
     authority: &HeaderValue,
 ) -> Result<Option<Verified>, Refused> {
-    let worker = &inbound.worker;
-    let guard = inbound.admitted.guard(worker);
     if guard.tokens.is_empty() {
         return Ok(None);
     }
@@ -59,7 +58,7 @@ pub(super) fn examine(
                 && let Some(requested) = &mut exchange.requested
             {
                 requested.target = parts.uri.clone();
-                conceal(&guard, &mut requested.target);
+                conceal(guard, &mut requested.target);
             }
             Ok(Some(verified))
         }

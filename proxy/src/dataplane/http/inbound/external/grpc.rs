@@ -23,11 +23,8 @@ pub(super) async fn ask(provider: &Provider, subject: &Subject<'_>) -> Result<An
     parts.uri = Uri::from_static(proto::CHECK);
     let headers = &mut parts.headers;
     // Who is asked: Envoy names its cluster.
-    let host = HeaderValue::from_str(provider.cluster.as_str());
-    let host = host.map_err(|_| Error::BadRequest("invalid_host"))?;
-    let host = host.to_str().ok().and_then(|name| name.rsplit('|').next());
-    let host = host.and_then(|name| HeaderValue::from_str(name).ok());
-    headers.insert(HOST, host.unwrap_or(HeaderValue::from_static("authorizer")));
+    let host = HeaderValue::from_str(provider.cluster.host().unwrap_or_default());
+    headers.insert(HOST, host.map_err(|_| Error::BadRequest("invalid_host"))?);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(TE, HeaderValue::from_static("trailers"));
     let message = grpc::frame(&request(subject));
@@ -119,16 +116,9 @@ fn request(subject: &Subject<'_>) -> proto::CheckRequest {
         body,
         raw_body,
     };
-    let own = arrival.peer.as_ref().and_then(|_| {
-        let trust = subject.inbound.worker.secrets.trust();
-        subject
-            .inbound
-            .pod
-            .pod()
-            .workload
-            .identity(trust.domain())
-            .ok()
-    });
+    let inbound = subject.inbound;
+    let own = arrival.peer.as_ref();
+    let own = own.and_then(|_| inbound.pod.identity(&inbound.worker).ok());
     let peer = |address: std::net::SocketAddr, identity: Option<String>| proto::Peer {
         address: Some(address.into()),
         principal: identity.unwrap_or_default(),

@@ -25,10 +25,11 @@ use super::super::canonical::Canonical;
 use super::super::content::Content;
 use super::super::upload::{Reader, RequestBody, Upload};
 use super::Inbound;
+use crate::dataplane::allowance::Allowance;
 use crate::dataplane::balance::Wanted;
 use crate::dataplane::error::Error;
 use crate::dataplane::outcome::Exchange;
-use crate::mesh::Cluster;
+use crate::mesh::{Cluster, Guard};
 use crate::policy::authorization::{Denial, Policy, Request};
 use crate::policy::external::{Body, Changes, Protocol, Provider, Refusal};
 use crate::policy::jwt::Verified;
@@ -42,7 +43,7 @@ const ANSWER: usize = 1 << 20;
 const PARTIAL: &str = "x-envoy-auth-partial-body";
 
 thread_local! {
-    static ASKING: Cell<usize> = const { Cell::new(0) };
+    static ASKING: Allowance = const { Allowance::new(MOST) };
 }
 
 /// Why a request goes no further.
@@ -104,26 +105,6 @@ struct Told {
     partial: bool,
     as_bytes: bool,
 }
-
-/// A request under way to an authorizer.
-struct Place;
-
-impl Place {
-    fn take() -> Option<Self> {
-        let count = ASKING.get();
-        (count < MOST).then(|| {
-            ASKING.set(count + 1);
-            Self
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        ASKING.set(ASKING.get() - 1);
-    }
-}
-
 /// Asks those whom the policies name that match the request, one after the other: all must allow it.
 /// What they change of its head is changed; what they change of its answer is returned.
 ///
@@ -132,12 +113,13 @@ impl Drop for Place {
 /// about stay small.
 pub(super) fn ask<'a>(
     inbound: &'a Rc<Inbound>,
+    guard: &Guard,
     exchange: &Exchange,
     canonical: &'a mut Canonical,
     token: Option<&'a Verified>,
     upload: Option<&'a Rc<Upload>>,
 ) -> LocalBoxFuture<'a, Result<Changes, Refused>> {
-    let matching = matching(inbound, exchange, canonical, token);
+    let matching = matching(inbound, guard, exchange, canonical, token);
     Box::pin(ask_all(inbound, matching, canonical, upload))
 }
 
@@ -218,6 +200,7 @@ async fn ask_all(
 /// The policies that match, the first of each provider.
 fn matching(
     inbound: &Inbound,
+    guard: &Guard,
     exchange: &Exchange,
     canonical: &Canonical,
     token: Option<&Verified>,
@@ -231,7 +214,7 @@ fn matching(
         token: token.map(|token| &*token.token),
     };
     let mut first: Vec<(Arc<Policy>, usize)> = Vec::new();
-    for (policy, rule) in inbound.admitted.custom(&inbound.worker, &request) {
+    for (policy, rule) in inbound.admitted.custom(guard, &request) {
         if !first.iter().any(|(one, _)| one.provider == policy.provider) {
             first.push((policy, rule));
         }
@@ -274,7 +257,7 @@ async fn read(upload: &Rc<Upload>, limits: Body) -> Result<Told, Refused> {
 }
 
 async fn asked(provider: &Provider, subject: &Subject<'_>) -> Result<Answer, Failure> {
-    let _place = Place::take().ok_or(Failure::Crowded)?;
+    let _share = Allowance::take(&ASKING, 1).ok_or(Failure::Crowded)?;
     match &provider.protocol {
         Protocol::Http(settings) => http::ask(provider, settings, subject).await,
         Protocol::Grpc => grpc::ask(provider, subject).await,
