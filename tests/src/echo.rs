@@ -13,9 +13,10 @@ use std::{
 
 use anyhow::Result;
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, combinators::BoxBody};
-use hyper::{body::Incoming, service::service_fn};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
+use hyper::{body::Frame, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
@@ -72,6 +73,24 @@ impl Echo {
             pod.netns.listen(SocketAddr::from(([0u16; 8], port)))?,
             answer,
         ))
+    }
+
+    /// A server on `port` that answers `first`, then `end`, but where the path begins with `/endless`:
+    /// there the end never comes.
+    pub fn endless(pod: &Pod, port: u16) -> Result<Self> {
+        Self::answering(pod, port, move |call| {
+            let endless = call.request.uri().path().starts_with("/endless");
+            Box::pin(async move {
+                let rest = stream::once(async move {
+                    if endless {
+                        std::future::pending::<()>().await;
+                    }
+                    Ok(Frame::data("end".into()))
+                });
+                let first = stream::once(async { Ok(Frame::data("first".into())) });
+                Response::new(BodyExt::boxed(StreamBody::new(first.chain(rest))))
+            })
+        })
     }
 
     /// A server on `listener`.

@@ -153,6 +153,13 @@ pub fn reset(stream: TcpStream) -> io::Result<()> {
     socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO))
 }
 
+/// Bytes that differ from place to place, so that a lost or doubled block shows.
+pub fn pattern(length: usize) -> Vec<u8> {
+    (0..length as u64)
+        .map(|n| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8)
+        .collect()
+}
+
 /// The first bytes of a TLS client that asks for `name`: a ClientHello (RFC 8446, section 4.1.2) with
 /// one cipher suite, one signature algorithm and the server name, in one record.
 pub fn client_hello(name: &str) -> Vec<u8> {

@@ -14,10 +14,7 @@ use aquifer_tests::{
     echo::Echo,
     raw::{self, End, Server},
 };
-use futures_util::{StreamExt, stream};
-use http::Response;
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Frame;
+use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 
 const SERVICE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 30));
@@ -411,21 +408,34 @@ async fn grpc_is_refused_in_its_own_way() -> Result<()> {
     Ok(())
 }
 
-/// A server whose answers never end, where the path says so.
-fn endless(pod: &Pod) -> Result<Echo> {
-    Echo::answering(pod, PORT, move |call| {
-        let path = call.request.uri().path().to_owned();
-        Box::pin(async move {
-            let rest = stream::once(async move {
-                if path.starts_with("/endless") {
-                    std::future::pending::<()>().await;
-                }
-                Ok(Frame::data("end".into()))
-            });
-            let first = stream::once(async { Ok(Frame::data("first".into())) });
-            Response::new(BodyExt::boxed(StreamBody::new(first.chain(rest))))
-        })
-    })
+#[tokio::test]
+async fn a_refusal_reaches_whoever_is_still_sending() -> Result<()> {
+    for place in PLACES {
+        let mesh = Mesh::new(place).await?;
+        let server = Echo::start(&mesh.server, PORT, "server")?;
+        mesh.set(&["action: DENY, rules: [{to: [{operation: {methods: [POST]}}]}]"])
+            .await?;
+        for http2 in [false, true] {
+            for size in [1 << 10, 40 << 10, 2 << 20, 8 << 20] {
+                let mut http = if http2 {
+                    Http::connect2(&mesh.client, at(80)).await?
+                } else {
+                    Http::connect(&mesh.client, at(80)).await?
+                };
+                let upload = request("POST", "app", "/").body(whole(raw::pattern(size)))?;
+                let reply = http.exchange(upload).await?;
+                ensure!(
+                    is_denied(&reply),
+                    "{place:?}, {size}: {} {}\n{}",
+                    reply.status,
+                    reply.text(),
+                    mesh.said()
+                );
+            }
+        }
+        ensure!(server.requests() == 0);
+    }
+    Ok(())
 }
 
 #[tokio::test]
@@ -433,7 +443,7 @@ async fn what_is_no_longer_allowed_ends_and_the_rest_goes_on() -> Result<()> {
     const DENY: &str = "action: DENY, rules: [{from: [{source: {serviceAccounts: [client]}}], to: [{operation: {paths: [/endless/no]}}]}]";
     for place in PLACES {
         let mesh = Mesh::new(place).await?;
-        let _server = endless(&mesh.server)?;
+        let _server = Echo::endless(&mesh.server, PORT)?;
         mesh.set(&["action: DENY, rules: [{to: [{operation: {paths: [/other]}}]}]"])
             .await?;
         let mut bodies = Vec::new();

@@ -13,10 +13,7 @@ use aquifer_tests::{
     raw::{self, End, Server},
     world::AUTO,
 };
-use futures_util::{StreamExt, stream};
-use http::Response;
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Frame;
+use http_body_util::BodyExt;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 /// The port of the pod that its service declares to be HTTP.
@@ -394,29 +391,12 @@ async fn a_refusal_is_told_as_envoy_tells_it() -> Result<()> {
     Ok(())
 }
 
-/// A server whose answers never end, where the path says so.
-fn endless(pod: &Pod) -> Result<Echo> {
-    Echo::answering(pod, PORT, move |call| {
-        let path = call.request.uri().path().to_owned();
-        Box::pin(async move {
-            let rest = stream::once(async move {
-                if path.starts_with("/endless") {
-                    std::future::pending::<()>().await;
-                }
-                Ok(Frame::data("end".into()))
-            });
-            let first = stream::once(async { Ok(Frame::data("first".into())) });
-            Response::new(BodyExt::boxed(StreamBody::new(first.chain(rest))))
-        })
-    })
-}
-
 #[tokio::test]
 async fn a_change_of_policy_holds_for_what_is_open() -> Result<()> {
     let arena = Arena::new(&[]).await?;
     let deny = "p: {action: DENY, rules: [{to: [{operation: {paths: [/endless/no]}}]}]}";
     let harmless = "p: {action: DENY, rules: [{to: [{operation: {paths: [/other]}}]}]}";
-    let _server = endless(&arena.world.server)?;
+    let _server = Echo::endless(&arena.world.server, PORT)?;
     arena.set(&[harmless]).await?;
 
     // The next request of a kept connection.

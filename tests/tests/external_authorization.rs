@@ -565,7 +565,7 @@ async fn bodies_are_told_within_their_bound() -> Result<()> {
     let court = Court::open(&misfortunes(), policies(&[rules]), false).await?;
     let server = Echo::start(&court.world.server, PORT, "server")?;
     let (_authorizer, mut heard) = by_http(&court.authorizer)?;
-    for (size, status) in [(0, 200), (9, 200), (10, 200), (11, 413), (40 << 10, 413)] {
+    for (size, status) in [(0, 200), (9, 200), (10, 200), (11, 413), (2 << 20, 413)] {
         let head = request("POST", "app", "/").header("x-ext-authz", "allow");
         let reply = court
             .http()

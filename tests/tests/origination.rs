@@ -284,13 +284,6 @@ async fn servers_that_are_not_who_was_meant_get_no_request() -> Result<()> {
     Ok(())
 }
 
-/// Bytes that differ from place to place, so that a lost or doubled block shows.
-fn pattern(length: usize) -> Vec<u8> {
-    (0..length as u64)
-        .map(|n| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8)
-        .collect()
-}
-
 #[tokio::test]
 async fn bytes_go_by_tls_both_ways_and_end_as_they_ended() -> Result<()> {
     let authority = Authority::new("one")?;
@@ -330,7 +323,7 @@ async fn bytes_go_by_tls_both_ways_and_end_as_they_ended() -> Result<()> {
         let _ = stream.read(&mut byte).await;
         let _ = stream.shutdown().await;
     })?;
-    let sent = pattern(5 << 20);
+    let sent = raw::pattern(5 << 20);
     let mut stream = stage
         .client
         .netns

@@ -239,13 +239,6 @@ async fn too_few_healthy_endpoints_mean_panic_or_none() -> Result<()> {
     Ok(())
 }
 
-/// Bytes that differ from place to place.
-fn pattern(length: usize) -> Bytes {
-    (0..length as u64)
-        .map(|n| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8)
-        .collect()
-}
-
 #[tokio::test]
 async fn bodies_are_sent_again_up_to_a_mebibyte() -> Result<()> {
     let retries = "retries: {attempts: 2, retryOn: '503', backoff: 1ms}, \
@@ -280,7 +273,7 @@ async fn bodies_are_sent_again_up_to_a_mebibyte() -> Result<()> {
         (20 << 20, true, 1),
     ] {
         let name = format!("{length} bytes, chunked {chunked}");
-        let sent = pattern(length);
+        let sent = Bytes::from(raw::pattern(length));
         let body = if chunked {
             let (mut sender, body) = Channel::<Bytes, std::io::Error>::new(1);
             let mut rest = sent.clone();

@@ -13,13 +13,6 @@ use tokio::{
     sync::mpsc,
 };
 
-/// Bytes that differ from place to place, so that a lost or doubled block shows.
-fn pattern(length: usize) -> Vec<u8> {
-    (0..length as u64)
-        .map(|n| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8)
-        .collect()
-}
-
 #[tokio::test]
 async fn each_half_closes_by_itself() -> Result<()> {
     let world = World::new().await?;
@@ -36,7 +29,7 @@ async fn each_half_closes_by_itself() -> Result<()> {
         world.server.at(TCP),
         world.server.at6(TCP),
     ] {
-        let sent = pattern(3 << 20);
+        let sent = raw::pattern(3 << 20);
         let mut stream = world.client.netns.connect(to).await?;
         stream.write_all(&sent).await?;
         stream.shutdown().await?;
@@ -57,7 +50,7 @@ async fn both_directions_run_at_once() -> Result<()> {
         let (mut read, mut write) = stream.split();
         let _ = tokio::io::copy(&mut read, &mut write).await;
     })?;
-    let sent = pattern(16 << 20);
+    let sent = raw::pattern(16 << 20);
     let stream = world.client.netns.connect(at(TCP)).await?;
     let (mut read, mut write) = stream.into_split();
     let upload = sent.clone();

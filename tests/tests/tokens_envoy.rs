@@ -3,14 +3,14 @@
 
 mod jwt;
 
-use std::{path::PathBuf, process::Command};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use aquifer_tests::{
-    PATIENCE, Pod, World,
+    Pod, World,
     client::{Http, request, whole},
     echo::Echo,
-    process::Child,
+    peer::envoy::Envoy,
 };
 use jwt::{Issuer, base64, policies, spoiled, with_secret};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ const PORT: u16 = 8080;
 const TYPES: &str = "type.googleapis.com/envoy.extensions.filters";
 
 /// Envoy in `pod`, in front of `upstream`.
-fn envoy(pod: &Pod, upstream: &Pod, providers: &Value) -> Result<(Child, tempfile::TempDir)> {
+fn envoy(pod: &Pod, upstream: &Pod, providers: &Value) -> Result<Envoy> {
     let binary = PathBuf::from(std::env::var_os("ENVOY").context("ENVOY has no path")?);
     let names = providers.as_object().context("providers")?.keys();
     let alone: Vec<Value> = names.map(|name| json!({"provider_name": name})).collect();
@@ -62,7 +62,7 @@ fn envoy(pod: &Pod, upstream: &Pod, providers: &Value) -> Result<(Child, tempfil
         }]},
         "http_filters": filters,
     });
-    let configuration = json!({"static_resources": {
+    let resources = json!({
         "listeners": [{
             "name": "inbound",
             "address": address(pod),
@@ -80,18 +80,8 @@ fn envoy(pod: &Pod, upstream: &Pod, providers: &Value) -> Result<(Child, tempfil
                 "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(upstream)}}]}],
             },
         }],
-    }});
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("envoy.json");
-    std::fs::write(&path, serde_json::to_vec_pretty(&configuration)?)?;
-    let mut command = Command::new(binary);
-    command.args(["--concurrency", "1", "--log-level", "info"]);
-    command.arg("--disable-hot-restart").arg("-c").arg(path);
-    let child = Child::start(Some(&pod.netns), command)?;
-    child.stderr.wait_for(0, PATIENCE, |line| {
-        line.contains("starting main dispatch loop")
-    })?;
-    Ok((child, folder))
+    });
+    Envoy::plain(&binary, pod, &resources)
 }
 
 /// What became of a request: the answer where there is none of the application's, otherwise what that

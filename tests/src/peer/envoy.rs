@@ -64,8 +64,18 @@ impl Envoy {
                 ],
             },
         });
+        Self::run(binary, pod, folder, &resources(&tls))
+    }
+
+    /// Starts it without TLS.
+    pub fn plain(binary: &Path, pod: &Pod, resources: &Value) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("aqh-envoy-").tempdir()?;
+        Self::run(binary, pod, folder, resources)
+    }
+
+    fn run(binary: &Path, pod: &Pod, folder: tempfile::TempDir, resources: &Value) -> Result<Self> {
         let path = folder.path().join("envoy.json");
-        let configuration = json!({"static_resources": resources(&tls)});
+        let configuration = json!({"static_resources": resources});
         fs::write(&path, serde_json::to_vec_pretty(&configuration)?)?;
         let mut command = Command::new(binary);
         command.args(["--concurrency", "1", "--log-level", "info"]);
