@@ -32,7 +32,7 @@ use crate::policy::retry;
 use crate::policy::rewrite::Matched;
 use crate::policy::timeout::Limits;
 use crate::types::name::without_port;
-use crate::types::{ClusterName, Hostname, Protocol};
+use crate::types::{ClusterName, Hostname};
 
 /// Answers one request, whatever becomes of it.
 pub(super) async fn answer(
@@ -292,7 +292,7 @@ impl<'a> Incomplete<'a> {
             original: original.or(passes_through.then_some(downstream.destination)),
             wanted: downstream.target.wanted(downstream.destination),
             hash: None,
-            http2: speaks_http2(downstream, cluster, original.is_some()),
+            http2: downstream.speaks_http2(cluster, original.is_some()),
         }
     }
 
@@ -323,21 +323,6 @@ impl<'a> Incomplete<'a> {
             grpc: self.grpc,
             client: self.client,
         })
-    }
-}
-
-/// The cluster's policy says what its endpoints are spoken to, otherwise its service's port; where
-/// neither says anything, or nothing is known, the client's own protocol is kept (Istio's protocol
-/// selection).
-pub(super) fn speaks_http2(downstream: &Downstream, cluster: &Cluster, original: bool) -> bool {
-    let client = downstream.version == protocol::Version::Http2;
-    if original || cluster.policy.http.use_client_protocol {
-        return client;
-    }
-    match cluster.protocol {
-        Protocol::Http2 | Protocol::Grpc => true,
-        Protocol::Http => cluster.policy.http.upgrade,
-        Protocol::Auto | Protocol::Tcp | Protocol::Tls => client || cluster.policy.http.upgrade,
     }
 }
 

@@ -118,7 +118,7 @@ impl Copy {
                 .then_some(self.downstream.destination),
             wanted: Wanted::Like(self.downstream.destination),
             hash: None,
-            http2: super::answer::speaks_http2(&self.downstream, &self.cluster, false),
+            http2: self.downstream.speaks_http2(&self.cluster, false),
         };
         let body = content.map_or(Outgoing::Nothing, Outgoing::Copy);
         let message = Message::new(self.parts, body, upstream.http2);

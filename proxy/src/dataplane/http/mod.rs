@@ -50,9 +50,11 @@ use super::pod::LocalPod;
 use super::protocol::Version;
 use super::resolve::Target;
 use super::worker::Worker;
+use crate::mesh::Cluster;
 use crate::net::begun::Begun;
 use crate::net::gather::Gather;
 use crate::net::linger::{HalfClose, Lingering};
+use crate::types::Protocol;
 
 /// Envoy's default bound of a header section, 60 KiB.
 pub(super) const LIST_LIMIT: u32 = 60 * 1024;
@@ -83,6 +85,23 @@ pub(super) struct Downstream {
     /// For when it changes its protocol.
     half_close: HalfClose,
     activity: Rc<Activity>,
+}
+
+impl Downstream {
+    /// Whether a cluster is spoken to by HTTP/2. Its policy says what its endpoints are spoken to,
+    /// otherwise its service's port; where neither says anything, or nothing is known (`unknown`), the
+    /// client's own protocol is kept (Istio's protocol selection).
+    fn speaks_http2(&self, cluster: &Cluster, unknown: bool) -> bool {
+        let client = self.version == Version::Http2;
+        if unknown || cluster.policy.http.use_client_protocol {
+            return client;
+        }
+        match cluster.protocol {
+            Protocol::Http2 | Protocol::Grpc => true,
+            Protocol::Http => cluster.policy.http.upgrade,
+            Protocol::Auto | Protocol::Tcp | Protocol::Tls => client || cluster.policy.http.upgrade,
+        }
+    }
 }
 
 /// Runs hyper's tasks on the worker's own thread.
