@@ -72,13 +72,13 @@ impl Rows<'_> {
             return;
         }
         self.table(host, port.number, None, &port.routes);
-        for (namespace, table) in &port.private_routes {
+        for (namespace, table) in &port.private().routes {
             self.table(host, port.number, Some(namespace), table);
         }
         if let Some(table) = &port.l4 {
             self.l4(host, port.number, None, table);
         }
-        for (namespace, table) in &port.private_l4 {
+        for (namespace, table) in &port.private().l4 {
             if let Some(table) = table {
                 self.l4(host, port.number, Some(namespace), table);
             }
@@ -205,7 +205,7 @@ pub fn clusters(snapshot: &Snapshot, filter: &Filter) -> Vec<ClusterRow> {
             name: cluster.name.to_string(),
             host: cluster.hostname.to_string(),
             port: cluster.port,
-            subset: cluster.subset.as_deref().map(str::to_owned),
+            subset: cluster.subset().map(str::to_owned),
             callers,
             protocol: cluster.protocol.to_string(),
             endpoints: ready(cluster),
@@ -277,11 +277,11 @@ fn wanted<'a>(snapshot: &'a Snapshot, filter: &Filter) -> Vec<(Option<String>, &
         .filter(|(_, one)| {
             filter.wants_host(one.hostname.as_str())
                 && filter.wants_port(one.port)
-                && filter.wants_subset(one.subset.as_deref())
+                && filter.wants_subset(one.subset())
         })
         .collect();
     all.sort_by(|(callers, one), (other_callers, other)| {
-        let key = |one: &Cluster| (one.hostname.clone(), one.port, one.subset.clone());
+        let key = |one: &'a Cluster| (&one.hostname, one.port, one.subset());
         key(one)
             .cmp(&key(other))
             .then_with(|| callers.cmp(other_callers))

@@ -20,8 +20,6 @@ pub struct Cluster {
     pub hostname: Hostname,
     /// The service's port.
     pub port: u16,
-    /// The DestinationRule's subset.
-    pub subset: Option<Arc<str>>,
     /// What the service's port declares.
     pub protocol: Protocol,
     /// Every endpoint that discovery gives, ready or not, sorted by address. An unchanged list keeps
@@ -33,13 +31,17 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// The DestinationRule's subset. Its name tells: most of what a large mesh holds is clusters.
+    pub fn subset(&self) -> Option<&str> {
+        self.name.subset()
+    }
+
     /// What carries traffic to addresses that no service owns: no endpoints, Istio's defaults.
     pub fn passthrough() -> Self {
         Self {
             name: ClusterName::passthrough(),
             hostname: Hostname::new(""),
             port: 0,
-            subset: None,
             protocol: Protocol::Auto,
             endpoints: Arc::default(),
             policy: Arc::default(),

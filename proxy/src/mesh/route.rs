@@ -23,8 +23,8 @@ use crate::types::{ClusterName, Fraction, ObjectRef};
 #[derive(Clone, Debug)]
 pub struct RouteTable {
     /// The VirtualService; `None` for the plain route of a service that has none.
-    pub source: Option<ObjectRef>,
-    rules: Vec<Arc<Rule>>,
+    pub source: Option<Arc<ObjectRef>>,
+    rules: Box<[Arc<Rule>]>,
     /// Absent where there are few.
     index: Option<Box<Index>>,
 }
@@ -40,11 +40,11 @@ pub struct Choice<'a> {
 
 impl RouteTable {
     /// A table of rules that are tried from first to last.
-    pub fn new(source: Option<ObjectRef>, rules: Vec<Arc<Rule>>) -> Self {
+    pub fn new(source: Option<Arc<ObjectRef>>, rules: Vec<Arc<Rule>>) -> Self {
         let index = Index::new(&rules).map(Box::new);
         Self {
             source,
-            rules,
+            rules: rules.into(),
             index,
         }
     }
@@ -83,9 +83,9 @@ pub struct Rule {
     /// `corsPolicy`.
     pub cors: Option<Arc<cors::Policy>>,
     /// `fault`.
-    pub fault: Option<fault::Policy>,
-    /// `statPrefix` of the match block.
-    pub stat_prefix: Option<Arc<str>>,
+    pub fault: Option<Arc<fault::Policy>>,
+    /// `statPrefix` of the match block; few have one.
+    pub stat_prefix: Option<Arc<String>>,
 }
 
 impl Rule {
@@ -115,7 +115,7 @@ pub enum Action {
 pub struct Forward {
     /// One of them gets the request, chosen by weight once per request (retries stay with the
     /// choice). Never empty.
-    pub destinations: Vec<Destination>,
+    pub destinations: Box<[Destination]>,
     /// One weight a destination, in their order.
     pub weights: Weights,
     /// `rewrite`.
@@ -125,23 +125,23 @@ pub struct Forward {
     /// `retries`, or Istio's default policy.
     pub retry: Arc<retry::Policy>,
     /// `mirror` or `mirrors`; each draws for itself.
-    pub mirrors: Vec<Mirror>,
+    pub mirrors: Box<[Mirror]>,
 }
 
 impl Forward {
     /// To one cluster, under the default policies.
     pub fn to(cluster: ClusterName, retry: Arc<retry::Policy>) -> Self {
         Self {
-            destinations: vec![Destination {
+            destinations: Box::new([Destination {
                 cluster,
                 headers: None,
                 names_port: true,
-            }],
+            }]),
             weights: Weights::all(),
             rewrite: None,
             timeout: None,
             retry,
-            mirrors: Vec::new(),
+            mirrors: Box::default(),
         }
     }
 }

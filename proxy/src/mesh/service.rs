@@ -17,9 +17,9 @@ pub struct Service {
     /// `metadata.namespace`.
     pub namespace: Arc<str>,
     /// `spec.clusterIPs`; empty for a headless Service.
-    pub vips: Vec<IpAddr>,
+    pub vips: Box<[IpAddr]>,
     /// In the order of the manifest.
-    pub ports: Vec<ServicePort>,
+    pub ports: Box<[ServicePort]>,
 }
 
 impl Service {
@@ -43,11 +43,38 @@ pub struct ServicePort {
     /// What becomes of HTTP requests to it. Ask [`super::Snapshot::routes`], which knows the
     /// exceptions.
     pub routes: Arc<RouteTable>,
-    /// The same for callers in namespaces that see other rules (`exportTo`). Empty as a rule.
-    pub private_routes: BTreeMap<Arc<str>, Arc<RouteTable>>,
     /// What becomes of connections that are not HTTP; `None` for the cluster of the whole service.
     /// Ask [`super::Snapshot::l4`].
     pub l4: Option<Arc<L4Table>>,
-    /// The same for callers in namespaces that see other rules.
-    pub private_l4: BTreeMap<Arc<str>, Option<Arc<L4Table>>>,
+    /// What callers in some namespaces have in the place of both; `None` as a rule. Ask
+    /// [`Self::private`].
+    pub exceptions: Option<Box<Private>>,
+}
+
+/// What a port's callers have in namespaces that see other rules (`exportTo`).
+#[derive(Clone, Debug, Default)]
+pub struct Private {
+    /// In the place of [`ServicePort::routes`].
+    pub routes: BTreeMap<Arc<str>, Arc<RouteTable>>,
+    /// In the place of [`ServicePort::l4`].
+    pub l4: BTreeMap<Arc<str>, Option<Arc<L4Table>>>,
+}
+
+impl Private {
+    /// On the heap, where there is any.
+    pub fn boxed(self) -> Option<Box<Self>> {
+        let is_empty = self.routes.is_empty() && self.l4.is_empty();
+        (!is_empty).then(|| Box::new(self))
+    }
+}
+
+impl ServicePort {
+    /// What callers in some namespaces have.
+    pub fn private(&self) -> &Private {
+        static NONE: Private = Private {
+            routes: BTreeMap::new(),
+            l4: BTreeMap::new(),
+        };
+        self.exceptions.as_deref().unwrap_or(&NONE)
+    }
 }

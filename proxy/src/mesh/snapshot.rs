@@ -187,13 +187,13 @@ impl Snapshot {
     /// The rules for connections to a service's `port` that are not HTTP, for a caller in
     /// `namespace`; `None` where it has none.
     pub fn l4<'a>(&self, port: &'a ServicePort, namespace: &str) -> Option<&'a Arc<L4Table>> {
-        let private = port.private_l4.get(namespace);
+        let private = port.private().l4.get(namespace);
         private.unwrap_or(&port.l4).as_ref()
     }
 
     /// The route table of a service's `port` for a caller in `namespace`: which rules a caller sees
     /// depends on their `exportTo`.
     pub fn routes<'a>(&self, port: &'a ServicePort, namespace: &str) -> &'a Arc<RouteTable> {
-        port.private_routes.get(namespace).unwrap_or(&port.routes)
+        port.private().routes.get(namespace).unwrap_or(&port.routes)
     }
 }

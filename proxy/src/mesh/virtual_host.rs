@@ -101,7 +101,7 @@ mod tests {
                 namespace: "n".into(),
                 name: name.into(),
             };
-            Arc::new(RouteTable::new(Some(reference), Vec::new()))
+            Arc::new(RouteTable::new(Some(reference.into()), Vec::new()))
         };
         let mut hosts = VirtualHosts::default();
         for host in ["a.com", "*.a.com", "*.com"] {

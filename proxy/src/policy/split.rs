@@ -5,14 +5,14 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Weights {
     /// Running totals: the last is the total.
-    bounds: Vec<u64>,
+    bounds: Box<[u64]>,
 }
 
 impl Weights {
     /// `None` where no weight is positive.
     pub fn new(weights: impl IntoIterator<Item = u32>) -> Option<Self> {
         let mut total = 0;
-        let bounds: Vec<u64> = weights
+        let bounds: Box<[u64]> = weights
             .into_iter()
             .map(|weight| {
                 total += u64::from(weight);
@@ -24,7 +24,9 @@ impl Weights {
 
     /// Of one destination, which gets everything.
     pub fn all() -> Self {
-        Self { bounds: vec![1] }
+        Self {
+            bounds: Box::new([1]),
+        }
     }
 
     /// The index that a uniformly random `draw` falls on.

@@ -100,6 +100,12 @@ impl ClusterName {
         (!host.is_empty()).then_some(host)
     }
 
+    /// The subset; `None` for the whole service, and for what is no service's.
+    pub fn subset(&self) -> Option<&str> {
+        let subset = self.0.split('|').nth(2)?;
+        (!subset.is_empty()).then_some(subset)
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -182,15 +188,18 @@ mod tests {
     #[test]
     fn clusters_are_named_as_istio_names_them() {
         let host = Hostname::new("web.shop.svc.cluster.local");
-        for (name, expected) in [
+        let known = Some(host.as_str());
+        for (name, host, subset) in [
             (
                 ClusterName::outbound(80, Some("v2"), &host),
-                Some(host.as_str()),
+                known,
+                Some("v2"),
             ),
-            (ClusterName::inbound(80), None),
-            (ClusterName::passthrough(), None),
+            (ClusterName::outbound(80, None, &host), known, None),
+            (ClusterName::inbound(80), None, None),
+            (ClusterName::passthrough(), None, None),
         ] {
-            assert_eq!(name.host(), expected, "{name}");
+            assert_eq!((name.host(), name.subset()), (host, subset), "{name}");
         }
         assert_eq!(
             ClusterName::outbound(80, Some("v2"), &host).as_str(),

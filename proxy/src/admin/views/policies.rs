@@ -62,7 +62,7 @@ pub(super) fn of_rule(rule: &Rule) -> Vec<String> {
             }
         }
     }
-    words.extend(rule.fault.iter().flat_map(faults));
+    words.extend(rule.fault.iter().flat_map(|one| faults(one)));
     if rule.cors.is_some() {
         words.push("cors".into());
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use foldhash::HashMap;
 
 use super::*;
+use crate::mesh::service::Private;
 use crate::mesh::{Clusters, Destination, Endpoint, Forward, Rule, Variants};
 use crate::policy::matcher::{Case, Match, Pattern};
 use crate::policy::split::Weights;
@@ -22,7 +23,6 @@ fn cluster(subset: Option<&str>, addresses: &[&str]) -> Arc<Cluster> {
         name: ClusterName::outbound(80, subset, &host()),
         hostname: host(),
         port: 80,
-        subset: subset.map(Into::into),
         protocol: Protocol::Http,
         endpoints: endpoints.collect(),
         policy: Arc::default(),
@@ -58,7 +58,7 @@ fn table(name: &str, subsets: &[(Option<&str>, u32)]) -> Arc<RouteTable> {
         fault: None,
         stat_prefix: None,
     };
-    Arc::new(RouteTable::new(Some(source), vec![Arc::new(rule)]))
+    Arc::new(RouteTable::new(Some(source.into()), vec![Arc::new(rule)]))
 }
 
 /// A service with a subset v2 that callers in `other` do not have, and rules of their own there.
@@ -67,17 +67,20 @@ fn snapshot() -> Snapshot {
         hostname: host(),
         name: "web".into(),
         namespace: "shop".into(),
-        vips: Vec::new(),
-        ports: vec![ServicePort {
+        vips: Box::default(),
+        ports: Box::new([ServicePort {
             number: 80,
             name: "http".into(),
             protocol: Protocol::Http,
             cluster: ClusterName::outbound(80, None, &host()),
             routes: table("all", &[(None, 90), (Some("v2"), 10)]),
-            private_routes: BTreeMap::from([("other".into(), table("own", &[(Some("v2"), 1)]))]),
+            exceptions: Private {
+                routes: BTreeMap::from([("other".into(), table("own", &[(Some("v2"), 1)]))]),
+                l4: BTreeMap::new(),
+            }
+            .boxed(),
             l4: None,
-            private_l4: BTreeMap::new(),
-        }],
+        }]),
     });
     let clusters = [
         cluster(None, &["10.0.0.1:80", "10.0.0.2:80"]),

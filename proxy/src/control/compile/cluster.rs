@@ -181,7 +181,7 @@ impl Compiler {
         for port in service.spec.ports.iter().filter(|port| port.is_tcp()) {
             let before: Option<Set> = before.map(|one| {
                 let clusters = one.clusters.iter().filter(|one| one.port == port.port);
-                let clusters = clusters.map(|one| (one.subset.clone(), Arc::clone(one)));
+                let clusters = clusters.map(|one| (one.subset().map(Into::into), Arc::clone(one)));
                 clusters.collect()
             });
             let mut endpoints = pods.endpoints(service, port);
@@ -331,7 +331,6 @@ impl Maker<'_> {
             },
             hostname: self.hostname.clone(),
             port: self.port,
-            subset: subset.cloned(),
             protocol: self.protocol,
             endpoints,
             policy: policy::keep(policy, before_policy, self.default),

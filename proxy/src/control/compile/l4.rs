@@ -10,7 +10,7 @@ use super::rules::{L4Template, Routes};
 use super::visibility::{ByHost, is_public, named, sees};
 use crate::mesh::{Destination, L4Kind, L4Rule, L4Table};
 use crate::policy::split::Weights;
-use crate::types::{ClusterName, Hostname, Protocol};
+use crate::types::{ClusterName, Hostname, ObjectRef, Protocol};
 
 /// VirtualServices that have such rules, by host.
 pub(super) type Rules = ByHost<Arc<Routes>>;
@@ -162,7 +162,7 @@ fn table(
                 continue;
             }
             made.push(Arc::new(L4Rule {
-                source: routes.reference.clone(),
+                source: ObjectRef::clone(&routes.reference),
                 name: Arc::clone(&name),
                 server_names: block.server_names.clone(),
                 subnets: block.subnets.clone(),

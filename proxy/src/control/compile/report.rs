@@ -59,7 +59,7 @@ impl World {
             }
             if let Some(message) = self.idle(routes, host) {
                 let finding = Finding::warning(format!("spec.hosts[{index}]"), message);
-                findings.push((routes.reference.clone(), finding));
+                findings.push((ObjectRef::clone(&routes.reference), finding));
             }
             let service = self.services.get(host).map(|one| &**one);
             self.report_destinations(routes, service, build, &mut told);
@@ -114,7 +114,7 @@ impl World {
         }
         let mut tell = |field: String, message: String| {
             let finding = Finding::warning(field, message);
-            told.insert((routes.reference.clone(), finding));
+            told.insert((ObjectRef::clone(&routes.reference), finding));
         };
         let names = || {
             let hosts: Vec<&str> = routes.hosts.iter().map(Hostname::as_str).collect();

@@ -133,7 +133,7 @@ pub(super) fn table(routes: &Routes, port: u16, clusters: &[ClusterName]) -> Rou
         };
         rules_of(template, port, &action, &mut rules);
     }
-    RouteTable::new(Some(routes.reference.clone()), rules)
+    RouteTable::new(Some(Arc::clone(&routes.reference)), rules)
 }
 
 /// Takes as many of `clusters` as there are places.
@@ -169,7 +169,7 @@ fn forward(
 /// One rule, or one for each match block that has a name or a statistics prefix: the block's name
 /// becomes a part of the rule's.
 fn rules_of(template: &Template, port: u16, action: &Action, rules: &mut Vec<Arc<Rule>>) {
-    let rule = |name: &str, stat_prefix: Option<&Arc<str>>, matches: Arc<[Match]>| {
+    let rule = |name: &str, stat_prefix: Option<&Arc<String>>, matches: Arc<[Match]>| {
         Arc::new(Rule {
             name: if name.is_empty() {
                 Arc::clone(&DEFAULT)
@@ -180,7 +180,7 @@ fn rules_of(template: &Template, port: u16, action: &Action, rules: &mut Vec<Arc
             action: action.clone(),
             headers: Arc::clone(&template.headers),
             cors: template.cors.clone(),
-            fault: template.fault,
+            fault: template.fault.clone(),
             stat_prefix: stat_prefix.cloned(),
         })
     };

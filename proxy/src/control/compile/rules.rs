@@ -31,7 +31,7 @@ pub struct Routes {
     /// As it was written.
     pub source: Arc<VirtualService>,
     /// Its name.
-    pub reference: ObjectRef,
+    pub reference: Arc<ObjectRef>,
     /// Its hosts, in full.
     pub hosts: Vec<Hostname>,
     /// In order, without those that can't apply to mesh traffic.
@@ -60,7 +60,7 @@ pub struct Template {
     /// `corsPolicy`.
     pub cors: Option<Arc<cors::Policy>>,
     /// `fault`.
-    pub fault: Option<fault::Policy>,
+    pub fault: Option<Arc<fault::Policy>>,
 }
 
 /// What a rule does.
@@ -97,7 +97,7 @@ pub struct Block {
     /// The only port at which it counts.
     pub port: Option<u16>,
     /// `statPrefix`.
-    pub stat_prefix: Option<Arc<str>>,
+    pub stat_prefix: Option<Arc<String>>,
 }
 
 /// What a destination names.
@@ -172,11 +172,11 @@ impl Routes {
             return Err(errors);
         }
         Ok(Self {
-            reference: ObjectRef {
+            reference: Arc::new(ObjectRef {
                 kind: "VirtualService".into(),
                 namespace: Arc::clone(&namespace),
                 name: Arc::clone(&source.metadata.name),
-            },
+            }),
             hosts,
             rules,
             l4,
@@ -234,7 +234,7 @@ fn template(
     let mut headers = policies::operations(rule.headers.as_ref(), &field, errors);
     let cors = rule.cors_policy.as_ref();
     let cors = cors.and_then(|cors| policies::cors(cors, &format!("{field}.corsPolicy"), errors));
-    let fault = rule.fault.as_ref().map(policies::fault);
+    let fault = rule.fault.as_ref().map(policies::fault).map(Arc::new);
     let plan = if let Some(redirect) = &rule.redirect {
         Plan::Redirect(Arc::new(policies::redirect(redirect)))
     } else if let Some(response) = &rule.direct_response {
@@ -289,7 +289,7 @@ fn blocks(
                 name: block.name.clone(),
                 port: block.port.filter(|port| *port != 0),
                 stat_prefix: (!block.stat_prefix.is_empty())
-                    .then(|| block.stat_prefix.as_str().into()),
+                    .then(|| Arc::new(block.stat_prefix.clone())),
             });
             conditions.push(condition);
         }

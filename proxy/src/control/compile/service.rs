@@ -10,6 +10,7 @@ use super::rules::Routes;
 use super::world::World;
 use super::{Build, Compiler};
 use crate::api;
+use crate::mesh::service::Private;
 use crate::mesh::{L4Table, RouteTable, Service, ServicePort, VirtualHost, virtual_host};
 use crate::types::{ClusterName, Hostname, Protocol};
 
@@ -96,7 +97,7 @@ impl Compiler {
                 };
                 let Owners { public, private } = &owners;
                 let routes = table(public.as_ref());
-                let private_routes = private
+                let private_routes: BTreeMap<_, _> = private
                     .iter()
                     .map(|(namespace, routes)| (Arc::clone(namespace), table(routes.as_ref())))
                     .collect();
@@ -105,16 +106,19 @@ impl Compiler {
                     self.l4_table(hostname, routes, protocol, port.port, world, build)
                 };
                 let private = audiences.private.iter();
+                let exceptions = Private {
+                    routes: private_routes,
+                    l4: private
+                        .map(|(namespace, routes)| (Arc::clone(namespace), l4(routes)))
+                        .collect(),
+                };
                 ServicePort {
                     number: port.port,
                     name: Arc::clone(&port.name),
                     protocol,
                     routes,
-                    private_routes,
+                    exceptions: exceptions.boxed(),
                     l4: l4(&audiences.public),
-                    private_l4: private
-                        .map(|(namespace, routes)| (Arc::clone(namespace), l4(routes)))
-                        .collect(),
                     cluster,
                 }
             })
@@ -123,8 +127,8 @@ impl Compiler {
             hostname: hostname.clone(),
             name: Arc::clone(&service.metadata.name),
             namespace: Arc::clone(&service.metadata.namespace),
-            vips: service.vips(),
-            ports: ports.into_vec(),
+            vips: service.vips().into(),
+            ports,
         };
         match before {
             Some(before) if same_service(before, &new) => Arc::clone(before),
@@ -142,8 +146,7 @@ impl Compiler {
         build: &mut Build,
     ) -> bool {
         service.ports.iter().all(|port| {
-            let bare =
-                port.private_routes.is_empty() && port.l4.is_none() && port.private_l4.is_empty();
+            let bare = port.exceptions.is_none() && port.l4.is_none();
             bare && match public {
                 None => port.routes.source.is_none(),
                 Some(routes) => {
@@ -230,7 +233,7 @@ fn plain(
     build: &mut Build,
 ) -> Arc<RouteTable> {
     let before = before.into_iter().flat_map(|port| {
-        let private = port.private_routes.values();
+        let private = port.private().routes.values();
         std::iter::once(&port.routes).chain(private)
     });
     let mut before = before.filter(|table| table.source.is_none());
@@ -263,9 +266,9 @@ fn same_port(one: &ServicePort, other: &ServicePort) -> bool {
         && one.name == other.name
         && one.protocol == other.protocol
         && Arc::ptr_eq(&one.routes, &other.routes)
-        && same_map(&one.private_routes, &other.private_routes, Arc::ptr_eq)
+        && same_map(&one.private().routes, &other.private().routes, Arc::ptr_eq)
         && l4(&one.l4, &other.l4)
-        && same_map(&one.private_l4, &other.private_l4, l4)
+        && same_map(&one.private().l4, &other.private().l4, l4)
 }
 
 fn same_map<T>(

@@ -85,7 +85,7 @@ pub(in crate::control::compile) fn expand(
     }
     Routes {
         source: Arc::clone(&root.source),
-        reference: root.reference.clone(),
+        reference: Arc::clone(&root.reference),
         hosts: root.hosts.clone(),
         rules,
         l4: super::l4::templates(spec, &origin(None)),

@@ -199,7 +199,7 @@ fn cluster(cluster: &Cluster) -> String {
     format!(
         "{} {:?} {:?} {:?} {:?}",
         cluster.name,
-        cluster.subset,
+        cluster.subset(),
         cluster.protocol,
         endpoints.collect::<Vec<_>>(),
         cluster.policy
@@ -213,7 +213,7 @@ fn dump(compiled: &Compiled) -> String {
     for (host, service) in snapshot.services.iter() {
         let mut line = format!("service {host} {} {:?}", service.namespace, service.vips);
         for port in &service.ports {
-            let private = port.private_routes.iter();
+            let private = port.private().routes.iter();
             let private: Vec<_> = private.map(|(who, one)| (who, table(one))).collect();
             let _ = write!(
                 line,
@@ -224,7 +224,7 @@ fn dump(compiled: &Compiled) -> String {
                 port.cluster,
                 table(&port.routes),
                 port.l4,
-                port.private_l4
+                port.private().l4
             );
         }
         lines.push(line);
