@@ -9,6 +9,7 @@ use super::pod::LocalPod;
 use super::worker::Worker;
 use crate::net::descriptors::Permit;
 use crate::net::socket;
+use crate::wire::proxy_protocol::Ends;
 
 /// A connection with its two ends known.
 #[derive(Debug)]
@@ -21,6 +22,16 @@ pub(super) struct Captured {
     pub destination: SocketAddr,
     /// Descriptors of the connection and its upstream.
     pub permit: Permit,
+}
+
+impl Captured {
+    /// Its ends.
+    pub(super) fn ends(&self) -> Ends {
+        Ends {
+            source: self.source,
+            destination: self.destination,
+        }
+    }
 }
 
 /// Looks up where an outbound connection was going. `None`: nobody knows (a process of the pod

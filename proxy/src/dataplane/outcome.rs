@@ -23,6 +23,7 @@ use crate::clock;
 use crate::policy::circuit::Permit;
 use crate::telemetry::access_log::{Record, Timestamp};
 use crate::types::{ClusterName, ResponseFlags};
+use crate::wire::proxy_protocol::Ends;
 
 pub(super) use connection::Connection;
 
@@ -166,6 +167,14 @@ impl Exchange {
     pub(super) fn silent(worker: &Rc<Worker>) -> Self {
         let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
         Self::begin(worker, nobody, nobody)
+    }
+
+    /// The ends of the client's connection; `None` where no client waits for it.
+    pub(super) fn ends(&self) -> Option<Ends> {
+        (self.source.port() > 0).then_some(Ends {
+            source: self.source,
+            destination: self.destination,
+        })
     }
 
     /// The worker that it runs on.

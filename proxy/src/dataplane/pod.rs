@@ -24,6 +24,7 @@ use crate::net::pod::{Listeners, Pod};
 use crate::tls::Outside;
 use crate::types::identity::NotAnIdentity;
 use crate::types::{ClusterName, Identity};
+use crate::wire::proxy_protocol::Ends;
 
 /// How far a pod is on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +60,8 @@ pub(super) struct LocalPod {
     own_ports: RefCell<Vec<u16>>,
     /// HBONE connections of the pod.
     tunnels: hbone::Pool,
+    /// Whether some upstream connections are for one client's connection alone.
+    apart: Cell<bool>,
     /// What peers are told about the pod, made when somebody first asks.
     baggage: RefCell<Option<HeaderValue>>,
 }
@@ -75,6 +78,7 @@ impl LocalPod {
             admissions: Admissions::default(),
             own_ports: RefCell::default(),
             tunnels: hbone::Pool::default(),
+            apart: Cell::new(false),
             baggage: RefCell::default(),
         }
     }
@@ -184,6 +188,21 @@ impl LocalPod {
             }
             stays
         });
+    }
+
+    /// From now on some upstream connections are for one client's connection alone.
+    pub(super) fn keeps_clients_apart(&self) {
+        self.apart.set(true);
+    }
+
+    /// A client's connection has ended: closes those that were for it alone.
+    pub(super) fn forget(&self, client: Ends) {
+        if self.apart.get() {
+            let clusters = self.clusters.borrow();
+            clusters
+                .values()
+                .for_each(|known| known.local.forget(client));
+        }
     }
 
     /// Closes every connection that carries nothing, and whatever becomes idle later.

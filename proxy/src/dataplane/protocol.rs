@@ -18,6 +18,7 @@ use super::error::Error;
 use super::origin::Captured;
 use super::outcome::Connection;
 use super::pod::LocalPod;
+use super::pool;
 use super::relay::IDLE;
 use super::resolve::Target;
 use super::tcp::{self, Opening};
@@ -26,6 +27,7 @@ use super::worker::Worker;
 use crate::mesh::L4Kind;
 use crate::types::{self, ResponseFlags};
 use crate::wire::client_hello::{self, Asked, Hello};
+use crate::wire::proxy_protocol::Ends;
 use crate::wire::sniff::{LIMIT, Verdict, may_be_preface, sniff, sniff_strictly};
 
 /// How long first bytes are waited for. It ends the waiting, not the connection, which is relayed
@@ -101,7 +103,7 @@ pub(super) async fn detect(
         Decision::Http(version, early) => {
             log.discard();
             if let Some(outbound) = early.filter(|_| version == Version::Http1) {
-                adopt(worker, outbound);
+                adopt(worker, pod, outbound, captured.ends());
             }
             Some(Protocol::Http(captured, version, Vec::new()))
         }
@@ -255,14 +257,15 @@ async fn undeclared(
 
 /// Gives an early connection that turned out not to be needed to the pool, where the next HTTP/1.1
 /// request to that endpoint finds it.
-fn adopt(worker: &Worker, outbound: Outbound) {
+fn adopt(worker: &Worker, pod: &LocalPod, outbound: Outbound, client: Ends) {
     let address: Option<SocketAddr> = outbound.stream.peer_addr();
     // TLS was begun for bytes, with the service's own name and no protocol agreed upon.
     if matches!(outbound.stream, Upstream::Secured(_)) {
         return;
     }
     if let (Some(address), Some((cluster, held))) = (address, outbound.held) {
-        cluster.pool(address).adopt(worker, outbound.stream, held);
+        let place = (&*cluster, held);
+        pool::adopt(worker, pod, place, address, outbound.stream, client);
     }
 }
 

@@ -25,8 +25,7 @@ use super::cluster::Local;
 use super::error::Error;
 use super::hbone::client::Behalf;
 use super::pod::LocalPod;
-use super::pool::HostPool;
-use super::upstream::{self, Own, Upstream};
+use super::upstream::{self, Greeting, Own, Upstream};
 use super::way;
 use super::worker::Worker;
 use crate::mesh::cluster::Tcp;
@@ -53,6 +52,7 @@ pub(super) struct Asked<'a> {
     pub(super) tcp: &'a Tcp,
     pub(super) speech: Speech<'a>,
     pub(super) behalf: Behalf<'a>,
+    pub(super) greeting: Greeting,
 }
 
 /// What TLS runs over.
@@ -61,21 +61,13 @@ type Stream = TlsStream<Ahead<Upstream>>;
 /// A connection by TLS.
 pub(super) struct Secured(RefCell<Stream>);
 
-/// The connections by which a request goes to `address`: where TLS is asked for by the request's own
-/// host, those of that host.
-pub(super) fn pool(cluster: &Local, address: SocketAddr, parts: &request::Parts) -> Rc<HostPool> {
-    let by_host = {
-        let policy = &cluster.members().cluster.policy;
-        policy.tls.as_ref().is_some_and(|tls| tls.name.is_none())
-    };
-    if !by_host {
-        return cluster.pool(address);
-    }
+/// The host that a request names, by which TLS is asked for where no rule gives a name.
+pub(super) fn host(parts: &request::Parts) -> Rc<str> {
     let authority = match parts.headers.get(HOST) {
         Some(host) => host.to_str().unwrap_or_default(),
         None => parts.uri.authority().map_or("", |one| one.as_str()),
     };
-    cluster.pool_of(address, &without_port(authority).to_ascii_lowercase())
+    without_port(authority).to_ascii_lowercase().into()
 }
 
 /// Connects, TLS included, within the time that the policy gives.
@@ -98,7 +90,7 @@ async fn open(
     let settings = asked.settings;
     let is_mesh = settings.credentials == Credentials::Mesh;
     if is_mesh && way::is_in_mesh(worker, to) {
-        return upstream::transport(worker, pod, to, asked.tcp, asked.behalf).await;
+        return lead(worker, pod, to, asked).await;
     }
     let config = match &settings.credentials {
         Credentials::Mesh => sidecar(worker, pod, to, settings)?,
@@ -106,7 +98,7 @@ async fn open(
         Credentials::Unusable(why) => return Err(failed(why)),
     };
     let name = name(asked, to)?;
-    let stream = upstream::transport(worker, pod, to, asked.tcp, asked.behalf).await?;
+    let stream = lead(worker, pod, to, asked).await?;
     worker.counters.upstream_cx_tls.increment();
     let connected = TlsConnector::from(config)
         .with_alpn(protocols(asked.speech, is_mesh))
@@ -120,6 +112,16 @@ async fn open(
     Ok(Upstream::Secured(Own::new(Box::new(Secured(
         RefCell::new(stream),
     )))))
+}
+
+/// What TLS is to run over.
+async fn lead(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    to: SocketAddr,
+    asked: &Asked<'_>,
+) -> Result<Upstream, Error> {
+    upstream::transport(worker, pod, to, asked.tcp, asked.behalf, asked.greeting).await
 }
 
 fn failed(why: &str) -> Error {

@@ -25,6 +25,7 @@ use crate::policy::balance::Algorithm;
 use crate::policy::hash;
 use crate::policy::outlier::Outcome;
 use crate::types::{ClusterName, ResponseFlags};
+use crate::wire::proxy_protocol::Ends;
 
 /// A client's connection, and what came of dialling its upstream.
 pub(super) struct Opening {
@@ -41,10 +42,11 @@ pub(super) async fn dial(
     target: &Target,
     server_name: Option<&str>,
 ) -> Result<Outbound, Error> {
-    let (source, destination) = (captured.source, captured.destination);
+    let destination = captured.destination;
+    let ends = captured.ends();
     let Some(port) = target.port() else {
         let cluster = pod.cluster(worker, &worker.passthrough);
-        return open(worker, pod, &cluster, (source, destination), None).await;
+        return open(worker, pod, &cluster, (ends, destination), None).await;
     };
     let cluster = {
         let snapshot = worker.snapshot();
@@ -72,7 +74,7 @@ pub(super) async fn dial(
     };
     let policy = cluster.policy();
     if policy.balancer == Algorithm::Passthrough {
-        return open(worker, pod, &cluster, (source, destination), None).await;
+        return open(worker, pod, &cluster, (ends, destination), None).await;
     }
     let mut choice = Choice::of(target.wanted(destination));
     // Of the keys only the client's address is known where bytes are not looked at.
@@ -85,8 +87,8 @@ pub(super) async fn dial(
         choice.hash = own.map(hash::of_address);
     }
     let lease = balance::pick(worker, &cluster, choice)?;
-    let ends = (source, lease.address());
-    open(worker, pod, &cluster, ends, Some(lease)).await
+    let to = (ends, lease.address());
+    open(worker, pod, &cluster, to, Some(lease)).await
 }
 
 /// Connects. A connection that the cluster's limit does not allow is refused at once (Envoy's TCP
@@ -95,15 +97,15 @@ async fn open(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
     cluster: &Rc<Local>,
-    (source, address): (SocketAddr, SocketAddr),
+    (client, address): (Ends, SocketAddr),
     lease: Option<Lease>,
 ) -> Result<Outbound, Error> {
     let counters = &cluster.state.counters;
     let held = pool::admit(cluster, address).inspect_err(|_| {
         counters.upstream_cx_overflow.increment();
     })?;
-    let (speech, port) = (Speech::Bytes, Some(source.port()));
-    let connected = upstream::connect(worker, pod, address, cluster, speech, port).await;
+    let (speech, client) = (Speech::Bytes, Some(client));
+    let connected = upstream::connect(worker, pod, address, cluster, speech, client).await;
     if let Some(lease) = &lease {
         lease.report(match &connected {
             Ok(_) => Outcome::Established,

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use send_wrapper::SendWrapper;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::channel::Channel;
@@ -24,6 +24,7 @@ use super::worker::Worker;
 use super::{connect, way};
 use crate::mesh::cluster::Tcp;
 use crate::net::socket;
+use crate::wire::proxy_protocol::{Ends, Version};
 
 /// A connection to an endpoint.
 pub(super) enum Upstream {
@@ -50,23 +51,24 @@ pub(super) struct Tunnelled {
     pub(super) to: SocketAddr,
 }
 
-/// Connects to an endpoint of a cluster, to say `speech` to it; for the client at `port`, where it is
-/// for one alone.
+/// Connects to an endpoint of a cluster, to say `speech` to it; for a `client`'s connection, where it
+/// is for one alone.
 pub(super) async fn connect(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
     to: SocketAddr,
     cluster: &Local,
     speech: Speech<'_>,
-    port: Option<u16>,
+    client: Option<Ends>,
 ) -> Result<Upstream, Error> {
     let policy = cluster.policy();
     let behalf = Behalf {
-        port,
+        port: client.map(|ends| ends.source.port()),
         cluster: &cluster.state.name,
     };
+    let greeting = policy.proxy_protocol.map(|version| (version, client));
     match &policy.tls {
-        None => transport(worker, pod, to, &policy.tcp, behalf).await,
+        None => transport(worker, pod, to, &policy.tcp, behalf, greeting).await,
         Some(settings) => {
             let asked = secured::Asked {
                 cluster,
@@ -74,14 +76,50 @@ pub(super) async fn connect(
                 tcp: &policy.tcp,
                 speech,
                 behalf,
+                greeting,
             };
             Box::pin(secured::connect(worker, pod, to, asked)).await
         }
     }
 }
 
+/// What an endpoint is told first: in which form, and of which client's connection.
+pub(super) type Greeting = Option<(Version, Option<Ends>)>;
+
 /// Connects in the way that leads there.
 pub(super) async fn transport(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    to: SocketAddr,
+    policy: &Tcp,
+    behalf: Behalf<'_>,
+    greeting: Greeting,
+) -> Result<Upstream, Error> {
+    let mut stream = lead(worker, pod, to, policy, behalf).await?;
+    if let Some((version, client)) = greeting {
+        let told = Box::pin(greet(&mut stream, version, client));
+        let told = tokio::time::timeout(policy.connect_timeout, told).await;
+        let told = told.unwrap_or(Err(Error::ConnectTimeout));
+        told.inspect_err(|_| worker.counters.upstream_cx_connect_fail.increment())?;
+    }
+    Ok(stream)
+}
+
+/// Tells the endpoint whose connection it is, before the client says anything (Envoy).
+async fn greet(stream: &mut Upstream, version: Version, client: Option<Ends>) -> Result<(), Error> {
+    let header = match (client, stream.local_addr(), stream.peer_addr()) {
+        (Some(ends), ..) => version.header(ends),
+        (None, Some(source), Some(destination)) => version.of_nobody(Ends {
+            source,
+            destination,
+        }),
+        // Inside the process there is no address of the proxy's own.
+        (None, ..) => Version::Two.of_nobody(Ends::NOBODY),
+    };
+    stream.write_all(&header).await.map_err(Error::Connect)
+}
+
+async fn lead(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
     to: SocketAddr,

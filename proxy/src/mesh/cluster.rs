@@ -10,6 +10,7 @@ use super::{Origination, Workload};
 use crate::policy::balance::Algorithm;
 use crate::policy::{circuit, hash, locality, outlier, slow_start};
 use crate::types::{ClusterName, Hostname, Locality, Percent, Protocol};
+use crate::wire::proxy_protocol;
 
 /// The endpoints of a service's port, or of one subset of them.
 #[derive(Clone, Debug)]
@@ -108,6 +109,8 @@ pub struct Policy {
     pub http: Http,
     /// `tls`; `None` where TLS is not asked for.
     pub tls: Option<Arc<Origination>>,
+    /// `proxyProtocol`: how endpoints are told whose connection it is, before TLS and all else.
+    pub proxy_protocol: Option<proxy_protocol::Version>,
 }
 
 impl Policy {

@@ -3,4 +3,5 @@
 pub mod baggage;
 pub mod client_hello;
 pub mod path;
+pub mod proxy_protocol;
 pub mod sniff;

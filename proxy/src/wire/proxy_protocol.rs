@@ -2,7 +2,7 @@
 //! Source: HAProxy's `proxy-protocol.txt`, sections 2.1 and 2.2; what Envoy's
 //! `upstream_proxy_protocol` writes (`source/extensions/common/proxy_protocol/proxy_protocol_header.cc`).
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The form of the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +79,15 @@ impl Version {
 }
 
 impl Ends {
+    /// Of no connection.
+    pub const NOBODY: Self = {
+        let nobody = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        Self {
+            source: nobody,
+            destination: nobody,
+        }
+    };
+
     /// Both in one family: the header has but one.
     fn alike(self) -> Self {
         if self.source.is_ipv4() == self.destination.is_ipv4() {

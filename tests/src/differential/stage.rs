@@ -119,6 +119,7 @@ impl Stage {
                     at,
                     speaks: play.scenario.port,
                     scripts: play.scenario.scripts.clone(),
+                    proxied: play.scenario.policy.contains("proxyProtocol"),
                 });
             }
             for object in play.objects() {

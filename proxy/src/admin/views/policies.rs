@@ -12,6 +12,7 @@ use crate::policy::locality::Settings;
 use crate::policy::redirect::{Path, Port};
 use crate::policy::rewrite::PathRewrite;
 use crate::policy::{fault, hash, outlier, retry};
+use crate::wire::proxy_protocol::Version;
 
 /// What the rule does, where it does not send requests on; and its policies.
 pub(super) fn of_rule(rule: &Rule) -> Vec<String> {
@@ -192,6 +193,13 @@ pub(super) fn of_cluster(policy: &Policy) -> Vec<String> {
     }
     connections(policy, &default, &mut words);
     words.extend(policy.tls.iter().map(ToString::to_string));
+    words.extend(policy.proxy_protocol.map(|version| {
+        let version = match version {
+            Version::One => 1,
+            Version::Two => 2,
+        };
+        format!("PROXY protocol {version}")
+    }));
     words
 }
 

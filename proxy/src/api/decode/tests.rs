@@ -333,11 +333,6 @@ fn other_kinds_say_what_is_wrong_too() {
             "warning spec.trafficPolicy.tunnel@1: read, but not in force yet: it has no effect",
         ),
         (
-            "the PROXY protocol",
-            "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: a}, spec: {host: a, trafficPolicy: {proxyProtocol: {version: V2}}}}",
-            "warning spec.trafficPolicy.proxyProtocol@1: read, but not in force yet: it has no effect",
-        ),
-        (
             "what Kubernetes adds",
             "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: a, uid: x, managedFields: []}, spec: {host: a}, status: {x: y}}",
             "",

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{DestinationRule, Subset, TrafficPolicy};
 use crate::api::host::{check_export_to, check_host, is_label};
-use crate::api::{NOT_IN_FORCE, labels};
+use crate::api::labels;
 use crate::types::Finding;
 
 mod balancer;
@@ -94,8 +94,6 @@ impl TrafficPolicy {
                     "only one of tunnel and proxyProtocol may be given",
                 ));
             }
-        } else if self.proxy_protocol.is_some() {
-            findings.push(Finding::warning(at("proxyProtocol"), NOT_IN_FORCE));
         }
         self.validate_ports(field, findings);
     }

@@ -1,11 +1,20 @@
-//! A DestinationRule's client `tls` as the data plane has it.
+//! A DestinationRule's client `tls` and `proxyProtocol` as the data plane has them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::api::destination_rule::{Tls, TlsMode};
+use crate::api::destination_rule::{ProxyProtocol, ProxyProtocolVersion, Tls, TlsMode};
 use crate::mesh::origination::{Credentials, Files, Origination};
 use crate::types::Hostname;
+use crate::wire::proxy_protocol::Version;
+
+/// How endpoints are told whose connection it is.
+pub(super) fn greeting(given: ProxyProtocol) -> Version {
+    match given.version {
+        ProxyProtocolVersion::V1 => Version::One,
+        ProxyProtocolVersion::V2 => Version::Two,
+    }
+}
 
 /// What `tls` asks for on the way to a cluster; `None` for plain text.
 pub(super) fn compile(

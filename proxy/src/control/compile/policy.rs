@@ -9,7 +9,8 @@ use http::HeaderName;
 
 use crate::api::destination_rule::{
     ConnectionPool, ConsistentHash, H2Upgrade, HttpPool, LoadBalancer, LocalityLb,
-    OutlierDetection, PortTrafficPolicy, RetryBudget, Simple, TcpPool, Tls, TrafficPolicy,
+    OutlierDetection, PortTrafficPolicy, ProxyProtocol, RetryBudget, Simple, TcpPool, Tls,
+    TrafficPolicy,
 };
 use crate::mesh::cluster::{Http, Http2Keepalive, Keepalive, Policy, Tcp};
 use crate::policy::balance::Algorithm;
@@ -48,6 +49,7 @@ struct Blocks<'a> {
     outlier: Option<&'a OutlierDetection>,
     budget: Option<&'a RetryBudget>,
     tls: Option<&'a Tls>,
+    proxy_protocol: Option<ProxyProtocol>,
 }
 
 impl<'a> Blocks<'a> {
@@ -59,6 +61,7 @@ impl<'a> Blocks<'a> {
             outlier: port.outlier_detection.as_ref(),
             budget: None,
             tls: port.tls.as_ref(),
+            proxy_protocol: None,
         }
     }
 }
@@ -90,6 +93,7 @@ fn blocks<'a>(
             outlier: policy.outlier_detection.as_ref(),
             budget: policy.retry_budget.as_ref(),
             tls: policy.tls.as_ref(),
+            proxy_protocol: policy.proxy_protocol,
         },
         (None, None) => Blocks::default(),
     };
@@ -100,11 +104,13 @@ fn blocks<'a>(
             outlier: subset.outlier_detection.as_ref().or(blocks.outlier),
             budget: subset.retry_budget.as_ref().or(blocks.budget),
             tls: subset.tls.as_ref().or(blocks.tls),
+            proxy_protocol: subset.proxy_protocol.or(blocks.proxy_protocol),
         };
     }
     if let Some(port) = port_of(subset, port) {
         blocks = Blocks {
             budget: blocks.budget,
+            proxy_protocol: blocks.proxy_protocol,
             ..Blocks::of_port(port)
         };
     }
@@ -129,6 +135,7 @@ pub(super) fn compile(
         locality: locality(blocks, distribution),
         outlier: blocks.outlier.map(outlier),
         limits: limits(blocks),
+        proxy_protocol: blocks.proxy_protocol.map(super::origination::greeting),
         ..Policy::default()
     };
     if balancer.is_hash() {

@@ -13,20 +13,21 @@ use rustls::ClientConfig;
 
 use super::{Host, Members, State};
 use crate::clock;
-use crate::dataplane::pool::HostPool;
+use crate::dataplane::pool::{HostPool, Purpose};
 use crate::mesh::cluster::Policy;
 use crate::policy::balance::{Hosts, Picked, Picker, Wish};
+use crate::wire::proxy_protocol::Ends;
 
-/// An endpoint, and the host that requests to it name.
-type Named = (SocketAddr, Rc<str>);
+/// An endpoint, and what alone its connections are for.
+type Apart = (SocketAddr, Purpose);
 
 /// A cluster as one worker uses it for one pod.
 pub(in crate::dataplane) struct Local {
     pub(in crate::dataplane) state: Arc<State>,
     seen: RefCell<Seen>,
     pools: RefCell<HashMap<SocketAddr, Rc<HostPool>, RandomState>>,
-    /// Where TLS is asked for by the name that a request gives its host.
-    named: RefCell<HashMap<Named, Rc<HostPool>, RandomState>>,
+    /// Those that not every request may use.
+    apart: RefCell<HashMap<Apart, Rc<HostPool>, RandomState>>,
     /// What connections by TLS were last made by.
     secured: RefCell<Option<Arc<ClientConfig>>>,
 }
@@ -39,7 +40,8 @@ struct Seen {
 }
 
 impl Seen {
-    /// Tells whether endpoints are now to be spoken with by other settings of TLS.
+    /// Tells whether endpoints are now to be spoken with by other settings of TLS, or greeted
+    /// otherwise.
     fn renew(&mut self, state: &State) -> bool {
         let generation = state.generation.load(Ordering::Acquire);
         if self.generation == generation {
@@ -52,7 +54,8 @@ impl Seen {
                 picker.set_plan(Arc::clone(&self.members.family(family).plan));
             }
         }
-        before.cluster.policy.tls != self.members.cluster.policy.tls
+        let (before, now) = (&before.cluster.policy, &self.members.cluster.policy);
+        before.tls != now.tls || before.proxy_protocol != now.proxy_protocol
     }
 }
 
@@ -98,7 +101,7 @@ impl Local {
                 pickers: [None, None],
             }),
             pools: RefCell::default(),
-            named: RefCell::default(),
+            apart: RefCell::default(),
             secured: RefCell::default(),
         }
     }
@@ -112,7 +115,7 @@ impl Local {
 
     fn renew_pools(&self) {
         self.pools.borrow().values().for_each(|pool| pool.renew());
-        self.named.borrow().values().for_each(|pool| pool.renew());
+        self.apart.borrow().values().for_each(|pool| pool.renew());
     }
 
     /// The endpoints and limits in force.
@@ -167,12 +170,26 @@ impl Local {
         Rc::clone(self.pools.borrow_mut().entry(address).or_default())
     }
 
-    /// The connections to `address` by TLS for requests to `host`.
-    pub(in crate::dataplane) fn pool_of(&self, address: SocketAddr, host: &str) -> Rc<HostPool> {
-        let host: Rc<str> = host.into();
-        let mut named = self.named.borrow_mut();
-        let pool = named.entry((address, Rc::clone(&host)));
-        Rc::clone(pool.or_insert_with(|| Rc::new(HostPool::of_host(host))))
+    /// The connections to `address` that are for this alone.
+    pub(in crate::dataplane) fn pool_of(
+        &self,
+        address: SocketAddr,
+        purpose: Purpose,
+    ) -> Rc<HostPool> {
+        let mut apart = self.apart.borrow_mut();
+        let pool = apart.entry((address, purpose.clone()));
+        Rc::clone(pool.or_insert_with(|| Rc::new(HostPool::new(purpose))))
+    }
+
+    /// Closes what is for this client's connection alone, which has ended.
+    pub(in crate::dataplane) fn forget(&self, client: Ends) {
+        self.apart.borrow_mut().retain(|(_, purpose), pool| {
+            let stays = !purpose.is_for(client);
+            if !stays {
+                pool.clear();
+            }
+            stays
+        });
     }
 
     /// Lets go of connections by TLS that were made by another configuration than is in force.
@@ -192,8 +209,8 @@ impl Local {
         if let Some(pool) = self.pools.borrow().get(&address) {
             pool.give_up_one();
         }
-        let named = self.named.borrow();
-        let to = named.iter().filter(|((to, _), _)| *to == address);
+        let apart = self.apart.borrow();
+        let to = apart.iter().filter(|((to, _), _)| *to == address);
         to.for_each(|(_, pool)| pool.give_up_one());
     }
 
@@ -202,7 +219,7 @@ impl Local {
         for (_, pool) in self.pools.borrow_mut().drain() {
             pool.clear();
         }
-        for (_, pool) in self.named.borrow_mut().drain() {
+        for (_, pool) in self.apart.borrow_mut().drain() {
             pool.clear();
         }
     }
@@ -220,7 +237,7 @@ impl Local {
         };
         let mut pools = self.pools.borrow_mut();
         pools.retain(|address, pool| keep(*address, pool));
-        let mut named = self.named.borrow_mut();
-        named.retain(|(address, _), pool| keep(*address, pool));
+        let mut apart = self.apart.borrow_mut();
+        apart.retain(|(address, _), pool| keep(*address, pool));
     }
 }

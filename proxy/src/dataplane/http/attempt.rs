@@ -21,7 +21,6 @@ use crate::dataplane::error::Error;
 use crate::dataplane::outcome::Exchange;
 use crate::dataplane::pod::LocalPod;
 use crate::dataplane::pool::{self, HostPool, Returning};
-use crate::dataplane::secured;
 use crate::dataplane::worker::Worker;
 use crate::policy::circuit::Permit;
 use crate::policy::outlier::Outcome;
@@ -194,7 +193,7 @@ impl Try<'_> {
             }
         };
         exchange.upstream_host = Some(address);
-        let pool = secured::pool(cluster, address, &message.parts);
+        let pool = pool::of(self.pod, cluster, address, &message.parts, exchange.ends());
         let sent = if upstream.http2 {
             exchange.upstream_protocol = Some("HTTP/2");
             // On the heap: the futures of requests that don't need it stay small.

@@ -55,6 +55,7 @@ use crate::net::begun::Begun;
 use crate::net::gather::Gather;
 use crate::net::linger::{HalfClose, Lingering};
 use crate::types::Protocol;
+use crate::wire::proxy_protocol::Ends;
 
 /// Envoy's default bound of a header section, 60 KiB.
 pub(super) const LIST_LIMIT: u32 = 60 * 1024;
@@ -223,6 +224,10 @@ pub(super) async fn proxy(
     };
     let io = Gather(Begun::new(stream, first));
     let ended = speak(io, &downstream.half_close, version, service, end).await;
+    pod.forget(Ends {
+        source,
+        destination,
+    });
     if let Some(hung_up) = &downstream.hung_up {
         hung_up.set(true);
     }

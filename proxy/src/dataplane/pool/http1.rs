@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 
 use super::metered::Metered;
-use super::{Held, HostPool, Waiting, admit, count_connect, reap};
+use super::{Held, HostPool, Purpose, Waiting, admit, count_connect, reap};
 use crate::clock;
 use crate::dataplane::cluster::Local;
 use crate::dataplane::error::Error;
@@ -336,8 +336,9 @@ async fn open_at(
         Place::Spare(stream, held) => (stream, held),
         Place::New(mut held) => {
             held.count_descriptor(worker)?;
-            let speech = Speech::Http1(pool.host.as_deref());
-            let connected = upstream::connect(worker, pod, address, local, speech, None).await;
+            let Purpose { host, client } = &pool.purpose;
+            let speech = Speech::Http1(host.as_deref());
+            let connected = upstream::connect(worker, pod, address, local, speech, *client).await;
             count_connect(&local.state.counters, &connected);
             (connected?, held)
         }

@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::metered::Metered;
 use super::shared::{Connection, Shared, Stream, UNTOLD, WaitsHere};
-use super::{Held, HostPool, Waiting, admit, count_connect};
+use super::{Held, HostPool, Purpose, Waiting, admit, count_connect};
 use crate::clock;
 use crate::dataplane::cluster::Local;
 use crate::dataplane::error::Error;
@@ -184,8 +184,9 @@ async fn open_held(
 ) -> Result<Connection, Error> {
     held.count_descriptor(worker)?;
     let policy = local.policy();
-    let speech = Speech::Http2(pool.host.as_deref());
-    let connected = upstream::connect(worker, pod, address, local, speech, None).await;
+    let Purpose { host, client } = &pool.purpose;
+    let speech = Speech::Http2(host.as_deref());
+    let connected = upstream::connect(worker, pod, address, local, speech, *client).await;
     count_connect(&local.state.counters, &connected);
     let stream = connected?;
     let name = stream.local_addr();

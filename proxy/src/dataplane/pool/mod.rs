@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::request;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::spawn_local;
 
@@ -25,12 +26,15 @@ pub(super) use shared::Stream;
 
 use super::cluster::{Counters, Host, Local, State};
 use super::error::Error;
+use super::pod::LocalPod;
+use super::secured;
 use super::upstream::Upstream;
 use super::worker::{SWEEP, Worker};
 use crate::clock;
 use crate::mesh::cluster::Policy;
 use crate::net::descriptors;
 use crate::policy::circuit::Permit;
+use crate::wire::proxy_protocol::Ends;
 
 /// The connections of one worker to one endpoint.
 #[derive(Default)]
@@ -55,8 +59,79 @@ pub(super) struct HostPool {
     /// Counts how often what its connections are made by has changed: those of before get no more
     /// requests.
     generation: Cell<u32>,
+    purpose: Purpose,
+}
+
+/// What the connections of a pool are for, beside their endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Purpose {
     /// What requests say is their host, where TLS is asked for by it.
     host: Option<Rc<str>>,
+    /// The client's connection, where the endpoint is told of it.
+    client: Option<Ends>,
+}
+
+impl Purpose {
+    /// Whether they are for this client's connection alone.
+    pub(super) fn is_for(&self, client: Ends) -> bool {
+        self.client == Some(client)
+    }
+}
+
+/// The connections by which a request goes to `address`: of all requests, unless its TLS asks for the
+/// request's own host, or the endpoint is told of the client's connection.
+pub(super) fn of(
+    pod: &LocalPod,
+    cluster: &Local,
+    address: SocketAddr,
+    parts: &request::Parts,
+    client: Option<Ends>,
+) -> Rc<HostPool> {
+    let (by_host, greets) = {
+        let policy = &cluster.members().cluster.policy;
+        let by_host = policy.tls.as_ref().is_some_and(|tls| tls.name.is_none());
+        (by_host, policy.proxy_protocol.is_some())
+    };
+    if !by_host && !greets {
+        return cluster.pool(address);
+    }
+    let purpose = Purpose {
+        host: by_host.then(|| secured::host(parts)),
+        client: client.filter(|_| greets),
+    };
+    if purpose.client.is_some() {
+        pod.keeps_clients_apart();
+    }
+    cluster.pool_of(address, purpose)
+}
+
+/// Gives a connection that was opened for a client before it was known what it would be for to
+/// whoever may use it.
+pub(super) fn adopt(
+    worker: &Worker,
+    pod: &LocalPod,
+    (cluster, held): (&Local, Held),
+    address: SocketAddr,
+    stream: Upstream,
+    client: Ends,
+) {
+    let greets = {
+        let policy = &cluster.members().cluster.policy;
+        policy.proxy_protocol.is_some()
+    };
+    let pool = if greets {
+        pod.keeps_clients_apart();
+        cluster.pool_of(
+            address,
+            Purpose {
+                host: None,
+                client: Some(client),
+            },
+        )
+    } else {
+        cluster.pool(address)
+    };
+    pool.adopt(worker, stream, held);
 }
 
 /// A connection with nothing said on it yet.
@@ -164,7 +239,7 @@ pub(super) fn count_connect<T>(counters: &Counters, connected: &Result<T, Error>
 impl HostPool {
     /// Takes a connection that was opened before it was known what it would be for, where none is
     /// waiting already: one early dial a client's connection must not add up. Otherwise it is closed.
-    pub(super) fn adopt(&self, worker: &Worker, stream: Upstream, mut held: Held) {
+    fn adopt(&self, worker: &Worker, stream: Upstream, mut held: Held) {
         if held.is_wanted(0)
             || worker.descriptors.is_scarce()
             || held.count_descriptor(worker).is_err()
@@ -197,10 +272,10 @@ impl HostPool {
         self.spare.borrow_mut().take();
     }
 
-    /// Connections by which requests for one host go, in TLS that is asked for by its name.
-    pub(super) fn of_host(host: Rc<str>) -> Self {
+    /// Connections for one purpose.
+    pub(super) fn new(purpose: Purpose) -> Self {
         Self {
-            host: Some(host),
+            purpose,
             ..Self::default()
         }
     }

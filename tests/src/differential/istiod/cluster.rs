@@ -77,6 +77,9 @@ fn cluster(
     if locality::weighs(balancer, outlier.is_some()) {
         cluster["common_lb_config"]["locality_weighted_lb_config"] = json!({});
     }
+    if let Some(proxied) = policy.get("proxyProtocol") {
+        cluster["transport_socket"] = greeting(proxied);
+    }
     pool(&mut cluster, service, policy);
     balance(&mut cluster, balancer);
     if let Some(outlier) = outlier {
@@ -85,6 +88,21 @@ fn cluster(
         cluster["common_lb_config"]["healthy_panic_threshold"]["value"] = percent.into();
     }
     cluster
+}
+
+/// `applyUpstreamProxyProtocol`, without TLS.
+fn greeting(proxied: &Value) -> Value {
+    let socket = |name: &str, config: Value| json!({"name": format!("envoy.transport_sockets.{name}"), "typed_config": config});
+    let kind =
+        |name: &str| format!("type.googleapis.com/envoy.extensions.transport_sockets.{name}");
+    let raw = json!({"@type": kind("raw_buffer.v3.RawBuffer")});
+    let version = proxied["version"].as_str().unwrap_or("V1");
+    let config = json!({
+        "@type": kind("proxy_protocol.v3.ProxyProtocolUpstreamTransport"),
+        "config": {"version": version},
+        "transport_socket": socket("raw_buffer", raw),
+    });
+    socket("upstream_proxy_protocol", config)
 }
 
 fn pool(cluster: &mut Value, service: &Service, policy: &Value) {

@@ -6,6 +6,13 @@ use crate::differential::scenario::{Scenario, http, plain, policy};
 #[rustfmt::skip]
 pub(super) fn table() -> Vec<Scenario> {
     vec![
+        policy("proxied", "proxyProtocol: {version: V1}").ask("3x GET /", "200 x3 >proxied~TCP4").ask("same GET /", "200 x1").ask("GET /", "200 x1 >proxied~TCP4").connections(),
+        policy("proxied-binary", "proxyProtocol: {version: V2}").ask("3x GET /", "200 x3 >proxied~21+11").ask("GET /", "200 x1").connections(),
+        policy("proxied-http2", "proxyProtocol: {}").http2().ask("h2 3x GET /", "200 x3 >proxied~TCP4").ask("h2 GET /", "200 x1 >proxied~TCP4").connections(),
+        http("proxied-retry", "{TO, retries: {attempts: 2, retryOn: 5xx}}").policy("proxyProtocol: {}").up("503 200").ask("GET /", "200 x2 >proxied~TCP4").connections(),
+        http("proxied-mirror", "{route: [{V1}], mirror: {host: @, subset: v2}}").policy("proxyProtocol: {}").over(2).ask("GET /", "200 x2").unordered(),
+        http("proxied-mirror-binary", "{route: [{V1}], mirror: {host: @, subset: v2}}").policy("proxyProtocol: {version: V2}").over(2).ask("GET /", "200 x2").unordered(),
+        policy("proxied-limit", "proxyProtocol: {}, connectionPool: {tcp: {maxConnections: 1}}").up("200,wait=200").ask("3& GET /", "200 x3").timed(),
         plain("http1-to-http1").ask("GET /", "200 >version=HTTP/1.1"),
         plain("http2-to-http1").ask("h2 GET /", "200 >version=HTTP/1.1 >host=http2-to-http1"),
         plain("http1-to-http2").http2().ask("GET /", "200 >version=HTTP/2"),

@@ -61,6 +61,8 @@ pub(super) fn table() -> Vec<Scenario> {
         tcp("tcp-reset", "{destination: {host: @}}").up("reset,wait=150").ask("TCP hello", "x1 end=broken"),
         tcp("tcp-closed", "{destination: {host: @}}").up("close,wait=150").ask("TCP hello", "x1 end=broken"),
         tcp("tcp-gone", "{destination: {host: @}}").up("200,wait=2000").ask("TCP hello | !300", "x1 end=gaveup"),
+        policy("tcp-proxied", "proxyProtocol: {}").bytes().ask("TCP hello", "- x1 body~hello >proxied~TCP4"),
+        policy("tcp-proxied-binary", "proxyProtocol: {version: V2}").bytes().ask("TCP hello", "- x1 body~hello >proxied~21"),
         policy("tcp-idle", "connectionPool: {tcp: {idleTimeout: 300ms}}").tcp("[{route: [{destination: {host: @}}]}]").up("200,wait=3000").ask("TCP hello", "x1 end=broken"),
         policy("tcp-duration", "connectionPool: {tcp: {maxConnectionDuration: 300ms}}").tcp("[{route: [{destination: {host: @}}]}]").up("200,wait=3000").ask("TCP hello", "DT x1 end=broken"),
         policy("tcp-overflow", "connectionPool: {tcp: {maxConnections: 1}}").tcp("[{route: [{destination: {host: @}}]}]").up("200,wait=400").ask("3& TCP hello", "UO x1 end~broken").counts(&["upstream_cx_overflow"]),

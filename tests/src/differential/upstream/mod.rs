@@ -22,6 +22,7 @@ use crate::{Pod, raw};
 
 mod http1;
 mod http2;
+mod proxied;
 mod tcp;
 
 /// What is said by an endpoint of a scenario's Service.
@@ -37,6 +38,8 @@ pub struct Role {
     pub speaks: Port,
     /// What it does.
     pub scripts: Scripts,
+    /// Whether it is told first whose connection it has.
+    pub proxied: bool,
 }
 
 /// All upstreams. They end on drop.
@@ -53,6 +56,8 @@ struct Turn {
     role: Arc<Role>,
     book: Book,
     entry: Entry,
+    /// Whose connection it is said to be.
+    header: Option<String>,
 }
 
 impl Upstreams {
@@ -149,6 +154,7 @@ async fn serve(
                 service: role.service.clone(),
                 side,
             },
+            header: None,
         };
         turn.book.connected(&turn.entry);
         connections.spawn(turn.play(stream));
@@ -156,7 +162,13 @@ async fn serve(
 }
 
 impl Turn {
-    async fn play(self, stream: TcpStream) {
+    async fn play(mut self, mut stream: TcpStream) {
+        if self.role.proxied {
+            let Ok(header) = proxied::header(&mut stream).await else {
+                return;
+            };
+            self.header = Some(header);
+        }
         if matches!(self.role.speaks, Port::Tcp | Port::Tls) {
             return tcp::play(self, stream).await;
         }
@@ -177,7 +189,12 @@ impl Turn {
     }
 
     /// Notes an attempt; gives its number and the answer to it.
-    fn arrived(&self, seen: super::book::Seen) -> (usize, Answer) {
+    fn arrived(&self, mut seen: super::book::Seen) -> (usize, Answer) {
+        let header = self
+            .header
+            .iter()
+            .map(|one| ("proxied".into(), one.clone()));
+        seen.headers.extend(header);
         let scripts = &self.role.scripts;
         let own = scripts.differ().then_some(self.role.endpoint);
         let (number, turn) = self.book.arrived(&self.entry, seen, own);

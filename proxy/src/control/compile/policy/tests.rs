@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::api::destination_rule::TlsMode;
+use crate::wire::proxy_protocol::Version;
 
 fn parse(text: &str) -> Option<TrafficPolicy> {
     let text = (!text.is_empty()).then_some(text)?;
@@ -10,6 +11,48 @@ fn parse(text: &str) -> Option<TrafficPolicy> {
 
 fn compiled(rule: &str, subset: &str) -> Policy {
     compile(parse(rule).as_ref(), parse(subset).as_ref(), 80, None)
+}
+
+#[test]
+fn a_port_loses_the_proxy_protocol_of_its_rule() {
+    let port = "portLevelSettings: [{port: {number: 80}, outlierDetection: {}}]";
+    for (name, rule, subset, expected) in [
+        ("nothing", String::new(), "", None),
+        (
+            "the default",
+            "proxyProtocol: {}".into(),
+            "",
+            Some(Version::One),
+        ),
+        (
+            "version 2",
+            "proxyProtocol: {version: V2}".into(),
+            "",
+            Some(Version::Two),
+        ),
+        ("a port", format!("proxyProtocol: {{}}, {port}"), "", None),
+        (
+            "a subset",
+            "proxyProtocol: {version: V2}".into(),
+            "proxyProtocol: {version: V1}",
+            Some(Version::One),
+        ),
+        (
+            "a subset inherits it",
+            "proxyProtocol: {version: V2}".into(),
+            "loadBalancer: {simple: RANDOM}",
+            Some(Version::Two),
+        ),
+        (
+            "a subset's port",
+            "proxyProtocol: {version: V2}".into(),
+            port,
+            Some(Version::Two),
+        ),
+    ] {
+        let found = compiled(&rule, subset).proxy_protocol;
+        assert_eq!(found, expected, "{name}");
+    }
 }
 
 #[test]
