@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use http::HeaderName;
+use http::header::COOKIE;
+use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use super::issued::Issued;
@@ -177,7 +178,7 @@ impl Attribute {
             }),
             Self::Header(name) => facts
                 .request
-                .is_some_and(|request| header(request, name, text)),
+                .is_some_and(|request| header(request, name, text, wide)),
             Self::ServiceAccount
             | Self::SourceIp
             | Self::DestinationIp
@@ -189,24 +190,32 @@ impl Attribute {
     }
 }
 
-/// A header field of several lines is one text, joined by commas (Envoy). An empty one is present.
-fn header(request: &Request<'_>, name: &HeaderName, text: &Text) -> bool {
-    let mut lines = request.headers.get_all(name).iter();
-    let Some(first) = lines.next() else {
+/// A header field may have several lines, and nobody knows which of them the application looks at: to
+/// allow, each must be like that; to deny, one is enough (Envoy since 1.37), or all of them as one text.
+/// An empty one is present.
+fn header(request: &Request<'_>, name: &HeaderName, text: &Text, wide: bool) -> bool {
+    let lines = || request.headers.get_all(name).iter();
+    let Some(first) = lines().next() else {
         return false;
     };
     if *text == Text::Present {
         return true;
     }
-    let Some(second) = lines.next() else {
-        return text.is(first.as_bytes(), Case::Sensitive);
-    };
-    let mut joined = first.as_bytes().to_vec();
-    for line in std::iter::once(second).chain(lines) {
-        joined.push(b',');
-        joined.extend_from_slice(line.as_bytes());
+    let is = |line: &HeaderValue| text.is(line.as_bytes(), Case::Sensitive);
+    if lines().nth(1).is_none() {
+        return is(first);
     }
-    text.is(&joined, Case::Sensitive)
+    let together = |by: &[u8]| {
+        let lines: Vec<&[u8]> = lines().map(HeaderValue::as_bytes).collect();
+        text.is(&lines.join(by), Case::Sensitive)
+    };
+    // RFC 9113, section 8.2.3: cookies are one field, however many lines it was cut into.
+    match (*name == COOKIE, wide) {
+        (true, false) => together(b"; "),
+        (true, true) => lines().any(is) || together(b"; "),
+        (false, false) => lines().all(is),
+        (false, true) => lines().any(is) || together(b","),
+    }
 }
 
 /// A host without its port and trailing dot.

@@ -9,41 +9,52 @@ use super::token::Token;
 /// One value of `requestPrincipals` or `request.auth.principal`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Issued {
-    issuer: Text,
-    subject: Text,
-    /// The value as one text.
-    whole: Text,
+    /// Issuer and subject, as Istio takes the value apart: at its last `/`.
+    form: (Text, Text),
+    /// The same, taken apart elsewhere.
+    others: Vec<(Text, Text)>,
 }
 
 impl Issued {
-    /// Reads a value, which Istio takes apart at its last `/`.
+    /// Reads a value.
     pub(super) fn new(value: &str) -> Self {
-        let exact = |text: &str| Text::Exact(text.into());
-        let parts = value.rsplit_once('/');
-        let (issuer, subject) = match (value.strip_prefix('*'), value.strip_suffix('*'), parts) {
-            (Some(""), ..) => (Text::Present, Text::Present),
-            (Some(_), _, Some((issuer, subject))) => (Text::new_suffix(issuer), exact(subject)),
-            (Some(rest), _, None) => (Text::Present, Text::Suffix(rest.into())),
-            (None, Some(_), Some((issuer, subject))) => (exact(issuer), Text::new(subject)),
-            (None, Some(rest), None) => (Text::Prefix(rest.into()), Text::Present),
-            (None, None, Some((issuer, subject))) => (exact(issuer), exact(subject)),
-            (None, None, None) => (exact(value), exact("")),
-        };
+        let slashes = value.rmatch_indices('/');
+        let mut forms =
+            slashes.map(|(at, _)| parted(value, Some((&value[..at], &value[at + 1..]))));
         Self {
-            issuer,
-            subject,
-            whole: Text::new(value),
+            form: forms.next().unwrap_or_else(|| parted(value, None)),
+            others: forms.collect(),
         }
     }
 
-    /// Whether it is the token's. `wide`: it is a reason to deny, and counts also where the value as a
-    /// whole says so (a subject may have a `/` in it).
+    /// Whether it is the token's. `wide`: it is a reason to deny, and counts also where a subject has a
+    /// `/` in it, or is empty.
     pub(super) fn is(&self, token: &Token, wide: bool) -> bool {
-        let is = |form: &Text, text: Option<&str>| {
-            text.is_some_and(|text| form.is(text.as_bytes(), Case::Sensitive))
+        let (Some(issuer), Some(subject)) = (token.issuer(), token.subject()) else {
+            return false;
         };
-        (is(&self.issuer, token.issuer()) && is(&self.subject, token.subject()))
-            || (wide && is(&self.whole, token.principal()))
+        let is = |(issuers, subjects): &(Text, Text)| {
+            let is = |form: &Text, text: &str| {
+                let empty = wide && *form == Text::Present && text.is_empty();
+                empty || form.is(text.as_bytes(), Case::Sensitive)
+            };
+            is(issuers, issuer) && is(subjects, subject)
+        };
+        is(&self.form) || (wide && self.others.iter().any(is))
+    }
+}
+
+/// The forms of a value whose parts are these.
+fn parted(value: &str, parts: Option<(&str, &str)>) -> (Text, Text) {
+    let exact = |text: &str| Text::Exact(text.into());
+    match (value.strip_prefix('*'), value.strip_suffix('*'), parts) {
+        (Some(""), ..) => (Text::Present, Text::Present),
+        (Some(_), _, Some((issuer, subject))) => (Text::new_suffix(issuer), exact(subject)),
+        (Some(rest), _, None) => (Text::Present, Text::Suffix(rest.into())),
+        (None, Some(_), Some((issuer, subject))) => (exact(issuer), Text::new(subject)),
+        (None, Some(rest), None) => (Text::Prefix(rest.into()), Text::Present),
+        (None, None, Some((issuer, subject))) => (exact(issuer), exact(subject)),
+        (None, None, None) => (exact(value), exact("")),
     }
 }
 
@@ -63,11 +74,11 @@ mod tests {
             ("https://id/*", "https://id", "joe", true, true),
             ("https://id/*", "https://id", "", false, true),
             // Another issuer, which calls itself so.
-            ("https://id/*", "https://id/evil", "joe", false, true),
+            ("https://id/*", "https://id/evil", "joe", false, false),
             ("https://id/a*", "https://id", "ann", true, true),
-            ("https://id/a*", "https://id/a", "joe", false, true),
+            ("https://id/a*", "https://id/a", "joe", false, false),
             ("*/joe", "https://id", "joe", true, true),
-            ("*/joe", "https://id", "x/joe", false, true),
+            ("*/joe", "https://id", "x/joe", false, false),
             ("*id/joe", "https://id", "joe", true, true),
             ("*id/joe", "https://other", "joe", false, false),
             ("*oe", "https://id", "joe", true, true),
@@ -75,6 +86,8 @@ mod tests {
             ("id", "id", "", true, true),
             ("id", "id", "joe", false, false),
             ("https://id/a/b", "https://id", "a/b", false, true),
+            ("https://id/a/b*", "https://id", "a/bc", false, true),
+            ("https://id/a/b*", "https://id", "a", false, false),
         ] {
             let token = Token::new(json!({"iss": issuer, "sub": subject}), &[]);
             let form = Issued::new(value);

@@ -625,14 +625,25 @@ fn requests_are_matched_by_headers_and_tokens() {
         "scope": "read write", "groups": "x y", "name": "a b", "n": 1,
         "realm": {"roles": ["admin"]},
     });
-    let request = format!("GET a.test /x x-a=1 x-a=2 x-empty= token:{token}")
-        .replace("\"read write\"", "\"read\\u0020write\"")
-        .replace("\"x y\"", "\"x\\u0020y\"")
-        .replace("\"a b\"", "\"a\\u0020b\"");
+    let request =
+        format!("GET a.test /x x-a=1 x-a=2 x-b=12 cookie=a=1 cookie=b=2 x-empty= token:{token}")
+            .replace("\"read write\"", "\"read\\u0020write\"")
+            .replace("\"x y\"", "\"x\\u0020y\"")
+            .replace("\"a b\"", "\"a\\u0020b\"");
     for (condition, expected) in [
-        ("key: 'request.headers[x-a]', values: ['1,2']", true),
-        ("key: 'request.headers[X-A]', values: ['1*']", true),
+        // Of several lines each counts.
+        ("key: 'request.headers[x-a]', values: ['1,2']", false),
+        ("key: 'request.headers[X-A]', values: ['1*']", false),
         ("key: 'request.headers[x-a]', values: ['1']", false),
+        ("key: 'request.headers[x-a]', values: ['1', '2']", false),
+        // But for cookies, which are one.
+        ("key: 'request.headers[cookie]', values: ['a=1; b=2']", true),
+        ("key: 'request.headers[cookie]', values: ['a=1*']", true),
+        ("key: 'request.headers[cookie]', values: ['b=2']", false),
+        ("key: 'request.headers[cookie]', notValues: ['b=2']", false),
+        ("key: 'request.headers[x-b]', values: ['1*']", true),
+        ("key: 'request.headers[X-B]', values: ['*2']", true),
+        ("key: 'request.headers[x-b]', notValues: ['12']", false),
         ("key: 'request.headers[x-empty]', values: ['*']", true),
         ("key: 'request.headers[x-none]', values: ['*']", false),
         ("key: 'request.headers[x-none]', notValues: ['*']", true),
@@ -656,8 +667,11 @@ fn requests_are_matched_by_headers_and_tokens() {
         ("key: 'request.auth.claims[realm]', values: ['*']", false),
         ("key: 'request.auth.claims[n]', values: ['1']", false),
         ("key: 'request.auth.claims[none]', notValues: ['*']", true),
-        ("key: 'request.headers[x-a]', values: ['*2']", true),
-        ("key: 'request.headers[x-a]', notValues: ['1*']", false),
+        ("key: 'request.headers[x-a]', values: ['*']", true),
+        ("key: 'request.headers[x-a]', notValues: ['1']", false),
+        ("key: 'request.headers[x-a]', notValues: ['2']", false),
+        ("key: 'request.headers[x-a]', notValues: ['1,2']", false),
+        ("key: 'request.headers[x-a]', notValues: ['3']", true),
         ("key: remote.ip, notValues: [192.0.2.1]", false),
         ("key: request.auth.principal, values: ['*/joe']", true),
         ("key: request.auth.principal, notValues: ['*']", false),
@@ -682,6 +696,23 @@ fn requests_are_matched_by_headers_and_tokens() {
             request_matches("ALLOW", &rule, &request),
             expected,
             "{condition}"
+        );
+    }
+    // To deny, one line is enough, or all of them together.
+    for (values, expected) in [
+        ("values: ['1']", true),
+        ("values: ['2']", true),
+        ("values: ['1,2']", true),
+        ("values: ['3']", false),
+        ("notValues: ['1']", true),
+        ("notValues: ['1*']", true),
+        ("notValues: ['*']", false),
+    ] {
+        let rule = format!("{{when: [{{key: 'request.headers[x-a]', {values}}}]}}");
+        assert_eq!(
+            request_matches("DENY", &rule, &request),
+            expected,
+            "{values}"
         );
     }
     for (principals, request, expected) in [
