@@ -554,6 +554,21 @@ async fn silence_hides_no_request() -> Result<()> {
         }
     })?;
     let _server = Echo::start(&world.server, AUTO, "server")?;
+    // A server of HTTP/2 that speaks first is no other.
+    const SETTINGS: u16 = 9201;
+    let _settings = Server::start(&world.server, SETTINGS, |mut stream, _| async move {
+        if stream.write_all(b"\0\0\0\x04\0\0\0\0\0").await.is_ok() {
+            let _ = raw::drain(&mut stream).await;
+        }
+    })?;
+    let mut asking = stranger.netns.connect(world.server.at(SETTINGS)).await?;
+    let relayed = raw::read_until(&mut asking, b"\x04");
+    let relayed = tokio::time::timeout(Duration::from_secs(1), relayed).await;
+    ensure!(relayed.is_err(), "its connection is not read");
+    asking
+        .write_all(b"GET / HTTP/1.1\r\nhost: app\r\nauthorization: Bearer x\r\n\r\n")
+        .await?;
+    raw::read_until(&mut asking, b"401").await?;
     let mut greeted = stranger.netns.connect(world.server.at(GREETED)).await?;
     let first = tokio::time::timeout(
         Duration::from_secs(3),

@@ -20,6 +20,7 @@ use super::upstream::Upstream;
 use super::worker::Worker;
 use crate::mesh::cluster::Tcp;
 use crate::net::socket;
+use crate::wire::sniff::may_answer_http;
 
 /// How long the application may take to accept: Istio's default `connectTimeout`.
 const APPLICATION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -94,7 +95,8 @@ pub(super) async fn application_for_bytes(
 }
 
 /// Dials the application for the caller and puts the connection into `early`, and waits until it speaks
-/// first, or ends. Where nobody is there, whoever waits for the caller's bytes has a while left.
+/// first, and no HTTP, or ends. Where nobody is there, whoever waits for the caller's bytes has a while
+/// left.
 pub(super) async fn spoken(
     worker: &Worker,
     pod: &LocalPod,
@@ -103,8 +105,13 @@ pub(super) async fn spoken(
 ) {
     match application(worker, pod, caller, to).await {
         Ok(stream) => {
+            let mut first = [0; 9];
             // An error is found by whoever reads.
-            let _ = early.insert(stream).readable().await;
+            let count = early.insert(stream).peek(&mut first).await.unwrap_or(0);
+            // A server of HTTP/2 may be the first to speak, and is still to be asked by requests alone.
+            if count > 0 && may_answer_http(&first[..count]) {
+                std::future::pending::<()>().await;
+            }
         }
         Err(_) => tokio::time::sleep(PATIENCE).await,
     }

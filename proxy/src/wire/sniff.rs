@@ -65,6 +65,22 @@ pub fn may_be_preface(bytes: &[u8]) -> bool {
     FIRST_WORD.starts_with(&bytes[..bytes.len().min(FIRST_WORD.len())])
 }
 
+/// Whether what a server says before it was asked anything may still be HTTP: HTTP/2's SETTINGS, which
+/// may come first (RFC 9113, section 3.4), or an answer that nobody waits for.
+pub fn may_answer_http(bytes: &[u8]) -> bool {
+    const ANSWER: &[u8] = b"HTTP/";
+    // Length of 24 bits, of which a first frame needs few; type 4; no flags; stream 0.
+    let frame = |at: usize, byte: u8| match at {
+        0 | 5..=8 => byte == 0,
+        3 => byte == 4,
+        4 => byte & !1 == 0,
+        _ => true,
+    };
+    let begins = bytes.iter().take(9).enumerate();
+    begins.clone().all(|(at, byte)| frame(at, *byte))
+        || ANSWER.starts_with(&bytes[..bytes.len().min(ANSWER.len())])
+}
+
 impl Verdict {
     fn or_http2(self, len: usize) -> Self {
         if len == HTTP2_PREFACE.len() {
@@ -206,6 +222,25 @@ mod tests {
         line.resize(LIMIT, b'a');
         assert_eq!(sniff(&line), Verdict::Http1);
         assert_eq!(sniff(&[b'\n'; LIMIT]), Verdict::Http1);
+    }
+
+    #[test]
+    fn servers_of_http_may_speak_first() {
+        for (bytes, expected) in [
+            (&b"\0\0\x12\x04\0\0\0\0\0\0\x03"[..], true),
+            (b"\0\0\0\x04\0\0\0\0\0", true),
+            (b"\0\0", true),
+            (b"\0\0\x12\x05\0\0\0\0\0", false),
+            (b"\0\0\x12\x04\0\0\0\0\x01", false),
+            (b"HTTP/1.1 408 Request Timeout\r\n", true),
+            (b"HT", true),
+            (b"220 hello", false),
+            // MySQL.
+            (b"\x4a\0\0\0\x0a8.0", false),
+            (b"SSH-2.0-", false),
+        ] {
+            assert_eq!(may_answer_http(bytes), expected, "{bytes:?}");
+        }
     }
 
     #[test]
