@@ -130,6 +130,15 @@ pub async fn read_until(stream: &mut TcpStream, mark: &[u8]) -> Result<Vec<u8>> 
     Ok(bytes)
 }
 
+/// Reads until `mark` has come, and not a byte more.
+pub async fn read_until_exactly(stream: &mut TcpStream, mark: &[u8]) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(mark) {
+        bytes.extend(read_exactly(stream, 1).await?);
+    }
+    Ok(bytes)
+}
+
 /// Reads exactly `count` bytes.
 pub async fn read_exactly(stream: &mut TcpStream, count: usize) -> Result<Vec<u8>> {
     let mut bytes = vec![0; count];

@@ -45,7 +45,6 @@ pub use virtual_service::VirtualService;
 use crate::types::Finding;
 
 const NOT_YET: &str = "not implemented yet: it has no effect";
-const NOT_IN_FORCE: &str = "read, but not in force yet: it has no effect";
 
 /// An object of a kind that is read.
 #[derive(Clone, Debug, PartialEq)]

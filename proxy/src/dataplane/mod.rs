@@ -26,6 +26,7 @@ mod outcome;
 mod pod;
 mod pool;
 mod protocol;
+mod proxied;
 mod relay;
 mod resolve;
 mod secured;

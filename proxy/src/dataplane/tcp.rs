@@ -18,7 +18,7 @@ use super::resolve::Target;
 use super::secured::Speech;
 use super::upstream::Upstream;
 use super::worker::Worker;
-use super::{balance, pool, resolve, upstream};
+use super::{balance, pool, proxied, resolve, upstream};
 use crate::mesh::{L4Choice, L4Request};
 use crate::net::socket;
 use crate::policy::balance::Algorithm;
@@ -34,6 +34,14 @@ pub(super) struct Opening {
     pub(super) log: Connection,
 }
 
+/// Whether a cluster's `tunnel` is for the connection: of a rule that names it, not of the service's own
+/// (Istio).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tunnels {
+    Yes,
+    No,
+}
+
 /// Dials the endpoint that the original destination leads to.
 pub(super) async fn dial(
     worker: &Rc<Worker>,
@@ -46,13 +54,14 @@ pub(super) async fn dial(
     let ends = captured.ends();
     let Some(port) = target.port() else {
         let cluster = pod.cluster(worker, &worker.passthrough);
-        return open(worker, pod, &cluster, (ends, destination), None).await;
+        let to = (ends, destination);
+        return open(worker, pod, &cluster, to, None, Tunnels::No).await;
     };
-    let cluster = {
+    let (cluster, tunnels) = {
         let snapshot = worker.snapshot();
         let workload = Arc::clone(&pod.pod().workload);
-        let name = match snapshot.l4(port, &workload.namespace) {
-            None => &port.cluster,
+        let (name, tunnels) = match snapshot.l4(port, &workload.namespace) {
+            None => (&port.cluster, Tunnels::No),
             Some(table) => {
                 let request = L4Request {
                     source: workload.source(),
@@ -60,21 +69,27 @@ pub(super) async fn dial(
                     server_name,
                 };
                 match table.choose(&request) {
-                    L4Choice::Plain => &port.cluster,
+                    L4Choice::Plain => (&port.cluster, Tunnels::No),
                     L4Choice::Refused => return Err(Error::NoRoute),
                     L4Choice::Rule(rule) => {
                         let chosen = rule.destinations.get(rule.weights.pick(worker.draw()));
-                        &chosen.ok_or(Error::NoCluster)?.cluster
+                        // Istio tunnels for rules with one destination alone.
+                        let tunnels = match rule.destinations.len() {
+                            1 => Tunnels::Yes,
+                            _ => Tunnels::No,
+                        };
+                        (&chosen.ok_or(Error::NoCluster)?.cluster, tunnels)
                     }
                 }
             }
         };
         let cluster = snapshot.cluster_for(name, workload.source());
-        pod.cluster(worker, cluster.ok_or(Error::NoCluster)?)
+        let cluster = pod.cluster(worker, cluster.ok_or(Error::NoCluster)?);
+        (cluster, tunnels)
     };
     let policy = cluster.policy();
     if policy.balancer == Algorithm::Passthrough {
-        return open(worker, pod, &cluster, (ends, destination), None).await;
+        return open(worker, pod, &cluster, (ends, destination), None, tunnels).await;
     }
     let mut choice = Choice::of(target.wanted(destination));
     // Of the keys only the client's address is known where bytes are not looked at.
@@ -88,7 +103,7 @@ pub(super) async fn dial(
     }
     let lease = balance::pick(worker, &cluster, choice)?;
     let to = (ends, lease.address());
-    open(worker, pod, &cluster, to, Some(lease)).await
+    open(worker, pod, &cluster, to, Some(lease), tunnels).await
 }
 
 /// Connects. A connection that the cluster's limit does not allow is refused at once (Envoy's TCP
@@ -99,13 +114,21 @@ async fn open(
     cluster: &Rc<Local>,
     (client, address): (Ends, SocketAddr),
     lease: Option<Lease>,
+    tunnels: Tunnels,
 ) -> Result<Outbound, Error> {
     let counters = &cluster.state.counters;
     let held = pool::admit(cluster, address).inspect_err(|_| {
         counters.upstream_cx_overflow.increment();
     })?;
     let (speech, client) = (Speech::Bytes, Some(client));
-    let connected = upstream::connect(worker, pod, address, cluster, speech, client).await;
+    let mut connected = upstream::connect(worker, pod, address, cluster, speech, client).await;
+    if tunnels == Tunnels::Yes
+        && let Some(tunnel) = &cluster.policy().tunnel
+        && let Ok(stream) = connected
+    {
+        let limit = cluster.policy().tcp.connect_timeout;
+        connected = Box::pin(proxied::ask(stream, tunnel, limit)).await;
+    }
     if let Some(lease) = &lease {
         lease.report(match &connected {
             Ok(_) => Outcome::Established,
@@ -184,6 +207,17 @@ async fn carry(downstream: TcpStream, upstream: Upstream, meter: &Meter, limits:
         Upstream::Judged(channel, _) => {
             let stop = std::future::pending();
             Box::pin(relay_streams(downstream, channel, meter, limits, stop)).await
+        }
+        Upstream::Posted(posted) => {
+            let stop = std::future::pending();
+            Box::pin(relay_streams(
+                downstream,
+                *posted.take(),
+                meter,
+                limits,
+                stop,
+            ))
+            .await
         }
         Upstream::Secured(secured) => {
             Box::pin(relay_secured(downstream, *secured.take(), meter, limits)).await

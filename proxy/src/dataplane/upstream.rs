@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use futures_util::FutureExt as _;
 use send_wrapper::SendWrapper;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
@@ -17,6 +18,7 @@ use super::error::Error;
 use super::hbone::client::Behalf;
 use super::hbone::{self, Failure, Place, Tunnel};
 use super::pod::LocalPod;
+use super::proxied::Posted;
 use super::relay::speaks;
 use super::secured::{self, Secured, Speech};
 use super::within::{self, Connected, Within};
@@ -38,6 +40,8 @@ pub(super) enum Upstream {
     Tunnel(Own<Tunnelled>),
     /// By TLS of the proxy's own, over any of the others.
     Secured(Own<Secured>),
+    /// In the bodies of a request to an HTTP proxy, over any of the others.
+    Posted(Own<Posted>),
 }
 
 /// What stays on the worker's thread. hyper asks of connections that may be upgraded that they could
@@ -164,6 +168,7 @@ impl Upstream {
             Self::Tunnel(tunnelled) => tunnelled.place.local(),
             Self::Judged(..) => None,
             Self::Secured(secured) => secured.over(Self::local_addr),
+            Self::Posted(posted) => posted.over().local_addr(),
         }
     }
 
@@ -174,6 +179,7 @@ impl Upstream {
             Self::Tunnel(tunnelled) => Some(tunnelled.to),
             Self::Judged(_, to) => Some(*to),
             Self::Secured(secured) => secured.over(Self::peer_addr),
+            Self::Posted(posted) => posted.over().peer_addr(),
         }
     }
 
@@ -185,6 +191,7 @@ impl Upstream {
             // It resets where it is dropped.
             Self::Judged(..) => {}
             Self::Secured(secured) => secured.over(Self::reset_on_close),
+            Self::Posted(posted) => posted.over().reset_on_close(),
         }
     }
 
@@ -199,6 +206,15 @@ impl Upstream {
             Self::Tunnel(tunnelled) => tunnelled.tunnel.speaks().await,
             Self::Judged(channel, _) => channel.speaks().await,
             Self::Secured(secured) => secured.speaks().await,
+            Self::Posted(posted) => posted.speaks().await,
+        }
+    }
+
+    /// Looks once more whether there is something to read: a socket counts as readable from the last
+    /// bytes on that it had, until somebody finds it empty.
+    pub(super) fn look_again(&self) {
+        if let Self::Socket(stream) | Self::Within(stream, _) = self {
+            let _ = stream.peek(&mut [0]).now_or_never();
         }
     }
 
@@ -212,6 +228,8 @@ impl Upstream {
             Self::Tunnel(tunnelled) => tunnelled.tunnel.is_silent(),
             Self::Judged(channel, _) => channel.is_silent(),
             Self::Secured(secured) => secured.is_silent(),
+            // Nobody keeps one for later.
+            Self::Posted(_) => false,
         }
     }
 }
@@ -240,6 +258,7 @@ impl AsyncRead for Upstream {
             Self::Tunnel(tunnelled) => tunnelled.tunnel.poll_read(cx, buffer),
             Self::Judged(channel, _) => Pin::new(channel).poll_read(cx, buffer),
             Self::Secured(secured) => secured.stream().poll_read(cx, buffer),
+            Self::Posted(posted) => Pin::new(&mut ***posted).poll_read(cx, buffer),
         }
     }
 }
@@ -269,6 +288,7 @@ impl AsyncWrite for Upstream {
             Self::Tunnel(tunnelled) => tunnelled.tunnel.poll_write(cx, slices),
             Self::Judged(channel, _) => Pin::new(channel).poll_write_vectored(cx, slices),
             Self::Secured(secured) => secured.stream().poll_write_vectored(cx, slices),
+            Self::Posted(posted) => Pin::new(&mut ***posted).poll_write_vectored(cx, slices),
         }
     }
 
@@ -279,6 +299,7 @@ impl AsyncWrite for Upstream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Secured(secured) => secured.stream().poll_flush(cx),
+            Self::Posted(posted) => Pin::new(&mut ***posted).poll_flush(cx),
             // The others hold nothing back.
             _ => Poll::Ready(Ok(())),
         }
@@ -290,6 +311,7 @@ impl AsyncWrite for Upstream {
             Self::Tunnel(tunnelled) => Poll::Ready(tunnelled.tunnel.finish()),
             Self::Judged(channel, _) => Pin::new(channel).poll_shutdown(cx),
             Self::Secured(secured) => secured.stream().poll_shutdown(cx),
+            Self::Posted(posted) => Pin::new(&mut ***posted).poll_shutdown(cx),
         }
     }
 }

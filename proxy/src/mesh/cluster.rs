@@ -111,6 +111,17 @@ pub struct Policy {
     pub tls: Option<Arc<Origination>>,
     /// `proxyProtocol`: how endpoints are told whose connection it is, before TLS and all else.
     pub proxy_protocol: Option<proxy_protocol::Version>,
+    /// `tunnel`: endpoints are HTTP proxies, by which rules for connections reach somebody else.
+    pub tunnel: Option<Arc<Tunnel>>,
+}
+
+/// A DestinationRule's `tunnel`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Whether it is asked for by POST, and not by CONNECT.
+    pub posts: bool,
+    /// Host and port that are asked for.
+    pub target: Box<str>,
 }
 
 impl Policy {

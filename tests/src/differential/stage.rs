@@ -119,6 +119,7 @@ impl Stage {
                     at,
                     speaks: play.scenario.port,
                     scripts: play.scenario.scripts.clone(),
+                    tunnelled: play.scenario.policy.contains("tunnel:"),
                     proxied: play.scenario.policy.contains("proxyProtocol"),
                 });
             }

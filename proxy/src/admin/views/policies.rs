@@ -200,6 +200,10 @@ pub(super) fn of_cluster(policy: &Policy) -> Vec<String> {
         };
         format!("PROXY protocol {version}")
     }));
+    words.extend(policy.tunnel.iter().map(|one| {
+        let method = if one.posts { "POST" } else { "CONNECT" };
+        format!("{method} {}", one.target)
+    }));
     words
 }
 

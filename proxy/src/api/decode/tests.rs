@@ -328,11 +328,6 @@ fn other_kinds_say_what_is_wrong_too() {
             "warning spec.trafficPolicy.tls@1: has no effect without a mode: DISABLE, plain text, is the default",
         ),
         (
-            "a tunnel",
-            "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: a}, spec: {host: a, trafficPolicy: {tunnel: {targetHost: a, targetPort: 1}}}}",
-            "warning spec.trafficPolicy.tunnel@1: read, but not in force yet: it has no effect",
-        ),
-        (
             "what Kubernetes adds",
             "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: a, uid: x, managedFields: []}, spec: {host: a}, status: {x: y}}",
             "",

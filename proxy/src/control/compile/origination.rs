@@ -1,9 +1,10 @@
-//! A DestinationRule's client `tls` and `proxyProtocol` as the data plane has them.
+//! A DestinationRule's client `tls`, `proxyProtocol` and `tunnel` as the data plane has them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::api::destination_rule::{ProxyProtocol, ProxyProtocolVersion, Tls, TlsMode};
+use crate::api::destination_rule::{ProxyProtocol, ProxyProtocolVersion, Tls, TlsMode, Tunnel};
+use crate::mesh::cluster;
 use crate::mesh::origination::{Credentials, Files, Origination};
 use crate::types::Hostname;
 use crate::wire::proxy_protocol::Version;
@@ -14,6 +15,19 @@ pub(super) fn greeting(given: ProxyProtocol) -> Version {
         ProxyProtocolVersion::V1 => Version::One,
         ProxyProtocolVersion::V2 => Version::Two,
     }
+}
+
+/// Through whom bytes go, and to whom.
+pub(super) fn tunnel(given: &Tunnel) -> Arc<cluster::Tunnel> {
+    let host = &given.target_host;
+    let host = match host.contains(':') {
+        true => format!("[{host}]"),
+        false => host.clone(),
+    };
+    Arc::new(cluster::Tunnel {
+        posts: given.protocol == "POST",
+        target: format!("{host}:{}", given.target_port).into(),
+    })
 }
 
 /// What `tls` asks for on the way to a cluster; `None` for plain text.

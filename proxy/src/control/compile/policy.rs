@@ -1,16 +1,18 @@
 //! A DestinationRule's `trafficPolicy` as it reads for one port and subset: Istio's precedence of
 //! rule, port and subset, its defaults, and what a Service's traffic distribution adds.
 
+mod blocks;
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
 
+use self::blocks::{Blocks, blocks, port_of};
 use crate::api::destination_rule::{
-    ConnectionPool, ConsistentHash, H2Upgrade, HttpPool, LoadBalancer, LocalityLb,
-    OutlierDetection, PortTrafficPolicy, ProxyProtocol, RetryBudget, Simple, TcpPool, Tls,
-    TrafficPolicy,
+    ConsistentHash, H2Upgrade, HttpPool, LoadBalancer, LocalityLb, OutlierDetection, Simple,
+    TcpPool, Tls, TrafficPolicy,
 };
 use crate::mesh::cluster::{Http, Http2Keepalive, Keepalive, Policy, Tcp};
 use crate::policy::balance::Algorithm;
@@ -41,36 +43,6 @@ impl Distribution {
     }
 }
 
-/// The blocks in force.
-#[derive(Clone, Copy, Default)]
-struct Blocks<'a> {
-    load_balancer: Option<&'a LoadBalancer>,
-    pool: Option<&'a ConnectionPool>,
-    outlier: Option<&'a OutlierDetection>,
-    budget: Option<&'a RetryBudget>,
-    tls: Option<&'a Tls>,
-    proxy_protocol: Option<ProxyProtocol>,
-}
-
-impl<'a> Blocks<'a> {
-    /// Settings of a port stand in the place of the whole policy: what they lack is not inherited.
-    fn of_port(port: &'a PortTrafficPolicy) -> Self {
-        Self {
-            load_balancer: port.load_balancer.as_ref(),
-            pool: port.connection_pool.as_ref(),
-            outlier: port.outlier_detection.as_ref(),
-            budget: None,
-            tls: port.tls.as_ref(),
-            proxy_protocol: None,
-        }
-    }
-}
-
-fn port_of(policy: Option<&TrafficPolicy>, port: u16) -> Option<&PortTrafficPolicy> {
-    let mut settings = policy?.port_level_settings.iter();
-    settings.find(|one| one.port.as_ref().is_some_and(|one| one.number == port))
-}
-
 /// The `tls` for `port` of a rule's policy and of a subset's own, where it has one.
 pub(super) fn tls<'a>(
     rule: Option<&'a TrafficPolicy>,
@@ -78,43 +50,6 @@ pub(super) fn tls<'a>(
     port: u16,
 ) -> Option<&'a Tls> {
     blocks(rule, subset, port).tls
-}
-
-fn blocks<'a>(
-    rule: Option<&'a TrafficPolicy>,
-    subset: Option<&'a TrafficPolicy>,
-    port: u16,
-) -> Blocks<'a> {
-    let mut blocks = match (port_of(rule, port), rule) {
-        (Some(port), _) => Blocks::of_port(port),
-        (None, Some(policy)) => Blocks {
-            load_balancer: policy.load_balancer.as_ref(),
-            pool: policy.connection_pool.as_ref(),
-            outlier: policy.outlier_detection.as_ref(),
-            budget: policy.retry_budget.as_ref(),
-            tls: policy.tls.as_ref(),
-            proxy_protocol: policy.proxy_protocol,
-        },
-        (None, None) => Blocks::default(),
-    };
-    if let Some(subset) = subset {
-        blocks = Blocks {
-            load_balancer: subset.load_balancer.as_ref().or(blocks.load_balancer),
-            pool: subset.connection_pool.as_ref().or(blocks.pool),
-            outlier: subset.outlier_detection.as_ref().or(blocks.outlier),
-            budget: subset.retry_budget.as_ref().or(blocks.budget),
-            tls: subset.tls.as_ref().or(blocks.tls),
-            proxy_protocol: subset.proxy_protocol.or(blocks.proxy_protocol),
-        };
-    }
-    if let Some(port) = port_of(subset, port) {
-        blocks = Blocks {
-            budget: blocks.budget,
-            proxy_protocol: blocks.proxy_protocol,
-            ..Blocks::of_port(port)
-        };
-    }
-    blocks
 }
 
 /// The policy for `port` of a rule's `policy` and of a subset's own, where it has one; without its
@@ -136,6 +71,7 @@ pub(super) fn compile(
         outlier: blocks.outlier.map(outlier),
         limits: limits(blocks),
         proxy_protocol: blocks.proxy_protocol.map(super::origination::greeting),
+        tunnel: blocks.tunnel.map(super::origination::tunnel),
         ..Policy::default()
     };
     if balancer.is_hash() {

@@ -115,10 +115,14 @@ pub(super) fn adopt(
     stream: Upstream,
     client: Ends,
 ) {
-    let greets = {
+    let (greets, tunnels) = {
         let policy = &cluster.members().cluster.policy;
-        policy.proxy_protocol.is_some()
+        (policy.proxy_protocol.is_some(), policy.tunnel.is_some())
     };
+    // It may lead to somebody else.
+    if tunnels {
+        return;
+    }
     let pool = if greets {
         pod.keeps_clients_apart();
         cluster.pool_of(

@@ -186,6 +186,13 @@ fn chain(service: &Service, route: &Value) -> Value {
         proxy["cluster"] = "PassthroughCluster".into();
     } else if let [one] = &routes[..] {
         proxy["cluster"] = service.destination(&one["destination"]).into();
+        // Not for the Service's own, which no rule names.
+        let is_rule = !(service.tcp.is_null() && service.tls.is_null());
+        if let Some(tunnel) = service.policy.get("tunnel").filter(|_| is_rule) {
+            let target = format!("{}:{}", text(&tunnel["targetHost"]), tunnel["targetPort"]);
+            proxy["tunneling_config"] =
+                json!({"hostname": target, "use_post": tunnel["protocol"] == "POST"});
+        }
     } else {
         let clusters = routes.iter().filter(|one| one["weight"].as_u64() > Some(0));
         let clusters = clusters.map(|one| {

@@ -33,6 +33,11 @@ fn names(name: &str, first: &str, second: &str) -> Scenario {
     versions(plain(name).tls(&format!("[{}, {}]", rule(1, first), rule(2, second))))
 }
 
+/// A rule whose destination is an HTTP proxy.
+fn tunnel(name: &str, tunnel: &str) -> Scenario {
+    tcp(name, "{destination: {host: @}}").policy(&format!("tunnel: {{{tunnel}}}"))
+}
+
 #[rustfmt::skip]
 pub(super) fn table() -> Vec<Scenario> {
     vec![
@@ -63,6 +68,11 @@ pub(super) fn table() -> Vec<Scenario> {
         tcp("tcp-gone", "{destination: {host: @}}").up("200,wait=2000").ask("TCP hello | !300", "x1 end=gaveup"),
         policy("tcp-proxied", "proxyProtocol: {}").bytes().ask("TCP hello", "- x1 body~hello >proxied~TCP4"),
         policy("tcp-proxied-binary", "proxyProtocol: {version: V2}").bytes().ask("TCP hello", "- x1 body~hello >proxied~21"),
+        tunnel("tcp-tunnel", "targetHost: a.test, targetPort: 7").ask("TCP hello", "- x1 body~hello >:method=CONNECT >:path=a.test:7"),
+        tunnel("tcp-tunnel-connect", "protocol: CONNECT, targetHost: a.test, targetPort: 7").ask("3& TCP hello", "- x3"),
+        tunnel("tcp-tunnel-post", "protocol: POST, targetHost: a.test, targetPort: 7").ask("TCP hello", "- x1 body~hello >:method=POST"),
+        tunnel("tcp-tunnel-refused", "targetHost: a.test, targetPort: 7").up("403").ask("TCP hello", "x1 end=broken"),
+        tunnel("tcp-tunnel-odd", "targetHost: a.test, targetPort: 7").up("201").ask("TCP hello", "- x1 body~hello"),
         policy("tcp-idle", "connectionPool: {tcp: {idleTimeout: 300ms}}").tcp("[{route: [{destination: {host: @}}]}]").up("200,wait=3000").ask("TCP hello", "x1 end=broken"),
         policy("tcp-duration", "connectionPool: {tcp: {maxConnectionDuration: 300ms}}").tcp("[{route: [{destination: {host: @}}]}]").up("200,wait=3000").ask("TCP hello", "DT x1 end=broken"),
         policy("tcp-overflow", "connectionPool: {tcp: {maxConnections: 1}}").tcp("[{route: [{destination: {host: @}}]}]").up("200,wait=400").ask("3& TCP hello", "UO x1 end~broken").counts(&["upstream_cx_overflow"]),

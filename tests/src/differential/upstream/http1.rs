@@ -114,7 +114,7 @@ async fn exchange(turn: &Turn, reader: &mut Reader) -> io::Result<Next> {
     Ok(Next::Close)
 }
 
-fn parse(endpoint: usize, head: &str) -> Seen {
+pub(super) fn parse(endpoint: usize, head: &str) -> Seen {
     let mut seen = Seen::new(endpoint, "HTTP/1.1");
     let mut lines = head.split("\r\n");
     let mut first = lines.next().unwrap_or_default().split(' ');

@@ -40,6 +40,8 @@ pub struct Role {
     pub scripts: Scripts,
     /// Whether it is told first whose connection it has.
     pub proxied: bool,
+    /// Whether it is an HTTP proxy that bytes go through.
+    pub tunnelled: bool,
 }
 
 /// All upstreams. They end on drop.

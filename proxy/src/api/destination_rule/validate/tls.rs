@@ -1,6 +1,5 @@
 //! `tls` and `tunnel`, judged.
 
-use crate::api::NOT_IN_FORCE;
 use crate::api::destination_rule::{Tls, TlsMode, Tunnel};
 use crate::api::host::check_host;
 use crate::types::Finding;
@@ -111,6 +110,5 @@ impl Tunnel {
                 "a port is a number from 1 to 65535",
             ));
         }
-        findings.push(Finding::warning(field, NOT_IN_FORCE));
     }
 }

@@ -56,6 +56,41 @@ fn a_port_loses_the_proxy_protocol_of_its_rule() {
 }
 
 #[test]
+fn a_tunnel_asks_for_its_target() {
+    let port = "portLevelSettings: [{port: {number: 80}, outlierDetection: {}}]";
+    for (rule, subset, expected) in [
+        (String::new(), "", ""),
+        (
+            "tunnel: {targetHost: a.test, targetPort: 7}".into(),
+            "",
+            "CONNECT a.test:7",
+        ),
+        (
+            "tunnel: {protocol: POST, targetHost: 'fd00::1', targetPort: 7}".into(),
+            "",
+            "POST [fd00::1]:7",
+        ),
+        (
+            format!("tunnel: {{targetHost: a.test, targetPort: 7}}, {port}"),
+            "",
+            "",
+        ),
+        (
+            "tunnel: {targetHost: a.test, targetPort: 7}".into(),
+            "tunnel: {protocol: CONNECT, targetHost: b.test, targetPort: 8}",
+            "CONNECT b.test:8",
+        ),
+    ] {
+        let tunnel = compiled(&rule, subset).tunnel;
+        let found = tunnel.map_or(String::new(), |one| {
+            let method = if one.posts { "POST" } else { "CONNECT" };
+            format!("{method} {}", one.target)
+        });
+        assert_eq!(found, expected, "{rule}");
+    }
+}
+
+#[test]
 fn blocks_replace_blocks() {
     let port = |text: &str| format!("portLevelSettings: [{{port: {{number: 80}}, {text}}}]");
     let pool = "connectionPool: {tcp: {maxConnections: 7}, http: {http2MaxRequests: 8}}";
