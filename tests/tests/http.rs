@@ -110,6 +110,27 @@ async fn pipelined_requests_are_answered_in_order() -> Result<()> {
     Ok(())
 }
 
+/// No rule is for a CONNECT, and what follows it was not meant for this proxy (Envoy).
+#[tokio::test]
+async fn a_connect_is_answered_404_and_nothing_after_it_is_read() -> Result<()> {
+    let world = World::new().await?;
+    let echo = Echo::start(&world.server, 8080, "v1")?;
+    for target in ["app:80", "elsewhere.test:443"] {
+        let (said, end) = world
+            .ask(format!(
+                "CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n\r\n\
+                 GET /behind HTTP/1.1\r\nhost: app\r\n\r\n"
+            ))
+            .await?;
+        ensure!(said.starts_with("HTTP/1.1 404 Not Found\r\n"), "{said}");
+        ensure!(said.matches("HTTP/1.1").count() == 1, "{said}");
+        ensure!(said.contains("connection: close\r\n"), "{said}");
+        ensure!(end == End::Closed);
+    }
+    ensure!(echo.requests() == 0, "a request was sent");
+    Ok(())
+}
+
 #[tokio::test]
 async fn chunked_bodies_and_trailers_leave_the_connection_usable() -> Result<()> {
     let world = World::new().await?;

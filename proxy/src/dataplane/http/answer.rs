@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, UPGRADE, USER_AGENT};
-use http::{HeaderValue, Response, StatusCode, Version, request};
+use http::{HeaderValue, Method, Response, StatusCode, Version, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
@@ -53,6 +53,7 @@ pub(super) async fn answer(
     }
     let fields = Fields::of(&parts.headers);
     let grpc = fields.has(Fields::CONTENT_TYPE) && reply::is_grpc(&parts.headers);
+    let is_connect = parts.method == Method::CONNECT;
     match serve(&downstream, &mut exchange, (parts, fields), body, grpc).await {
         Ok(Served::Upstream(answer)) => deliver(&downstream, exchange, answer),
         Ok(Served::Local(reply)) => {
@@ -66,7 +67,9 @@ pub(super) async fn answer(
         Err(error) => {
             worker.counters.local_replies.increment();
             let mut response = reply::failed(exchange, &error, grpc);
-            if closes(&error) && downstream.version == protocol::Version::Http1 {
+            // What follows a CONNECT was meant for somebody else.
+            let closes = closes(&error) || is_connect;
+            if closes && downstream.version == protocol::Version::Http1 {
                 response
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
