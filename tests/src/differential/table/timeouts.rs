@@ -27,8 +27,8 @@ pub(super) fn table() -> Vec<Scenario> {
         http("timeout-connecting", "{TO, timeout: 300ms}").up("blackhole").ask("GET /", "504 UT x0").timed().counts(RESETS),
         http("timeout-connecting-http2", "{TO, timeout: 300ms}").http2().up("blackhole").ask("GET /", "504 UT x0").timed().counts(RESETS),
         http("timeout-after-headers-upstream-http2", "{TO, timeout: 300ms}").http2().up("200,bytes=100,pause=1500").ask("GET /", "200 UT x1 end=broken").counts(RESETS),
-        http("timeout-slow-reader", "{TO, timeout: 400ms}").up("200,bytes=30000000").ask("GET / | %60", "200 UT x1 end=broken"),
-        http("timeout-slow-reader-http2", "{TO, timeout: 400ms}").up("200,bytes=30000000").ask("h2 GET / | %60", "200 UT x1 end=broken"),
+        http("timeout-slow-reader", "{TO, timeout: 900ms}").up("200,bytes=30000000").ask("GET / | %60", "200 UT x1 end=broken"),
+        http("timeout-slow-reader-http2", "{TO, timeout: 900ms}").up("200,bytes=30000000").ask("h2 GET / | %60", "200 UT x1 end=broken"),
         http("timeout-direct", "{directResponse: {status: 200}, timeout: 1ms}").ask("GET /", "200 x0"),
     ]
 }
