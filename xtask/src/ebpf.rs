@@ -116,7 +116,7 @@ fn check(root: &Path, tools: &Tools, built: &Path) -> Result<()> {
 fn test(committed: &Path, built: &Path) -> Result<()> {
     let before = fs::read(committed).with_context(|| format!("reading {OBJECT}"))?;
     fs::copy(built, committed)?;
-    let tested = setup::build(false).and_then(|binary| {
+    let tested = setup::build(&setup::Build::Dev).and_then(|binary| {
         let tests = ["capture", "inbound", "full", "kernel"];
         let mut command = setup::cargo();
         command.args(["test", "--package", "aquifer-tests"]);

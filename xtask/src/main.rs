@@ -11,6 +11,7 @@ mod demo;
 mod ebpf;
 mod envoy;
 mod floors;
+mod release;
 mod setup;
 mod source;
 mod test;
@@ -32,6 +33,8 @@ enum Task {
     Test(test::Arguments),
     /// Measure the proxy against Envoy, HAProxy and nginx
     Bench(bench::Arguments),
+    /// Build the binary as it is released: trained under the bench's loads (needs root)
+    Release,
     /// Build the kernel object from `ebpf/`, or check that the committed one is current
     Ebpf(ebpf::Arguments),
     /// Fail on an import that runs up or sideways between the floors of `proxy/src`
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Release => release::run(),
         Task::Ebpf(arguments) => ebpf::run(&arguments),
         Task::Floors => floors::run(),
         Task::Tidy => tidy::run(),

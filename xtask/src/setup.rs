@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use aquifer_tests::process;
 
 /// A program and the Debian package that has it.
-pub(crate) type Need = (&'static str, &'static str);
+pub(crate) type Need<'a> = (&'a str, &'a str);
 
 /// The repository.
 pub(crate) fn root() -> PathBuf {
@@ -28,7 +28,7 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 }
 
 /// Installs what is missing of `needs`; names it first.
-pub(crate) fn install(needs: &[Need]) -> Result<()> {
+pub(crate) fn install(needs: &[Need<'_>]) -> Result<()> {
     let missing: Vec<_> = needs
         .iter()
         .filter(|(program, _)| find(program).is_none())
@@ -73,40 +73,69 @@ pub(crate) fn install(needs: &[Need]) -> Result<()> {
     }
 }
 
+/// A way to build the proxy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Build<'a> {
+    /// For tests and the demo.
+    Dev,
+    /// Optimised, by nothing but what the compiler sees.
+    Release,
+    /// The same, and it counts what it does: where it ends in order it leaves a profile in this folder.
+    Instrumented(&'a Path),
+    /// Optimised by this profile.
+    Profiled(&'a Path),
+}
+
 /// Builds the `aquifer` binary and gives its path.
-pub(crate) fn build(release: bool) -> Result<PathBuf> {
+pub(crate) fn build(build: &Build<'_>) -> Result<PathBuf> {
+    let mut target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    // Everything is compiled anew with other flags: what was there before stays.
+    let flags = match build {
+        Build::Dev | Build::Release => String::new(),
+        Build::Instrumented(folder) => {
+            target.push("instrumented");
+            format!(" -C profile-generate={}", folder.display())
+        }
+        Build::Profiled(profile) => {
+            target.push("profiled");
+            format!(" -C profile-use={}", profile.display())
+        }
+    };
     let mut command = cargo();
     command.args(["rustc", "--package", "aquifer", "--bin", "aquifer"]);
-    let profile = if release {
+    command.env("CARGO_TARGET_DIR", &target);
+    let profile = if let Build::Dev = build {
+        "debug".to_owned()
+    } else {
         // Linked statically, as in the image. With a target of its own: build scripts and macros,
         // which can't be static, are built without these flags.
-        let host = host()?;
+        let host = compiler("host")?;
         command.args(["--release", "--target", &host]);
-        command.env("RUSTFLAGS", "-C target-feature=+crt-static");
+        command.env("RUSTFLAGS", format!("-C target-feature=+crt-static{flags}"));
         // Half a megabyte of relocations, all read at the start, becomes a few kilobytes.
         command.args(["--", "-C", "link-arg=-Wl,-z,pack-relative-relocs"]);
         format!("{host}/release")
-    } else {
-        "debug".to_owned()
     };
-    println!("building aquifer ({profile}) …");
+    target.push(profile);
+    println!("building aquifer ({}) …", target.display());
     anyhow::ensure!(
         command.status()?.success(),
         "aquifer does not build (see above)"
     );
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
-    Ok(target.join(profile).join("aquifer"))
+    Ok(target.join("aquifer"))
 }
 
-/// The target that this machine is.
-fn host() -> Result<String> {
+/// What the compiler says of itself: its target (`host`), for example.
+pub(crate) fn compiler(what: &str) -> Result<String> {
     let mut command = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     let told = command.arg("-vV").output().context("run rustc")?;
     let told = String::from_utf8_lossy(&told.stdout);
-    let host = told.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(host
-        .context("rustc does not say what it builds for")?
-        .to_owned())
+    let found = told.lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        (name == what).then(|| value.to_owned())
+    });
+    found.with_context(|| format!("rustc -vV does not tell its {what}"))
 }
 
 /// `cargo`, in the repository.

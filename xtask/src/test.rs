@@ -86,7 +86,7 @@ fn unit(arguments: &Arguments) -> Result<(Counts, bool)> {
 
 fn end_to_end(arguments: &Arguments, remarks: &mut Vec<String>) -> Result<(Counts, bool)> {
     setup::install(&[("ip", "iproute2"), ("prlimit", "util-linux")])?;
-    let binary = setup::build(false)?;
+    let binary = setup::build(&setup::Build::Dev)?;
     println!("end-to-end tests …");
     let mut command = setup::cargo();
     command.args(["test", "--package", "aquifer-tests", "--no-fail-fast"]);

@@ -176,6 +176,14 @@ impl Running {
         self.processes.iter().map(|one| one.child().pid()).collect()
     }
 
+    /// Ends it in order.
+    pub(super) fn stop(self) -> Result<()> {
+        for process in &self.processes {
+            process.child().stop(PATIENCE)?;
+        }
+        Ok(())
+    }
+
     /// Waits until a request goes all the way, over both protocols.
     async fn wait(&self, field: &Field) -> Result<()> {
         let deadline = Deadline::after(PATIENCE);

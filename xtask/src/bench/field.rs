@@ -50,14 +50,14 @@ pub(super) struct Field {
 /// What takes part.
 #[derive(Debug)]
 pub(super) struct Needs {
-    /// This project, as a build to be made or as one that there is.
-    pub(super) aquifer: Option<Option<PathBuf>>,
+    /// This project's build.
+    pub(super) aquifer: Option<PathBuf>,
     /// ztunnel.
     pub(super) ztunnel: Option<PathBuf>,
 }
 
 impl Field {
-    /// Installs the peers, builds the binary and the network, starts the backend.
+    /// Installs the peers, builds the network, starts the backend.
     pub(super) fn build(needs: Needs) -> Result<Self> {
         setup::install(&[
             ("ip", "iproute2"),
@@ -72,8 +72,6 @@ impl Field {
             setup::install(&[("nft", "nftables")])?;
         }
         let envoy = envoy::binary()?;
-        let build = |there: Option<PathBuf>| there.map_or_else(|| setup::build(true), Ok);
-        let aquifer = aquifer.map(build).transpose()?;
         let lab = Lab::new()?;
         let far = lab.another_node("far")?;
         let (client, server) = (lab.pod("client")?, lab.pod("server")?);

@@ -7,7 +7,10 @@ use anyhow::{Context, Result, bail};
 use aquifer_tests::{clock, peer::ztunnel};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::setup;
+use crate::{
+    release,
+    setup::{self, Build},
+};
 
 mod contender;
 mod cores;
@@ -37,9 +40,23 @@ pub(crate) struct Arguments {
     /// envoy-hbone, ztunnel, aquifer-hbone; envoy-mtls, aquifer-mtls
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// This build of the proxy, instead of one made for the purpose
+    /// This build of the proxy, instead of one made for the purpose: the one that is released, or with
+    /// --quick one that was not trained
     #[arg(long)]
     binary: Option<PathBuf>,
+}
+
+/// Runs this project's own build under each of the loads for a moment, and lets it end in order.
+pub(crate) fn train(binary: PathBuf) -> Result<()> {
+    cores::check()?;
+    let ours = Contender::ALL.into_iter().filter(|one| one.is_ours());
+    let ours: Vec<_> = ours.collect();
+    let field = Field::build(Needs {
+        aquifer: Some(binary),
+        ztunnel: None,
+    })?;
+    start(&field, &ours, 1, 1)?;
+    Ok(())
 }
 
 /// Measures and prints the tables.
@@ -51,8 +68,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let contenders = contenders(&arguments.only, ztunnel.is_some())?;
     cores::check()?;
     let ours = contenders.iter().copied().any(Contender::is_ours);
+    let build = || match &arguments.binary {
+        Some(binary) => Ok(binary.clone()),
+        None if arguments.quick => setup::build(&Build::Release),
+        None => release::build(),
+    };
     let field = Field::build(Needs {
-        aquifer: ours.then(|| arguments.binary.clone()),
+        aquifer: ours.then(build).transpose()?,
         ztunnel: ztunnel.filter(|_| contenders.contains(&Contender::Ztunnel)),
     })?;
     let (rounds, seconds) = if arguments.quick {
@@ -60,21 +82,25 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     } else {
         (arguments.rounds.max(1), arguments.seconds.max(1))
     };
-    // Single-threaded: it waits while others work, on whichever core.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let measured = runtime.block_on(async {
-        tokio::select! {
-            measured = measure(&field, &contenders, rounds, seconds) => measured,
-            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
-        }
-    })?;
+    let measured = start(&field, &contenders, rounds, seconds)?;
     println!(
         "\n{rounds} rounds of {seconds} s each, medians.\n\n{}",
         measured.markdown()
     );
     Ok(())
+}
+
+fn start(field: &Field, contenders: &[Contender], rounds: u32, seconds: u32) -> Result<Measured> {
+    // Single-threaded: it waits while others work, on whichever core.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            measured = measure(field, contenders, rounds, seconds) => measured,
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        }
+    })
 }
 
 fn contenders(names: &[String], has_ztunnel: bool) -> Result<Vec<Contender>> {
@@ -133,6 +159,9 @@ async fn measure(
                     measured.add_tail(contender, &tail);
                 }
                 bar.inc(1);
+            }
+            if contender.is_ours() {
+                running.stop()?;
             }
         }
     }

@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         );
     }
     setup::install(&[("ip", "iproute2")])?;
-    let binary = setup::build(false)?;
+    let binary = setup::build(&setup::Build::Dev)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
