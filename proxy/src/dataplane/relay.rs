@@ -145,7 +145,7 @@ pub(super) async fn relay_until(
             let end = Box::pin(carry(up, down, meter, limits, stop)).await;
             if end != End::Closed {
                 socket::reset(downstream);
-                upstream.reset();
+                break_off(&upstream, end).await;
             }
             end
         }
@@ -176,10 +176,19 @@ pub(super) async fn relay_tunnel(
     };
     let end = carry(up, down, meter, limits, stop).await;
     if end != End::Closed {
-        downstream.reset();
+        break_off(&downstream, end).await;
         socket::reset(upstream);
     }
     end
+}
+
+/// Resets a tunnel, once its connection has had a turn to send what was said before: a reset overtakes
+/// what still waits.
+async fn break_off(tunnel: &Tunnel, end: End) {
+    if end != End::Stopped {
+        tokio::task::yield_now().await;
+    }
+    tunnel.reset();
 }
 
 /// The same for streams of any other kind: nothing is saved here.
