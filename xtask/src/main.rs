@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
-        Task::Bench(arguments) => bench::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments, release::build),
         Task::Release => release::run(),
         Task::Ebpf(arguments) => ebpf::run(&arguments),
         Task::Floors => floors::run(),

@@ -7,10 +7,7 @@ use anyhow::{Context, Result, bail};
 use aquifer_tests::{clock, peer::ztunnel};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{
-    release,
-    setup::{self, Build},
-};
+use crate::setup::{self, Build};
 
 mod contender;
 mod cores;
@@ -59,8 +56,8 @@ pub(crate) fn train(binary: PathBuf) -> Result<()> {
     Ok(())
 }
 
-/// Measures and prints the tables.
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+/// Measures and prints the tables. `release` builds the binary that is released.
+pub(crate) fn run(arguments: &Arguments, release: impl FnOnce() -> Result<PathBuf>) -> Result<()> {
     if !setup::is_root() {
         bail!("the bench makes network namespaces and loads eBPF: run it as root");
     }
@@ -71,7 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let build = || match &arguments.binary {
         Some(binary) => Ok(binary.clone()),
         None if arguments.quick => setup::build(&Build::Release),
-        None => release::build(),
+        None => release(),
     };
     let field = Field::build(Needs {
         aquifer: ours.then(build).transpose()?,
