@@ -19,8 +19,8 @@ const PIECE: usize = 16 * 1024;
 /// while it sends hears its answer all the same.
 const MOST: usize = 2 << 20;
 
-/// Says of a stream that its two directions end each for itself from here on, as those of a
-/// connection that has changed its protocol do.
+/// Says of a stream that its two directions end each for itself from here on: those of a connection
+/// that has changed its protocol do, and nobody waits for a peer that has said that it is done.
 ///
 /// Not in order: it is told before the stream changes hands.
 #[derive(Clone, Debug, Default)]

@@ -53,6 +53,9 @@ pub(super) async fn answer(
     }
     let fields = Fields::of(&parts.headers);
     let grpc = fields.has(Fields::CONTENT_TYPE) && reply::is_grpc(&parts.headers);
+    if fields.has(Fields::HOP) && body.is_end_stream() && headers::is_last(&parts.headers) {
+        downstream.half_close.allow();
+    }
     let is_connect = parts.method == Method::CONNECT;
     match serve(&downstream, &mut exchange, (parts, fields), body, grpc).await {
         Ok(Served::Upstream(answer)) => deliver(&downstream, exchange, answer),

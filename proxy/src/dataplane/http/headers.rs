@@ -31,26 +31,29 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// Who it was sent for.
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
+/// What `Connection` says (RFC 9110, section 7.6.1).
+fn options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(CONNECTION).iter();
+    let values = values.filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',').map(str::trim))
+}
+
+/// Whether a client says that this is its last request.
+pub(super) fn is_last(headers: &HeaderMap) -> bool {
+    options(headers).any(|option| option.eq_ignore_ascii_case("close"))
+}
+
 /// The protocol that a request asks to change to, where it does (RFC 9110, section 7.8).
 fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let wanted = headers.get(UPGRADE)?;
-    let named = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|option| option.trim().eq_ignore_ascii_case("upgrade"));
+    let named = options(headers).any(|option| option.eq_ignore_ascii_case("upgrade"));
     // RFC 9113, section 3.1: `h2c` is obsolete, and Envoy ignores it.
     (named && !wanted.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| wanted.clone())
 }
 
 /// Takes off every field that ends here, and those that `Connection` names.
 fn strip(headers: &mut HeaderMap, ends_here: impl Fn(&HeaderName) -> bool) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(',').map(str::trim))
+    let named: Vec<HeaderName> = options(headers)
         // What most servers say names no field but what goes anyway.
         .filter(|option| !matches!(*option, "keep-alive" | "close"))
         .filter_map(|option| HeaderName::try_from(option).ok())

@@ -93,6 +93,9 @@ pub(super) async fn answer(
     let fields = Fields::of(&parts.headers);
     let grpc = fields.has(Fields::CONTENT_TYPE) && reply::is_grpc(&parts.headers);
     let has_body = !body.is_end_stream();
+    if fields.has(Fields::HOP) && !has_body && headers::is_last(&parts.headers) {
+        inbound.half_close.allow();
+    }
     let (mut response, close) = match serve(inbound, &mut exchange, (parts, fields), body).await {
         Ok(answer) => return deliver(inbound, exchange, answer),
         Err(Failure::Denied(denial)) => {
