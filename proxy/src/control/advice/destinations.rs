@@ -21,7 +21,7 @@ pub fn destination_rule(rule: &DestinationRule) -> Vec<Finding> {
         Some((format!("spec.subsets[{index}].trafficPolicy"), policy))
     });
     if let Some(policy) = &rule.spec.traffic_policy {
-        budget(policy, &mut findings);
+        left_out(policy, &mut findings);
     }
     for (field, policy) in whole.into_iter().chain(subsets) {
         // A subset's blocks stand in the place of the rule's; what it lacks is the rule's.
@@ -42,6 +42,12 @@ pub fn destination_rule(rule: &DestinationRule) -> Vec<Finding> {
             balancer(port.load_balancer.as_ref(), outlier, &field, &mut findings);
             outliers(outlier, &field, &mut findings);
         }
+        if policy.tunnel.is_some() {
+            findings.push(Finding::info(
+                format!("{field}.tunnel"),
+                "counts for connections that a tcp or tls rule sends to this host alone (as in Istio); everything else goes to it as it is",
+            ));
+        }
         if policy.retry_budget.is_some() {
             let pool = policy.connection_pool.as_ref();
             let http = pool.and_then(|pool| pool.http.as_ref());
@@ -56,20 +62,26 @@ pub fn destination_rule(rule: &DestinationRule) -> Vec<Finding> {
     findings
 }
 
-/// A port's settings stand in the place of the whole policy, and can't have a budget; those of a
-/// subset leave it in force.
-fn budget(policy: &TrafficPolicy, findings: &mut Vec<Finding>) {
+/// A port's settings stand in the place of the whole policy, and can't have these; those of a subset
+/// leave them in force.
+fn left_out(policy: &TrafficPolicy, findings: &mut Vec<Finding>) {
     let ports = policy.port_level_settings.iter();
     let ports = ports.filter_map(|one| Some(one.port.as_ref()?.number.to_string()));
     let ports: Vec<String> = ports.collect();
-    if policy.retry_budget.is_some() && !ports.is_empty() {
-        findings.push(Finding::warning(
-            "spec.trafficPolicy.retryBudget",
-            format!(
-                "has no effect at port {}: portLevelSettings stand in the place of the whole policy there; a subset's own retryBudget counts at every port",
-                ports.join(" and ")
-            ),
-        ));
+    for (name, given) in [
+        ("retryBudget", policy.retry_budget.is_some()),
+        ("proxyProtocol", policy.proxy_protocol.is_some()),
+        ("tunnel", policy.tunnel.is_some()),
+    ] {
+        if given && !ports.is_empty() {
+            findings.push(Finding::warning(
+                format!("spec.trafficPolicy.{name}"),
+                format!(
+                    "has no effect at port {}: portLevelSettings stand in the place of the whole policy there; a subset's own {name} counts at every port",
+                    ports.join(" and ")
+                ),
+            ));
+        }
     }
 }
 

@@ -176,6 +176,16 @@ fn policies_that_do_not_do_what_they_seem_to() {
             "spec.trafficPolicy.retryBudget: has no effect at port 80 and 81: portLevelSettings stand in the place of the whole policy there; a subset's own retryBudget counts at every port",
         ),
         (
+            "a PROXY protocol that a port doesn't have",
+            "proxyProtocol: {}, portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: RANDOM}}]",
+            "spec.trafficPolicy.proxyProtocol: has no effect at port 80: portLevelSettings stand in the place of the whole policy there; a subset's own proxyProtocol counts at every port",
+        ),
+        (
+            "what a tunnel is for",
+            "tunnel: {targetHost: a, targetPort: 1}",
+            "spec.trafficPolicy.tunnel: counts for connections that a tcp or tls rule sends to this host alone (as in Istio); everything else goes to it as it is",
+        ),
+        (
             "LEAST_CONN",
             "loadBalancer: {simple: LEAST_CONN}",
             "spec.trafficPolicy.loadBalancer.simple: LEAST_CONN is deprecated, and the same as LEAST_REQUEST: write that",
