@@ -15,6 +15,7 @@ pub mod netns;
 pub mod pod;
 pub mod routes;
 pub mod socket;
+pub(crate) mod through;
 
 /// This machine's name; empty where it has none.
 pub fn hostname() -> String {

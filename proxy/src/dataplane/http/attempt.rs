@@ -85,6 +85,29 @@ pub(super) struct Try<'a> {
     pub(super) connected: &'a Cell<bool>,
 }
 
+impl Upstream {
+    /// The only attempt at a request that no client waits for: its answer's status is counted.
+    pub(super) async fn once(
+        &self,
+        (worker, pod): (&Rc<Worker>, &Rc<LocalPod>),
+        exchange: &mut Exchange,
+        message: &Message,
+    ) -> Result<Response<Incoming>, Error> {
+        let attempt = Try {
+            worker,
+            pod,
+            upstream: self,
+            avoid: &[],
+            tried_priorities: 0,
+            connected: &Cell::new(false),
+        };
+        let sent = attempt.send(exchange, message).await;
+        let counters = &self.cluster.state.counters;
+        let count = |answer: &Response<Incoming>| counters.response(answer.status().as_u16());
+        sent.map_err(|failure| failure.error).inspect(count)
+    }
+}
+
 impl Message {
     /// Makes a request one for an upstream that speaks HTTP/2 or HTTP/1.1.
     pub(super) fn new(

@@ -1,7 +1,6 @@
 //! Copies of requests for mirrors: sent once the request is complete, their answers thrown away.
 //! Whatever becomes of them, the request itself does not notice.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -11,7 +10,7 @@ use http::request;
 use http_body::Body as _;
 
 use super::Downstream;
-use super::attempt::{Message, Outgoing, Try, Upstream};
+use super::attempt::{Message, Outgoing, Upstream};
 use super::content::Content;
 use super::headers;
 use super::upload::Upload;
@@ -125,28 +124,16 @@ impl Copy {
         let Ok(message) = message else {
             return;
         };
-        let connected = Cell::new(false);
-        let attempt = Try {
-            worker,
-            pod,
-            upstream: &upstream,
-            avoid: &[],
-            tried_priorities: 0,
-            connected: &connected,
-        };
         let mut exchange = Exchange::silent(worker);
         let exchanged = async {
-            let sent = attempt.send(&mut exchange, &message).await;
-            let counters = &upstream.cluster.state.counters;
-            match sent {
+            let sent = upstream.once((worker, pod), &mut exchange, &message);
+            match sent.await {
                 Ok(response) => {
-                    counters.response(response.status().as_u16());
                     if drain(response.into_body()).await {
                         exchange.complete();
                     }
                 }
-                Err(failure) => {
-                    let error = failure.error;
+                Err(error) => {
                     tracing::debug!(cluster = %self.cluster.name, %error, "a mirror failed");
                 }
             }

@@ -26,6 +26,7 @@ use crate::dataplane::authorize::{Head, Judged};
 use crate::dataplane::error::Error;
 use crate::dataplane::outcome::Exchange;
 use crate::dataplane::protocol;
+use crate::mesh::Guard;
 use crate::policy::authorization::Denial;
 use crate::policy::external::{Changes, Refusal};
 use crate::types::{ClusterName, ResponseFlags};
@@ -83,11 +84,12 @@ pub(super) async fn answer(
     exchange.hung_up.clone_from(&inbound.hung_up);
     exchange.cluster = Some(ClusterName::inbound(arrival.destination.port()));
     exchange.route = Some(Arc::clone(&ROUTE));
+    let guard = inbound.admitted.guard(worker);
     if worker.logs() {
         let mut requested = requested(&parts);
         requested.principal.clone_from(&inbound.principal);
         // Whatever becomes of it.
-        tokens::conceal(&inbound.admitted.guard(worker), &mut requested.target);
+        tokens::conceal(&guard, &mut requested.target);
         exchange.requested = Some(Box::new(requested));
     }
     let fields = Fields::of(&parts.headers);
@@ -96,40 +98,41 @@ pub(super) async fn answer(
     if fields.has(Fields::HOP) && !has_body && headers::is_last(&parts.headers) {
         inbound.half_close.allow();
     }
-    let (mut response, close) = match serve(inbound, &mut exchange, (parts, fields), body).await {
-        Ok(answer) => return deliver(inbound, exchange, answer),
-        Err(Failure::Denied(denial)) => {
-            worker.counters.local_replies.increment();
-            exchange.details = denial.details();
-            // What is left of a body is for nobody.
-            let close = has_body;
-            (reply::Local::forbidden(grpc).response(exchange), close)
-        }
-        Err(Failure::Token(refused)) => {
-            worker.counters.local_replies.increment();
-            exchange.details = refused.refusal.details().into();
-            (
-                reply::Local::refused(refused, grpc).response(exchange),
-                has_body,
-            )
-        }
-        Err(Failure::External(refusal, details)) => {
-            worker.counters.local_replies.increment();
-            exchange.flags = exchange.flags | ResponseFlags::EXTERNAL_AUTHORIZATION;
-            let reply = reply::Local::external(refusal, grpc, details);
-            (reply.response(exchange), has_body)
-        }
-        Err(Failure::Error(Error::RequestBody))
-            if exchange.received.as_ref().is_some_and(|one| one.is_gone()) =>
-        {
-            exchange.left();
-            (reply::failed(exchange, &Error::RequestBody, grpc), true)
-        }
-        Err(Failure::Error(error)) => {
-            worker.counters.local_replies.increment();
-            (reply::failed(exchange, &error, grpc), closes(&error))
-        }
-    };
+    let (mut response, close) =
+        match serve(inbound, guard, &mut exchange, (parts, fields), body).await {
+            Ok(answer) => return deliver(inbound, exchange, answer),
+            Err(Failure::Denied(denial)) => {
+                worker.counters.local_replies.increment();
+                exchange.details = denial.details();
+                // What is left of a body is for nobody.
+                let close = has_body;
+                (reply::Local::forbidden(grpc).response(exchange), close)
+            }
+            Err(Failure::Token(refused)) => {
+                worker.counters.local_replies.increment();
+                exchange.details = refused.refusal.details().into();
+                (
+                    reply::Local::refused(refused, grpc).response(exchange),
+                    has_body,
+                )
+            }
+            Err(Failure::External(refusal, details)) => {
+                worker.counters.local_replies.increment();
+                exchange.flags = exchange.flags | ResponseFlags::EXTERNAL_AUTHORIZATION;
+                let reply = reply::Local::external(refusal, grpc, details);
+                (reply.response(exchange), has_body)
+            }
+            Err(Failure::Error(Error::RequestBody))
+                if exchange.received.as_ref().is_some_and(|one| one.is_gone()) =>
+            {
+                exchange.left();
+                (reply::failed(exchange, &Error::RequestBody, grpc), true)
+            }
+            Err(Failure::Error(error)) => {
+                worker.counters.local_replies.increment();
+                (reply::failed(exchange, &error, grpc), closes(&error))
+            }
+        };
     reply::from_destination(response.headers_mut());
     if close && inbound.version == protocol::Version::Http1 {
         let fields = response.headers_mut();
@@ -138,8 +141,10 @@ pub(super) async fn answer(
     response
 }
 
+/// By `guard`, the pod's rules as they are when the request comes, as far as to whom else is asked.
 async fn serve(
     inbound: &Rc<Inbound>,
+    guard: Arc<Guard>,
     exchange: &mut Exchange,
     (parts, fields): (Box<request::Parts>, Fields),
     body: Incoming,
@@ -155,7 +160,6 @@ async fn serve(
     let told = worker.snapshot().client_certificate;
     told.apply(&mut canonical.parts.headers, inbound.certificate.as_ref());
     let Canonical { parts, authority } = &mut canonical;
-    let guard = inbound.admitted.guard(worker);
     let token = tokens::examine(worker, &guard, exchange, parts, authority);
     let token = token.map_err(Failure::Token)?;
     let upload = (!body.is_end_stream()).then(|| Upload::new(body));

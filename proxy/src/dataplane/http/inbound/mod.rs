@@ -36,6 +36,7 @@ use crate::dataplane::worker::Worker;
 use crate::net::gather::Gather;
 use crate::net::linger::HalfClose;
 use crate::net::socket;
+use crate::net::through::write_through;
 use crate::policy::authorization::Denial;
 
 /// A connection that is known to carry requests.
@@ -246,29 +247,7 @@ impl<I: AsyncRead + Abort + Unpin> AsyncRead for Abortable<I> {
 }
 
 impl<I: AsyncWrite + Abort + Unpin> AsyncWrite for Abortable<I> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
+    write_through!(io);
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.aborted.load(Ordering::Relaxed) {

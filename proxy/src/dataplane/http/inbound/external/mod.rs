@@ -8,7 +8,6 @@
 mod grpc;
 mod http;
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -20,7 +19,7 @@ use futures_util::future::LocalBoxFuture;
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use super::super::attempt::{Message, Outgoing, Try, Upstream};
+use super::super::attempt::{Message, Outgoing, Upstream};
 use super::super::canonical::Canonical;
 use super::super::content::Content;
 use super::super::upload::{Reader, RequestBody, Upload};
@@ -294,23 +293,9 @@ async fn send(
     };
     let body = body.map_or(Outgoing::Nothing, |body| Outgoing::Copy(Content::of(body)));
     let message = Message::new(Box::new(parts), body, upstream.http2)?;
-    let connected = Cell::new(false);
-    let attempt = Try {
-        worker,
-        pod,
-        upstream: &upstream,
-        avoid: &[],
-        tried_priorities: 0,
-        connected: &connected,
-    };
     let mut exchange = Exchange::silent(worker);
-    let sent = attempt.send(&mut exchange, &message).await;
-    let response = sent.map_err(|failure| failure.error)?;
-    upstream
-        .cluster
-        .state
-        .counters
-        .response(response.status().as_u16());
+    let sent = upstream.once((worker, pod), &mut exchange, &message);
+    let response = sent.await?;
     let (head, body) = response.into_parts();
     Ok(Sent {
         status: head.status,
