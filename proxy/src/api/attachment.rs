@@ -12,6 +12,9 @@ use crate::types::Finding;
 /// Istio's limit on `targetRefs` (`maxItems` of its CRDs).
 const MAX_TARGETS: usize = 16;
 
+/// What is said of a policy that is attached to an object by `targetRefs`.
+pub const NOT_IN_FORCE: &str = "policies attached to objects are not in force yet: use a selector";
+
 /// `selector`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]

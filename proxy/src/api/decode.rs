@@ -89,8 +89,7 @@ fn object(node: &Node) -> Decoded {
         ("", "Node") => |node, at, out| typed(node, at, out).map(Object::Node),
         ("", "Pod") => |node, at, out| typed(node, at, out).map(Object::Pod),
         ("", "Service") => |node, at, out| typed(node, at, out).map(Object::Service),
-        // Others' are none of ours.
-        ("", "ConfigMap") if &*reference.name == super::mesh_config::NAME => {
+        ("", "ConfigMap") if &*reference.name == schema::MESH_CONFIG => {
             |node, at, out| typed(node, at, out).map(Object::ConfigMap)
         }
         ("discovery.k8s.io", "EndpointSlice") => {

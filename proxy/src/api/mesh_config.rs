@@ -10,12 +10,10 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
-use super::{Metadata, decode, duration, or_default};
+use super::{Metadata, decode, duration, or_default, schema};
 use crate::types::Finding;
 
-/// The ConfigMap's name.
-pub const NAME: &str = "istio";
-/// Its key.
+/// The ConfigMap's key.
 const KEY: &str = "mesh";
 
 /// `v1` ConfigMap. Only Istio's is looked into.
@@ -221,7 +219,7 @@ impl ConfigMap {
     }
 
     fn read(&self, findings: &mut Vec<Finding>) -> Option<MeshConfig> {
-        if &*self.metadata.name != NAME {
+        if &*self.metadata.name != schema::MESH_CONFIG {
             return None;
         }
         decode::text(self.data.get(KEY)?, &format!("data.{KEY}"), findings)

@@ -4,7 +4,7 @@
 //! Knows no file, no other object, and nothing of what is made of the resources. Fields that are
 //! not implemented are reported, never silently dropped.
 
-mod attachment;
+pub mod attachment;
 pub mod authorization_policy;
 mod decode;
 pub mod destination_rule;
@@ -18,7 +18,7 @@ pub mod peer_authentication;
 pub mod pod;
 pub mod request_authentication;
 mod scalar;
-mod schema;
+pub mod schema;
 pub mod service;
 pub mod value;
 pub mod virtual_service;

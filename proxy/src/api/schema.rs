@@ -9,6 +9,9 @@ pub(super) const ISTIO_NETWORKING: &str = "networking.istio.io";
 /// The group of the kinds that say who may call.
 pub(super) const ISTIO_SECURITY: &str = "security.istio.io";
 
+/// The ConfigMap that has Istio's MeshConfig. Others' are none of ours.
+pub const MESH_CONFIG: &str = "istio";
+
 /// Groups whose every kind configures a mesh: what is not read of them is told.
 const MESH_GROUPS: [&str; 6] = [
     ISTIO_NETWORKING,

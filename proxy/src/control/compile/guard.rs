@@ -12,8 +12,8 @@ use super::tokens::{self, KeptTokens};
 use super::told::{List, Told};
 use super::{Compiler, ROOT_NAMESPACE, reference};
 use crate::api;
-use crate::api::Selector;
 use crate::api::peer_authentication::{MutualTls, MutualTlsMode};
+use crate::api::{Selector, attachment};
 use crate::control::store::{Key, Objects, of_namespace};
 use crate::mesh::snapshot::Providers;
 use crate::mesh::{Guard, Guards, Workload};
@@ -263,10 +263,6 @@ fn peers<'a>(objects: &'a Objects, namespace: &'a str, findings: &mut List) -> P
     peers
 }
 
-/// What is said of a policy that is attached to an object.
-pub(super) const ATTACHED: &str =
-    "policies attached to objects are not in force yet: use a selector";
-
 /// Where it is told that a policy reaches nobody.
 const FIELD: &str = "spec.selector";
 
@@ -281,7 +277,7 @@ impl KeptPolicy {
     fn report(&self, providers: &Providers) -> Vec<Finding> {
         let mut findings = Vec::new();
         if let Some(field) = self.source.target_field() {
-            findings.push(Finding::warning(field, ATTACHED));
+            findings.push(Finding::warning(field, attachment::NOT_IN_FORCE));
             return findings;
         }
         match self.policy.action {

@@ -7,9 +7,8 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::ROOT_NAMESPACE;
-use crate::api::mesh_config::{
-    self, Authorizer, ExtensionProvider, ForwardedClientCert, MeshConfig,
-};
+use crate::api::mesh_config::{Authorizer, ExtensionProvider, ForwardedClientCert, MeshConfig};
+use crate::api::schema::MESH_CONFIG;
 use crate::control::store::{Key, Objects};
 use crate::mesh::snapshot::Providers;
 use crate::policy::client_certificate::Mode;
@@ -21,12 +20,12 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Whether the ConfigMap of this name says it.
 pub(super) fn is_source((namespace, name): &Key) -> bool {
-    **namespace == *ROOT_NAMESPACE && **name == *mesh_config::NAME
+    **namespace == *ROOT_NAMESPACE && **name == *MESH_CONFIG
 }
 
 /// What there is; nothing where there is none.
 pub(super) fn mesh_config(objects: &Objects) -> MeshConfig {
-    let key: Key = (ROOT_NAMESPACE.into(), mesh_config::NAME.into());
+    let key: Key = (ROOT_NAMESPACE.into(), MESH_CONFIG.into());
     let map = objects.config_maps.get(&key);
     map.map_or_else(MeshConfig::default, |map| map.mesh_config())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::scope::renew;
 use super::{Compiler, reference};
-use crate::api::RequestAuthentication;
+use crate::api::{RequestAuthentication, attachment};
 use crate::control::store::{Key, Objects, of_namespace};
 use crate::mesh::Workload;
 use crate::policy::jwt::{Rule, Source};
@@ -77,7 +77,7 @@ impl KeptTokens {
     pub(super) fn report(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         if let Some(field) = self.source.target_field() {
-            findings.push(Finding::warning(field, super::guard::ATTACHED));
+            findings.push(Finding::warning(field, attachment::NOT_IN_FORCE));
             return findings;
         }
         if self.rules.is_empty() {

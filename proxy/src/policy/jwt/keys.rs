@@ -7,7 +7,7 @@ use aws_lc_rs::signature::{
 };
 use serde_json::Value;
 
-use super::token::unescape;
+use super::base64url::unescape;
 
 /// Keys that are kept of a set; more are left out.
 const MOST_KEYS: usize = 100;

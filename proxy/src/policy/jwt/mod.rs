@@ -4,6 +4,7 @@
 //! Pure: it is handed the time and the issuers' keys. Who may do what with a token is
 //! [`super::authorization`]'s to say.
 
+mod base64url;
 mod json;
 mod keys;
 mod place;

@@ -1,10 +1,8 @@
 //! One token (RFC 7519, in RFC 7515's compact form): read, and verified by an issuer's keys.
 
-use base64::Engine as _;
-use base64::alphabet::URL_SAFE;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::Value;
 
+use super::base64url::unescape;
 use super::json;
 use super::keys::{Algorithm, Keys, Signature};
 
@@ -12,11 +10,6 @@ use super::keys::{Algorithm, Keys, Signature};
 const SKEW: u64 = 60;
 /// Bytes of a token at most: no header field is longer.
 const LONGEST: usize = 60 * 1024;
-/// Padding is neither wanted nor minded (Envoy).
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &URL_SAFE,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 /// Why a token is refused. The texts are Envoy's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -179,11 +172,6 @@ pub(super) fn plain_audience(name: &str) -> &str {
         .or_else(|| name.strip_prefix("http://"))
         .unwrap_or(name);
     name.strip_suffix('/').unwrap_or(name)
-}
-
-/// Bytes out of base64url.
-pub(super) fn unescape(text: &str) -> Option<Vec<u8>> {
-    BASE64.decode(text).ok()
 }
 
 fn text(claims: &Value, name: &'static str) -> Result<(), Refusal> {
