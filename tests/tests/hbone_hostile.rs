@@ -4,7 +4,6 @@
 mod hbone;
 
 use std::{
-    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     sync::{
@@ -16,8 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use aquifer_tests::{
-    Config, Lab, Manifests, PATIENCE, Pod, Proxy,
-    authority::{self, Files},
+    Config, Lab, Manifests, PATIENCE, Pod, Proxy, authority,
     client::Http,
     clock::Deadline,
     echo::Echo,
@@ -26,6 +24,7 @@ use aquifer_tests::{
     raw::{self, End},
 };
 use bytes::Bytes;
+use hbone::asked::{asking, known, renewed, rows, serials};
 use hbone::{Authority, HBONE, Peer};
 use nix::sys::signal::Signal;
 use rustls::ServerConfig;
@@ -51,29 +50,6 @@ const CALLER: &str = "spiffe://cluster.local/ns/elsewhere/sa/caller";
 
 fn account(name: &str) -> String {
     format!("spiffe://cluster.local/ns/default/sa/{name}")
-}
-
-/// The rows of one kind.
-fn rows<'a>(answer: &'a Value, kind: &str) -> Vec<&'a Value> {
-    let all = answer.as_array().map_or(&[][..], Vec::as_slice);
-    all.iter().filter(|row| row["kind"] == kind).collect()
-}
-
-/// The serials of certificates that are in force.
-fn serials(answer: &Value) -> BTreeSet<String> {
-    let all = rows(answer, "certificate").into_iter();
-    all.filter(|row| row["state"] == "active")
-        .map(|row| row["serial"].to_string())
-        .collect()
-}
-
-/// Waits until every certificate is another than those of `before`; gives the new ones.
-async fn renewed(proxy: &Proxy, before: &BTreeSet<String>) -> Result<BTreeSet<String>> {
-    let other = |answer: &Value| {
-        let now = serials(answer);
-        now.len() == before.len() && now.is_disjoint(before)
-    };
-    Ok(serials(&proxy.until("/config/secrets", other).await?))
 }
 
 /// What a peer made by hand does with those who call it.
@@ -558,38 +534,6 @@ async fn certificates_change_under_load_and_nothing_is_lost() -> Result<()> {
         ensure!(pair.near.counter(counter).await? == 0, "{counter}");
     }
     Ok(())
-}
-
-/// Where the authority is asked, on the near node.
-const ASKED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15012);
-
-/// Arguments of the near node, which asks an authority, and of the far one, which is its own.
-fn asking(files: &Files, lab: &Lab, index: usize, life: &str) -> Result<Vec<String>> {
-    let mut arguments = match index {
-        0 => files.arguments(lab.node.name(), ASKED)?,
-        _ => {
-            let folder = files.path("ca").to_string_lossy().into_owned();
-            ["--ca", "self", "--ca-dir", &folder]
-                .map(str::to_owned)
-                .to_vec()
-        }
-    };
-    if index == 0 {
-        arguments.extend(["--certificate-life", life].map(str::to_owned));
-    }
-    Ok(arguments)
-}
-
-/// Pods as the authority knows them: those of the near node.
-fn known(lab: &Lab) -> Result<Files> {
-    let pod = serde_json::json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": { "name": "client", "namespace": "default" },
-        "spec": { "nodeName": lab.node.name(), "serviceAccountName": "client" },
-        "status": { "phase": "Running", "podIP": "192.0.2.1" },
-    });
-    Files::new(&Manifests::new().object(pod).text(), &[lab.node.name()])
 }
 
 #[tokio::test]

@@ -3,128 +3,20 @@
 mod hbone;
 mod outside;
 
-use std::{
-    fmt::Write as _,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::Path,
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use aquifer_tests::{
-    Config, Lab, Manifests, PATIENCE, Pod, Proxy,
+    Config, Lab, Manifests, PATIENCE, Proxy,
     client::Http,
     clock,
     echo::Echo,
     raw::{self, End},
 };
+use outside::stage::{CA, DB, NAME, OWN, Stage, folder, replace};
 use outside::{Authority, Server};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-/// The cluster address of the service `db`, whose pod is not of the mesh.
-const DB: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 20));
-/// Its name.
-const NAME: &str = "db.default.svc.cluster.local";
-
-/// A lab with a client in the mesh and the service `db` outside of it.
-struct Stage {
-    proxy: Proxy,
-    _config: Config,
-    client: Pod,
-    db: Pod,
-    files: tempfile::TempDir,
-    _lab: Lab,
-}
-
-/// A port of `db`: what its name declares, its number, its `tls`.
-type Port<'a> = (&'a str, u16, &'a str);
-
-fn rule(ports: &[Port<'_>], more: &str) -> String {
-    let mut text = String::from(
-        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n\
-         metadata: {name: db, namespace: default}\n\
-         spec:\n  host: db\n  trafficPolicy:\n    portLevelSettings:\n",
-    );
-    for (_, port, tls) in ports {
-        let pool = "connectionPool: {tcp: {connectTimeout: 2s}}";
-        let _ = writeln!(
-            text,
-            "    - {{port: {{number: {port}}}, {pool}, tls: {{{tls}}}}}"
-        );
-    }
-    text + more
-}
-
-impl Stage {
-    async fn open(
-        ports: &[Port<'_>],
-        files: tempfile::TempDir,
-        arguments: &[&str],
-    ) -> Result<Self> {
-        Self::with(ports, files, arguments, |text| text).await
-    }
-
-    async fn with(
-        ports: &[Port<'_>],
-        files: tempfile::TempDir,
-        arguments: &[&str],
-        more: impl FnOnce(String) -> String,
-    ) -> Result<Self> {
-        let lab = Lab::new()?;
-        let (client, db) = (lab.pod("client")?, lab.pod("db")?);
-        let declared: Vec<_> = ports
-            .iter()
-            .map(|(name, port, _)| (format!("{name}-{port}"), *port))
-            .collect();
-        let declared: Vec<_> = declared
-            .iter()
-            .map(|(name, port)| (name.as_str(), *port, *port))
-            .collect();
-        // Files are named in rules as `FILES/…`.
-        let folder = files.path().to_string_lossy().into_owned();
-        let rule = more(rule(ports, "")).replace("FILES", &folder);
-        let manifests = Manifests::new()
-            .namespace("default", &[])
-            .pod(&client, &[("app", "client")])
-            .stranger(&db, &[("app", "db")])
-            .service("db", &[DB], &declared, &[("app", "db")])
-            .yaml(rule);
-        let config = Config::new(&manifests)?;
-        let proxy = Proxy::on(&lab, &config).arguments(arguments);
-        Ok(Self {
-            proxy: proxy.ready().await?,
-            _config: config,
-            client,
-            db,
-            files,
-            _lab: lab,
-        })
-    }
-
-    /// What `db` answers to a request for `host`, and what it says of TLS.
-    async fn get(&self, port: u16, host: &str) -> Result<(u16, Value, String)> {
-        let to = SocketAddr::new(DB, port);
-        let reply = Http::connect(&self.client, to)
-            .await?
-            .get(host, "/")
-            .await?;
-        let said = serde_json::from_slice(&reply.body).unwrap_or_default();
-        Ok((reply.status, said, reply.text()))
-    }
-}
-
-fn folder(authority: &Authority) -> Result<tempfile::TempDir> {
-    let folder = tempfile::tempdir()?;
-    std::fs::write(folder.path().join("ca.pem"), authority.pem())?;
-    authority
-        .sign(&["client"])?
-        .write(folder.path(), "client")?;
-    Ok(folder)
-}
-
-const CA: &str = "caCertificates: FILES/ca.pem";
-const OWN: &str = "clientCertificate: FILES/client.crt, privateKey: FILES/client.key";
 
 #[tokio::test]
 async fn requests_go_by_tls_as_their_rule_says() -> Result<()> {
@@ -422,12 +314,6 @@ async fn files_are_read_again_when_they_change() -> Result<()> {
     };
     tokio::time::timeout(PATIENCE, renewed).await??;
     Ok(())
-}
-
-fn replace(path: &Path, text: &str) -> Result<()> {
-    let new = path.with_extension("new");
-    std::fs::write(&new, text)?;
-    Ok(std::fs::rename(new, path)?)
 }
 
 #[tokio::test]

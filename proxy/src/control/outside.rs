@@ -6,17 +6,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustls::ClientConfig;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::mesh::Snapshot;
 use crate::mesh::origination::{Credentials, Origination};
 use crate::tls::Outside;
-use crate::tls::outside::{Fingerprint, Limits, load};
+use crate::tls::outside::{Fingerprint, Limits, Loaded, load};
 
-/// How often files are looked at.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often files are looked at: trust that is taken away ends what rests on it within a second.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Where one set of settings stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,8 +52,7 @@ pub struct Driver {
 #[derive(Default)]
 struct Held {
     seen: Option<Fingerprint>,
-    config: Option<Arc<ClientConfig>>,
-    until: Option<SystemTime>,
+    loaded: Option<Arc<Loaded>>,
     error: Option<String>,
 }
 
@@ -130,11 +128,10 @@ impl Driver {
                     if !first {
                         tracing::info!("{settings}: its files have changed and were read again");
                     }
-                    held.config = Some(loaded.config);
-                    held.until = loaded.until;
+                    held.loaded = Some(Arc::new(loaded));
                     held.error = None;
                 }
-                Err(error) if held.config.is_some() => {
+                Err(error) if held.loaded.is_some() => {
                     tracing::warn!(%error, "{settings}: what was in force stays");
                     held.error = Some(error);
                 }
@@ -152,14 +149,14 @@ impl Driver {
     fn publish(&self) {
         let known = self.held.iter().map(|(settings, held)| {
             let error = || held.error.as_deref().unwrap_or_default().into();
-            let known = held.config.clone().ok_or_else(error);
+            let known = held.loaded.clone().ok_or_else(error);
             (Arc::clone(settings), known)
         });
         self.outside.set(known.collect::<HashMap<_, _>>());
         let rows = self.held.iter().map(|(settings, held)| Row {
             settings: Arc::clone(settings),
-            active: held.config.is_some(),
-            until: held.until,
+            active: held.loaded.is_some(),
+            until: held.loaded.as_ref().and_then(|loaded| loaded.until),
             error: held.error.clone(),
         });
         self.report.send_replace(rows.collect());

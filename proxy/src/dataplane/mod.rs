@@ -30,6 +30,7 @@ mod proxied;
 mod relay;
 mod resolve;
 mod secured;
+mod standing;
 mod task;
 mod tcp;
 mod upstream;

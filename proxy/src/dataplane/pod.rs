@@ -17,11 +17,10 @@ use tokio::sync::Notify;
 
 use super::authorize::Admissions;
 use super::cluster::{Local, Registry};
-use super::hbone;
 use super::worker::Worker;
+use super::{hbone, secured};
 use crate::mesh::Cluster;
 use crate::net::pod::{Listeners, Pod};
-use crate::tls::Outside;
 use crate::types::identity::NotAnIdentity;
 use crate::types::{ClusterName, Identity};
 use crate::wire::proxy_protocol::Ends;
@@ -167,12 +166,12 @@ impl LocalPod {
         Some(Rc::clone(&clusters.get(name)?.local))
     }
 
-    /// Lets go of connections by TLS that were made by another configuration than is in force.
-    pub(super) fn secure(&self, outside: &Outside) {
+    /// Lets go of connections by TLS that show another certificate than is in force.
+    pub(super) fn secure(&self, worker: &Worker) {
         for known in self.clusters.borrow().values() {
             let local = &known.local;
             if let Some(settings) = &local.policy().tls {
-                local.secure(outside.known(settings).and_then(Result::ok));
+                local.shows(secured::shown(worker, self, settings));
             }
         }
     }

@@ -2,35 +2,35 @@
 //!
 //! To a pod of the mesh `ISTIO_MUTUAL` is what HBONE does already; any other mode is between the
 //! client's side and the application, inside of it (Istio). Where TLS can't be had there is no
-//! connection: there is no way back to plain text.
+//! connection: there is no way back to plain text. One that is open is cut as soon as nobody who is
+//! trusted vouches for its server any more.
 
-use std::cell::{RefCell, RefMut};
-use std::future::poll_fn;
+mod stream;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
 use http::header::HOST;
 use http::request;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::AsyncBufRead as _;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
-use super::cluster::Local;
+pub(super) use self::stream::{Secured, Stream};
+use super::cluster::{Local, Shown};
 use super::error::Error;
 use super::hbone::client::Behalf;
 use super::pod::LocalPod;
+use super::standing::{Rule, Standing};
 use super::upstream::{self, Greeting, Own, Upstream};
 use super::way;
 use super::worker::Worker;
 use crate::mesh::cluster::Tcp;
 use crate::mesh::origination::{Credentials, Origination};
 use crate::net::ahead::Ahead;
+use crate::tls::Peer;
 use crate::types::Identity;
 use crate::types::name::without_port;
 
@@ -54,12 +54,6 @@ pub(super) struct Asked<'a> {
     pub(super) behalf: Behalf<'a>,
     pub(super) greeting: Greeting,
 }
-
-/// What TLS runs over.
-type Stream = TlsStream<Ahead<Upstream>>;
-
-/// A connection by TLS.
-pub(super) struct Secured(RefCell<Stream>);
 
 /// The host that a request names, by which TLS is asked for where no rule gives a name.
 pub(super) fn host(parts: &request::Parts) -> Rc<str> {
@@ -92,11 +86,19 @@ async fn open(
     if is_mesh && way::is_in_mesh(worker, to) {
         return lead(worker, pod, to, asked).await;
     }
-    let config = match &settings.credentials {
-        Credentials::Mesh => sidecar(worker, pod, to, settings)?,
-        Credentials::Files(_) => worker.outside.config(settings).await.map_err(Error::Tls)?,
+    let (config, shown) = match &settings.credentials {
+        Credentials::Mesh => {
+            // First: a certificate that is newer is noticed later, one that is older would not be.
+            let shown = shown(worker, pod, settings);
+            (sidecar(worker, pod, to, settings)?, shown)
+        }
+        Credentials::Files(_) => {
+            let loaded = worker.outside.loaded(settings).await.map_err(Error::Tls)?;
+            (Arc::clone(&loaded.config), Some(Arc::clone(&loaded.shown)))
+        }
         Credentials::Unusable(why) => return Err(failed(why)),
     };
+    asked.cluster.shows(shown);
     let name = name(asked, to)?;
     let stream = lead(worker, pod, to, asked).await?;
     worker.counters.upstream_cx_tls.increment();
@@ -109,9 +111,36 @@ async fn open(
         worker.counters.upstream_cx_connect_fail.increment();
         Error::Tls(reason(&error).into())
     })?;
-    Ok(Upstream::Secured(Own::new(Box::new(Secured(
-        RefCell::new(stream),
-    )))))
+    let session = stream.get_ref().1;
+    let standing = match &settings.credentials {
+        Credentials::Mesh => Standing::in_mesh(&worker.secrets, Peer::Server, session),
+        _ => {
+            let rule = Rule {
+                worker: Rc::clone(worker),
+                pod: Rc::clone(pod),
+                cluster: asked.cluster.state.name.clone(),
+                settings: Arc::clone(settings),
+            };
+            Standing::outside(rule, session)
+        }
+    };
+    let secured = Secured::new(worker, pod, to, stream, standing);
+    Ok(Upstream::Secured(Own::new(Box::new(secured))))
+}
+
+/// What new connections by these settings show; `None` where there can be none.
+pub(super) fn shown(worker: &Worker, pod: &LocalPod, settings: &Arc<Origination>) -> Option<Shown> {
+    match &settings.credentials {
+        Credentials::Mesh => {
+            let own = pod.identity(worker).ok()?;
+            Some(worker.secrets.credential(&own)?.chain().into())
+        }
+        Credentials::Files(_) => {
+            let loaded = worker.outside.known(settings)?.ok()?;
+            Some(Arc::clone(&loaded.shown))
+        }
+        Credentials::Unusable(_) => None,
+    }
 }
 
 /// What TLS is to run over.
@@ -214,44 +243,6 @@ fn reason(error: &io::Error) -> String {
             "the server closed the connection during the handshake".to_owned()
         }
         None => error.to_string(),
-    }
-}
-
-impl Secured {
-    /// For whoever owns it.
-    pub(super) fn stream(&mut self) -> Pin<&mut Stream> {
-        Pin::new(self.0.get_mut())
-    }
-
-    /// For the two directions of a relay.
-    pub(super) fn lend(&self) -> RefMut<'_, Stream> {
-        self.0.borrow_mut()
-    }
-
-    /// Asks what TLS runs over.
-    pub(super) fn over<T>(&self, ask: impl FnOnce(&Upstream) -> T) -> T {
-        ask(self.0.borrow().get_ref().0.get_ref())
-    }
-
-    /// Resolves when there is something to read, an end or an error included. Messages of TLS's own
-    /// are nothing.
-    pub(super) async fn speaks(&self) {
-        poll_fn(|cx| self.poll_speaks(cx)).await;
-    }
-
-    fn poll_speaks(&self, cx: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut *self.lend()).poll_fill_buf(cx).map(|_| ())
-    }
-
-    /// Whether it is open and has said nothing.
-    pub(super) fn is_silent(&self) -> bool {
-        let mut nobody = Context::from_waker(Waker::noop());
-        self.poll_speaks(&mut nobody).is_pending()
-    }
-
-    /// Ends it by a reset.
-    pub(super) fn reset(self) {
-        self.over(Upstream::reset_on_close);
     }
 }
 

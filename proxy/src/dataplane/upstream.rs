@@ -11,6 +11,7 @@ use futures_util::FutureExt as _;
 use send_wrapper::SendWrapper;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use super::channel::Channel;
 use super::cluster::Local;
@@ -167,7 +168,7 @@ impl Upstream {
             Self::Socket(stream) | Self::Within(stream, _) => stream.local_addr().ok(),
             Self::Tunnel(tunnelled) => tunnelled.place.local(),
             Self::Judged(..) => None,
-            Self::Secured(secured) => secured.over(Self::local_addr),
+            Self::Secured(secured) => secured.over(Self::local_addr).flatten(),
             Self::Posted(posted) => posted.over().local_addr(),
         }
     }
@@ -178,7 +179,7 @@ impl Upstream {
             Self::Socket(stream) | Self::Within(stream, _) => stream.peer_addr().ok(),
             Self::Tunnel(tunnelled) => Some(tunnelled.to),
             Self::Judged(_, to) => Some(*to),
-            Self::Secured(secured) => secured.over(Self::peer_addr),
+            Self::Secured(secured) => secured.over(Self::peer_addr).flatten(),
             Self::Posted(posted) => posted.over().peer_addr(),
         }
     }
@@ -190,7 +191,9 @@ impl Upstream {
             Self::Tunnel(tunnelled) => tunnelled.tunnel.reset(),
             // It resets where it is dropped.
             Self::Judged(..) => {}
-            Self::Secured(secured) => secured.over(Self::reset_on_close),
+            Self::Secured(secured) => {
+                secured.over(Self::reset_on_close);
+            }
             Self::Posted(posted) => posted.over().reset_on_close(),
         }
     }
@@ -257,7 +260,7 @@ impl AsyncRead for Upstream {
             }
             Self::Tunnel(tunnelled) => tunnelled.tunnel.poll_read(cx, buffer),
             Self::Judged(channel, _) => Pin::new(channel).poll_read(cx, buffer),
-            Self::Secured(secured) => secured.stream().poll_read(cx, buffer),
+            Self::Secured(secured) => secured.poll(cx, |one, cx| one.poll_read(cx, buffer)),
             Self::Posted(posted) => Pin::new(&mut ***posted).poll_read(cx, buffer),
         }
     }
@@ -287,7 +290,9 @@ impl AsyncWrite for Upstream {
             }
             Self::Tunnel(tunnelled) => tunnelled.tunnel.poll_write(cx, slices),
             Self::Judged(channel, _) => Pin::new(channel).poll_write_vectored(cx, slices),
-            Self::Secured(secured) => secured.stream().poll_write_vectored(cx, slices),
+            Self::Secured(secured) => {
+                secured.poll(cx, |one, cx| one.poll_write_vectored(cx, slices))
+            }
             Self::Posted(posted) => Pin::new(&mut ***posted).poll_write_vectored(cx, slices),
         }
     }
@@ -298,7 +303,7 @@ impl AsyncWrite for Upstream {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Secured(secured) => secured.stream().poll_flush(cx),
+            Self::Secured(secured) => secured.poll(cx, TlsStream::poll_flush),
             Self::Posted(posted) => Pin::new(&mut ***posted).poll_flush(cx),
             // The others hold nothing back.
             _ => Poll::Ready(Ok(())),
@@ -310,7 +315,7 @@ impl AsyncWrite for Upstream {
             Self::Socket(stream) | Self::Within(stream, _) => Pin::new(stream).poll_shutdown(cx),
             Self::Tunnel(tunnelled) => Poll::Ready(tunnelled.tunnel.finish()),
             Self::Judged(channel, _) => Pin::new(channel).poll_shutdown(cx),
-            Self::Secured(secured) => secured.stream().poll_shutdown(cx),
+            Self::Secured(secured) => secured.poll(cx, TlsStream::poll_shutdown),
             Self::Posted(posted) => Pin::new(&mut ***posted).poll_shutdown(cx),
         }
     }

@@ -173,10 +173,10 @@ pub fn run(
     Ok(())
 }
 
-/// Lets go of connections by TLS that were made by what is no longer in force.
+/// Lets go of connections by TLS that show what is no longer in force.
 fn secure(worker: &Worker, pods: &HashMap<u64, Enrolled>) {
     for enrolled in pods.values() {
-        enrolled.pod.secure(&worker.outside);
+        enrolled.pod.secure(worker);
     }
 }
 

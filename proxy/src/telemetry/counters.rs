@@ -118,6 +118,9 @@ counters! {
     upstream_cx_tls,
     /// TLS with upstreams that came to nothing.
     upstream_cx_tls_fail,
+    /// Open connections by TLS to upstreams that were closed because nobody who is trusted vouches for
+    /// the server any more.
+    upstream_cx_tls_untrusted,
     /// Requests sent again because a reused connection turned out to be closed.
     upstream_rq_stale_retry,
     /// Requests delayed by a fault.

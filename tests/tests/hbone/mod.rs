@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod asked;
+
 use std::{
     future::poll_fn,
     net::{IpAddr, SocketAddr},

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod stage;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -20,7 +22,10 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use rcgen::{CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{
+    CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
@@ -45,6 +50,7 @@ impl Authority {
         let key = KeyPair::generate()?;
         let mut parameters = CertificateParams::default();
         parameters.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         parameters
             .distinguished_name
             .push(DnType::CommonName, name.to_owned());
@@ -69,6 +75,32 @@ impl Authority {
         self.sign_with(names, |parameters| {
             parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
             parameters.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        })
+    }
+
+    /// A list of revoked certificates: the one of this number.
+    pub(crate) fn revoking(&self, serial: u64) -> Result<String> {
+        let revoked = RevokedCertParams {
+            serial_number: SerialNumber::from(serial),
+            revocation_time: rcgen::date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2024, 1, 1),
+            next_update: rcgen::date_time_ymd(2090, 1, 1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: vec![revoked],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        Ok(list.signed_by(&self.issuer)?.pem()?)
+    }
+
+    /// For a host of these names, with this serial number.
+    pub(crate) fn numbered(&self, names: &[&str], serial: u64) -> Result<Signed> {
+        self.sign_with(names, |parameters| {
+            parameters.serial_number = Some(SerialNumber::from(serial));
         })
     }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use foldhash::fast::RandomState;
-use rustls::ClientConfig;
+use rustls::pki_types::CertificateDer;
 
 use super::{Host, Members, State};
 use crate::clock;
@@ -21,6 +21,9 @@ use crate::wire::proxy_protocol::Ends;
 /// An endpoint, and what alone its connections are for.
 type Apart = (SocketAddr, Purpose);
 
+/// Certificates that are shown to servers; empty for none.
+pub(in crate::dataplane) type Shown = Arc<[CertificateDer<'static>]>;
+
 /// A cluster as one worker uses it for one pod.
 pub(in crate::dataplane) struct Local {
     pub(in crate::dataplane) state: Arc<State>,
@@ -28,8 +31,8 @@ pub(in crate::dataplane) struct Local {
     pools: RefCell<HashMap<SocketAddr, Rc<HostPool>, RandomState>>,
     /// Those that not every request may use.
     apart: RefCell<HashMap<Apart, Rc<HostPool>, RandomState>>,
-    /// What connections by TLS were last made by.
-    secured: RefCell<Option<Arc<ClientConfig>>>,
+    /// What new connections by TLS show; `None` where there can be none.
+    shown: RefCell<Option<Shown>>,
 }
 
 struct Seen {
@@ -102,7 +105,7 @@ impl Local {
             }),
             pools: RefCell::default(),
             apart: RefCell::default(),
-            secured: RefCell::default(),
+            shown: RefCell::default(),
         }
     }
 
@@ -192,14 +195,11 @@ impl Local {
         });
     }
 
-    /// Lets go of connections by TLS that were made by another configuration than is in force.
-    pub(in crate::dataplane) fn secure(&self, now: Option<Arc<ClientConfig>>) {
-        let before = self.secured.replace(now.clone());
-        let same = match (&before, &now) {
-            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
-            _ => false,
-        };
-        if !same {
+    /// From now on connections by TLS show these certificates: those that show others get no more
+    /// requests. Whether their servers are still trusted is asked elsewhere.
+    pub(in crate::dataplane) fn shows(&self, now: Option<Shown>) {
+        let before = self.shown.replace(now.clone());
+        if before.is_some() && before != now {
             self.renew_pools();
         }
     }

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 pub(super) use counters::Counters;
-pub(super) use local::Local;
+pub(super) use local::{Local, Shown};
 pub(super) use members::{Host, Members};
 pub(super) use registry::Ask;
 pub use registry::Registry;

@@ -18,7 +18,7 @@ use http::header::{FORWARDED, HeaderName};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use rustls::ClientConfig;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -29,10 +29,10 @@ use super::{
     CONNECTION_WINDOW, FRAME, HANDSHAKE, PORT, RESPONSE_HEADERS, SEND_BUFFER, SMALL_FRAMES,
     STREAM_WINDOW, Tunnel, keepalive,
 };
-use crate::clock;
 use crate::dataplane::connect;
 use crate::dataplane::error::Error;
 use crate::dataplane::pod::LocalPod;
+use crate::dataplane::standing::Standing;
 use crate::dataplane::task;
 use crate::dataplane::worker::Worker;
 use crate::mesh::cluster::Tcp;
@@ -250,10 +250,11 @@ async fn drive(
     };
     let opened = async {
         let stream = connect::upstream(worker, pod, to, policy).await?;
-        let handshake = tokio::time::timeout(HANDSHAKE, handshake(stream, to, config));
+        let handshake = handshake(worker, stream, to, config);
+        let handshake = tokio::time::timeout(HANDSHAKE, handshake);
         handshake.await.unwrap_or(Err(Failure::Late.into()))
     };
-    let (opened, mut connection, chain) = match opened.await {
+    let (opened, mut connection, mut standing) = match opened.await {
         Ok(opened) => opened,
         Err(error) => {
             tracing::debug!(%to, %error, "no HBONE connection");
@@ -262,40 +263,31 @@ async fn drive(
             return;
         }
     };
-    let at = clock::wall();
-    let mut changes = worker.secrets.subscribe();
-    changes.mark_changed();
-    let mut silent = pin!(keepalive::silent(connection.ping_pong()));
+    let silent = keepalive::silent(connection.ping_pong());
     opening.done(Ok(opened));
-    loop {
-        tokio::select! {
-            biased;
-            ended = &mut connection => {
-                if let Err(error) = ended {
-                    tracing::debug!(%to, %error, "an HBONE connection ended");
-                }
-                return;
+    tokio::select! {
+        biased;
+        ended = &mut connection => {
+            if let Err(error) = ended {
+                tracing::debug!(%to, %error, "an HBONE connection ended");
             }
-            Ok(()) = changes.changed() => {
-                if let Err(refusal) = worker.secrets.still_trusts(&chain, Peer::Server, at) {
-                    tracing::info!(%to, %refusal, "an open HBONE connection is no longer trusted");
-                    worker.counters.hbone_upstream_cx_untrusted.increment();
-                    return;
-                }
-            }
-            () = &mut silent => {
-                tracing::debug!(%to, "the peer of an HBONE connection is silent");
-                return;
-            }
+        }
+        refusal = standing.withdrawn() => {
+            tracing::info!(%to, %refusal, "an open HBONE connection is no longer trusted");
+            worker.counters.hbone_upstream_cx_untrusted.increment();
+        }
+        () = silent => {
+            tracing::debug!(%to, "the peer of an HBONE connection is silent");
         }
     }
 }
 
 async fn handshake(
+    worker: &Worker,
     stream: TcpStream,
     to: SocketAddr,
     config: Arc<ClientConfig>,
-) -> Result<(Opened, Http2, Vec<CertificateDer<'static>>), Error> {
+) -> Result<(Opened, Http2, Standing), Error> {
     let local = stream.local_addr().ok();
     // Never sent; the certificate is compared with the identity alone.
     let name = ServerName::IpAddress(to.ip().into());
@@ -303,8 +295,7 @@ async fn handshake(
         .connect(name, Ahead::new(stream))
         .await;
     let stream = connected.map_err(|error| Failure::tls(&error))?;
-    let chain = stream.get_ref().1.peer_certificates();
-    let chain = chain.unwrap_or_default().to_vec();
+    let standing = Standing::in_mesh(&worker.secrets, Peer::Server, stream.get_ref().1);
     let (send, connection) = Builder::new()
         .enable_push(false)
         .initial_max_send_streams(STREAMS)
@@ -317,7 +308,7 @@ async fn handshake(
         .handshake(stream)
         .await
         .map_err(Failure::from)?;
-    Ok((Opened { send, local }, connection, chain))
+    Ok((Opened { send, local }, connection, standing))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
@@ -26,7 +26,6 @@ use super::{
     CONNECTION_WINDOW, FRAME, HANDSHAKE, REQUEST_HEADERS, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW,
     STREAMS, Tunnel, keepalive, request,
 };
-use crate::clock;
 use crate::dataplane::arriving;
 use crate::dataplane::authorize::{self, Admitted, Arrival, Met, Unseen};
 use crate::dataplane::connect;
@@ -36,6 +35,7 @@ use crate::dataplane::origin::Captured;
 use crate::dataplane::outcome;
 use crate::dataplane::pod::LocalPod;
 use crate::dataplane::relay::{Limits, relay_tunnel};
+use crate::dataplane::standing::Standing;
 use crate::dataplane::task;
 use crate::dataplane::worker::Worker;
 use crate::net::ahead::Ahead;
@@ -74,8 +74,7 @@ impl Session {
 /// A peer that was verified.
 struct Verified {
     identity: Identity,
-    chain: Vec<CertificateDer<'static>>,
-    at: SystemTime,
+    standing: Standing,
 }
 
 /// Carries a connection to the HBONE port to its end.
@@ -108,13 +107,13 @@ pub(in crate::dataplane) async fn serve(
     let session = Rc::new(Session {
         worker: Rc::clone(worker),
         pod: Rc::clone(pod),
-        peer: verified.identity.clone(),
-        leaf: verified.chain.first().cloned(),
+        peer: verified.identity,
+        leaf: verified.standing.leaf().cloned(),
         source,
         destination,
     });
     tracing::debug!(%source, %destination, peer = %session.peer, "an HBONE connection");
-    run(&session, connection, &verified).await;
+    run(&session, connection, verified.standing).await;
 }
 
 async fn open(
@@ -142,8 +141,7 @@ async fn open(
     let (_, session) = stream.get_ref();
     let verified = Verified {
         identity: tls::peer(session).map_err(|refusal| Failure::Tls(refusal.to_string()))?,
-        chain: session.peer_certificates().unwrap_or_default().to_vec(),
-        at: clock::wall(),
+        standing: Standing::in_mesh(&worker.secrets, Peer::Client, session),
     };
     let connection = Builder::new()
         .max_concurrent_streams(STREAMS)
@@ -170,11 +168,7 @@ async fn leave(mut stream: Ahead<TcpStream>) {
 }
 
 /// Takes CONNECTs until the connection ends.
-async fn run(session: &Rc<Session>, mut connection: Http2, verified: &Verified) {
-    let secrets = &session.worker.secrets;
-    let mut changes = secrets.subscribe();
-    // What changed during the handshake counts too.
-    changes.mark_changed();
+async fn run(session: &Rc<Session>, mut connection: Http2, mut standing: Standing) {
     let mut silent = pin!(keepalive::silent(connection.ping_pong()));
     let mut draining = pin!(session.pod.draining());
     let mut is_draining = false;
@@ -199,16 +193,13 @@ async fn run(session: &Rc<Session>, mut connection: Http2, verified: &Verified) 
                 is_draining = true;
                 connection.graceful_shutdown();
             }
-            Ok(()) = changes.changed() => {
-                let trusted = secrets.still_trusts(&verified.chain, Peer::Client, verified.at);
-                if let Err(refusal) = trusted {
-                    tracing::info!(
-                        source = %session.source, peer = %session.peer, %refusal,
-                        "an open HBONE connection is no longer trusted"
-                    );
-                    session.worker.counters.hbone_downstream_cx_untrusted.increment();
-                    break;
-                }
+            refusal = standing.withdrawn() => {
+                tracing::info!(
+                    source = %session.source, peer = %session.peer, %refusal,
+                    "an open HBONE connection is no longer trusted"
+                );
+                session.worker.counters.hbone_downstream_cx_untrusted.increment();
+                break;
             }
             () = &mut silent => {
                 tracing::debug!(source = %session.source, "the peer of an HBONE connection is silent");

@@ -44,13 +44,32 @@ pub struct Limits {
     pub system: Option<PathBuf>,
 }
 
-/// A configuration, and until when what it shows holds.
-#[derive(Clone, Debug)]
+/// What files were made into.
+#[derive(Debug)]
 pub struct Loaded {
     /// For connections.
     pub config: Arc<ClientConfig>,
-    /// When the certificate that is shown ends.
+    /// The certificates that they show; empty for none.
+    pub shown: Arc<[CertificateDer<'static>]>,
+    /// When the first of them ends.
     pub until: Option<SystemTime>,
+    servers: Arc<Servers>,
+}
+
+impl Loaded {
+    /// Whether who may vouch for servers vouches for the one of an open connection, which has shown
+    /// `chain` and was verified at `since`: whatever its name, and whether or not its certificate has
+    /// ended since then.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn still_vouches(
+        &self,
+        chain: &[CertificateDer<'_>],
+        since: SystemTime,
+    ) -> Result<(), rustls::Error> {
+        self.servers.vouched_for(chain, since)
+    }
 }
 
 /// Tells whether files have changed.
@@ -154,21 +173,21 @@ pub fn load(settings: &Origination, files: &Files, limits: &Limits) -> Result<Lo
         true => None,
         false => Some(vouched(files, limits)?),
     };
-    let verifier = Servers {
+    let servers = Arc::new(Servers {
         vouched,
         alternatives: settings.alternatives.iter().map(Alternative::new).collect(),
-    };
+    });
     let config = ClientConfig::builder_with_details(Arc::clone(outside()), Arc::new(Clock))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|error| error.to_string())?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier));
-    let mut until = None;
+        .with_custom_certificate_verifier(Arc::clone(&servers) as _);
+    let (mut shown, mut until) = (Arc::default(), None);
     let mut config = match &files.own {
         None => config.with_no_client_auth(),
         Some((certificate, key)) => {
             let (own, end) = own(certificate, key, limits)?;
-            until = end;
+            (shown, until) = (own.cert.clone().into(), end);
             config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own)))
         }
     };
@@ -176,7 +195,9 @@ pub fn load(settings: &Origination, files: &Files, limits: &Limits) -> Result<Lo
     config.resumption = Resumption::disabled();
     Ok(Loaded {
         config: Arc::new(config),
+        shown,
         until,
+        servers,
     })
 }
 

@@ -10,15 +10,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::ClientConfig;
 use tokio::sync::watch;
 
 pub use files::{Fingerprint, Limits, Loaded, load};
 
 use crate::mesh::origination::Origination;
 
-/// A configuration, or why there is none.
-pub type Known = Result<Arc<ClientConfig>, Arc<str>>;
+/// What files were made into, or why there is nothing.
+pub type Known = Result<Arc<Loaded>, Arc<str>>;
 
 /// Shared by everyone who opens such connections. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +45,7 @@ impl Outside {
     }
 
     /// The same, waited for.
-    pub async fn config(&self, settings: &Origination) -> Known {
+    pub async fn loaded(&self, settings: &Origination) -> Known {
         if let Some(known) = self.known(settings) {
             return known;
         }

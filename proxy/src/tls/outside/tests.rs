@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyPair,
@@ -10,7 +11,7 @@ use rcgen::{
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConnection, ServerConfig, ServerConnection};
+use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 
 use super::super::provider::outside;
 use super::*;
@@ -309,11 +310,65 @@ async fn whoever_asks_before_files_were_read_waits_for_them() {
     let settings = Arc::new(settings(Files::default(), &[]));
     let outside = Outside::default();
     let (asked, reading) = (outside.clone(), Arc::clone(&settings));
-    let asking = tokio::spawn(async move { asked.config(&reading).await });
+    let asking = tokio::spawn(async move { asked.loaded(&reading).await });
     tokio::task::yield_now().await;
     outside.set(HashMap::new());
     tokio::task::yield_now().await;
     assert!(!asking.is_finished());
     outside.set(HashMap::from([(settings, Err("why".into()))]));
     assert_eq!(&*asking.await.unwrap().unwrap_err(), "why");
+}
+
+#[test]
+fn who_was_verified_stays_so_for_as_long_as_somebody_vouches_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (Authority::new(), Authority::new());
+    let signed = first.sign(|parameters| {
+        names(&["db"])(parameters);
+        parameters.serial_number = Some(SerialNumber::from(7_u64));
+        parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    });
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(signed.0.as_bytes())
+        .map(Result::unwrap)
+        .collect();
+    let both = first.pem.clone() + &second.pem;
+    let listed = |serial| Some(put(folder.path(), "crl.pem", &first.revoke(serial)));
+    let valid: SystemTime = rcgen::date_time_ymd(2020, 6, 1).into();
+    let late = rcgen::date_time_ymd(2022, 6, 1).into();
+    for (what, roots, revoked, unverified, since, expected) in [
+        ("its root", &first.pem, None, false, valid, true),
+        ("and another", &both, None, false, valid, true),
+        ("another alone", &second.pem, None, false, valid, false),
+        ("itself", &signed.0, None, false, valid, true),
+        (
+            "a list without it",
+            &first.pem,
+            listed(8),
+            false,
+            valid,
+            true,
+        ),
+        ("verified too late", &first.pem, None, false, late, false),
+        ("nobody asks", &second.pem, None, true, late, true),
+    ] {
+        let files = Files {
+            roots: (!unverified).then(|| put(folder.path(), "ca.pem", roots)),
+            revoked,
+            own: None,
+            unverified,
+        };
+        // Its name does not count any more.
+        let loaded = made(&files, &["another"]).unwrap();
+        let found = loaded.still_vouches(&chain, since);
+        assert_eq!(found.is_ok(), expected, "{what}: {found:?}");
+    }
+    let files = Files {
+        roots: Some(put(folder.path(), "ca.pem", &first.pem)),
+        revoked: listed(7),
+        ..Files::default()
+    };
+    let loaded = made(&files, &[]).unwrap();
+    assert!(loaded.still_vouches(&chain, valid).is_err(), "revoked");
+    assert!(loaded.still_vouches(&[], valid).is_err(), "nobody");
 }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
@@ -76,6 +77,22 @@ fn has_name(der: &CertificateDer<'_>, text: &str) -> bool {
 }
 
 impl Servers {
+    /// Whether the server that has shown `chain` is one that is vouched for, as of that time.
+    pub(super) fn vouched_for(
+        &self,
+        chain: &[CertificateDer<'_>],
+        at: SystemTime,
+    ) -> Result<(), rustls::Error> {
+        let Some(vouched) = &self.vouched else {
+            return Ok(());
+        };
+        let none = rustls::Error::NoCertificatesPresented;
+        let (leaf, others) = chain.split_first().ok_or(none)?;
+        let at = unix(at).ok_or(rustls::Error::FailedToGetCurrentTime)?;
+        let read = EndEntityCert::try_from(leaf).map_err(error)?;
+        vouched.check(leaf, &read, others, at)
+    }
+
     fn check(
         &self,
         leaf: &CertificateDer<'_>,

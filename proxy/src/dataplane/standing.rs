@@ -1,0 +1,118 @@
+//! Whether an open connection by TLS still rests on somebody who is trusted.
+//!
+//! Asked whenever those who are trusted change, and at no other time: nothing on the way of bytes
+//! asks. That a certificate has ended since it was verified is no reason to close.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::pki_types::CertificateDer;
+use rustls::{CommonState, ConnectionCommon};
+use tokio::sync::watch;
+
+use super::pod::LocalPod;
+use super::worker::Worker;
+use crate::clock;
+use crate::mesh::origination::{Credentials, Origination};
+use crate::tls::{Peer, Secrets};
+use crate::types::ClusterName;
+
+/// What the peer of an open connection has shown, and who may vouch for it.
+pub(super) struct Standing {
+    chain: Vec<CertificateDer<'static>>,
+    since: SystemTime,
+    voucher: Voucher,
+    changes: watch::Receiver<u64>,
+}
+
+/// Who may vouch for a peer.
+enum Voucher {
+    /// The mesh's roots.
+    Mesh(Secrets, Peer),
+    /// The files that a DestinationRule names.
+    Files(Rule),
+}
+
+/// The rule by which a connection to a server outside the mesh was made.
+pub(super) struct Rule {
+    pub(super) worker: Rc<Worker>,
+    pub(super) pod: Rc<LocalPod>,
+    pub(super) cluster: ClusterName,
+    /// As it was then.
+    pub(super) settings: Arc<Origination>,
+}
+
+impl Standing {
+    /// For a connection of the mesh, whose handshake has just ended.
+    pub(super) fn in_mesh<D>(secrets: &Secrets, peer: Peer, session: &ConnectionCommon<D>) -> Self {
+        let voucher = Voucher::Mesh(secrets.clone(), peer);
+        Self::new(voucher, secrets.subscribe(), session)
+    }
+
+    /// For a connection to a server outside, whose handshake has just ended.
+    pub(super) fn outside<D>(rule: Rule, session: &ConnectionCommon<D>) -> Self {
+        let changes = rule.worker.outside.subscribe();
+        Self::new(Voucher::Files(rule), changes, session)
+    }
+
+    fn new(voucher: Voucher, mut changes: watch::Receiver<u64>, session: &CommonState) -> Self {
+        // What changed during the handshake counts too.
+        changes.mark_changed();
+        Self {
+            chain: session.peer_certificates().unwrap_or_default().to_vec(),
+            since: clock::wall(),
+            voucher,
+            changes,
+        }
+    }
+
+    /// The peer's own certificate.
+    pub(super) fn leaf(&self) -> Option<&CertificateDer<'static>> {
+        self.chain.first()
+    }
+
+    /// Resolves, with the reason, when nobody who is trusted vouches for the peer any more. Nothing is
+    /// lost where it is asked again instead.
+    pub(super) async fn withdrawn(&mut self) -> String {
+        while self.changes.changed().await.is_ok() {
+            if let Err(reason) = self.check() {
+                return reason;
+            }
+        }
+        // Nobody changes it any more.
+        std::future::pending().await
+    }
+
+    fn check(&self) -> Result<(), String> {
+        match &self.voucher {
+            Voucher::Mesh(secrets, peer) => secrets
+                .still_trusts(&self.chain, *peer, self.since)
+                .map(|_| ())
+                .map_err(|refusal| refusal.to_string()),
+            Voucher::Files(rule) => {
+                // Where there is no such rule any more, or its files were never read, nobody was taken
+                // away.
+                let now = rule.now();
+                let Some(Ok(loaded)) = rule.worker.outside.known(&now) else {
+                    return Ok(());
+                };
+                loaded
+                    .still_vouches(&self.chain, self.since)
+                    .map_err(|error| crate::tls::reason(&error))
+            }
+        }
+    }
+}
+
+impl Rule {
+    /// The rule of the moment, where it names files: it may name others.
+    fn now(&self) -> Arc<Origination> {
+        let snapshot = self.worker.snapshot();
+        let pod = self.pod.pod();
+        let cluster = snapshot.cluster_for(&self.cluster, pod.workload.source());
+        let now = cluster.and_then(|cluster| cluster.policy.tls.as_ref());
+        let now = now.filter(|now| matches!(now.credentials, Credentials::Files(_)));
+        Arc::clone(now.unwrap_or(&self.settings))
+    }
+}
