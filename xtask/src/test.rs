@@ -107,6 +107,18 @@ fn end_to_end(arguments: &Arguments, remarks: &mut Vec<String>) -> Result<(Count
             "ztunnel_",
             "HBONE with a real ztunnel",
         ),
+        (
+            "NGINX",
+            packaged("nginx", "nginx-light"),
+            "nginx_",
+            "TLS with a real nginx",
+        ),
+        (
+            "OPENSSL",
+            packaged("openssl", "openssl"),
+            "openssl_",
+            "TLS with a real OpenSSL",
+        ),
     ] {
         match tool {
             Ok(path) => drop(command.env(variable, path)),
@@ -131,6 +143,13 @@ fn ztunnel() -> Result<PathBuf> {
     let path = ztunnel::binary().context("ZTUNNEL_BIN names none")?;
     anyhow::ensure!(path.is_file(), "there is no {}", path.display());
     Ok(path)
+}
+
+/// A server that Debian packs.
+fn packaged(program: &str, package: &str) -> Result<PathBuf> {
+    setup::find(program).with_context(|| {
+        format!("there is no {program} here: `apt-get install -y {package}` brings one")
+    })
 }
 
 /// The conformance suite of HTTP/2, built where there is a Go toolchain.
