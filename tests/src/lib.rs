@@ -19,6 +19,7 @@
 //! | [`shop`] | the lab of `deploy/examples` |
 //! | [`differential`] | the same requests through aquifer and Envoy |
 //! | [`client`], [`echo`], [`raw`] | HTTP from a pod, an HTTP server that tells what it saw, bytes by script |
+//! | [`wire`] | everything that goes over a lab's network |
 //! | [`gate`] | answers that wait until they are let go |
 
 pub mod authority;
@@ -36,6 +37,7 @@ pub mod proxy;
 pub mod raw;
 pub mod shop;
 pub mod slot;
+pub mod wire;
 pub mod world;
 
 pub use lab::{Lab, Pod};

@@ -58,6 +58,19 @@ impl Manifests {
         self.object(object)
     }
 
+    /// Adds a ready Pod of `namespace` with a service account.
+    pub fn pod_as(
+        self,
+        namespace: &str,
+        account: &str,
+        pod: &Pod,
+        labels: &[(&str, &str)],
+    ) -> Self {
+        let mut object = ready(namespace, pod, labels, &[]);
+        object["spec"]["serviceAccountName"] = json!(account);
+        self.object(object)
+    }
+
     /// Adds a ready Pod of the namespace `default` that runs on `node` with a service account.
     pub fn pod_on(self, node: &Netns, account: &str, pod: &Pod, labels: &[(&str, &str)]) -> Self {
         let mut object = ready("default", pod, labels, &[]);

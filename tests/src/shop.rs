@@ -56,8 +56,13 @@ pub fn example(file: &str) -> Result<String> {
 
 impl Shop {
     /// The shop with `pods`, which are in the mesh unless their labels say otherwise, and with `yaml`
-    /// in force.
+    /// in force. The service account of each is called as its label `app`.
     pub async fn open(pods: Pods<'_>, yaml: &str) -> Result<Self> {
+        Self::start(pods, yaml, 0).await
+    }
+
+    /// With an authority for so many service accounts; without one for none.
+    async fn start(pods: Pods<'_>, yaml: &str, accounts: usize) -> Result<Self> {
         let lab = Lab::new()?;
         let mut manifests = Manifests::new();
         let mut made = Vec::new();
@@ -67,16 +72,22 @@ impl Shop {
                 .split(',')
                 .filter_map(|one| one.split_once('='))
                 .collect();
-            manifests = manifests.pod_in("shop", &pod, &labels, &[]);
+            let account = labels.iter().find(|(key, _)| *key == "app");
+            let account = account.map_or("default", |(_, value)| value);
+            manifests = manifests.pod_as("shop", account, &pod, &labels);
             made.push(pod);
         }
         let config = Config::new(&Manifests::new().yaml(example("shop.yaml")?))?;
         config.put("pods.yaml", manifests.text())?;
         config.put("example.yaml", yaml)?;
-        let proxy = Proxy::on(&lab, &config)
-            .arguments(&["--workers", "2"])
-            .ready()
-            .await?;
+        let mut proxy = Proxy::on(&lab, &config).arguments(&["--workers", "2"]);
+        if accounts > 0 {
+            proxy = proxy.authority();
+        }
+        let proxy = proxy.ready().await?;
+        if accounts > 0 {
+            proxy.certified(accounts).await?;
+        }
         Ok(Self {
             proxy,
             config,
@@ -87,11 +98,20 @@ impl Shop {
 
     /// The shop with one of the examples, about which the proxy must have nothing to complain.
     pub async fn example(pods: Pods<'_>, file: &str) -> Result<Self> {
-        let shop = Self::open(pods, &example(file)?).await?;
-        let status = shop.proxy.admin("/status").await?;
+        Self::open(pods, &example(file)?).await?.faultless().await
+    }
+
+    /// The same, with mutual TLS between the pods: each of their service accounts has a certificate.
+    pub async fn secured(pods: Pods<'_>, accounts: usize, file: &str) -> Result<Self> {
+        let shop = Self::start(pods, &example(file)?, accounts).await?;
+        shop.faultless().await
+    }
+
+    async fn faultless(self) -> Result<Self> {
+        let status = self.proxy.admin("/status").await?;
         let problems = &status["problems"];
         ensure!(problems.as_array().is_some_and(Vec::is_empty), "{problems}");
-        Ok(shop)
+        Ok(self)
     }
 
     /// Replaces what is in force beside the shop itself.

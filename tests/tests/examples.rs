@@ -5,6 +5,7 @@ mod outside;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::ErrorKind,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -20,9 +21,12 @@ use aquifer_tests::{
     echo::{self, Echo},
     gate::Gate,
     raw::{self, End, Server},
-    shop::{RATINGS, REVIEWS, Shop, TWO_VERSIONS, example, folder, get, header, says},
+    shop::{PORT, RATINGS, REVIEWS, Shop, TWO_VERSIONS, example, folder, get, header, says},
 };
-use tokio::{io::AsyncWriteExt, task::JoinSet};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    task::JoinSet,
+};
 
 const VERSIONS: [&str; 2] = ["reviews-v1", "reviews-v2"];
 /// Two versions of reviews, and a pod of ratings.
@@ -896,6 +900,45 @@ async fn a_token_lets_readers_in() -> Result<()> {
             assert_eq!(seen.header("x-user"), Vec::from_iter(user));
             ensure!(seen.header("authorization").is_empty());
         }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn only_who_is_named_is_let_in_and_only_by_mutual_tls() -> Result<()> {
+    const PODS: &[(&str, &str)] = &[
+        ("client", "app=client"),
+        ("ratings", "app=ratings"),
+        ("stranger", "app=stranger,aquifer.io/mesh=disabled"),
+        ("reviews-v1", "app=reviews,version=v1"),
+        ("reviews-v2", "app=reviews,version=v2"),
+    ];
+    let shop = Shop::secured(PODS, 3, "zero-trust.yaml").await?;
+    let _echoes = shop.echoes(&VERSIONS)?;
+    for (caller, method, status) in [
+        ("client", "GET", 200),
+        ("client", "POST", 403),
+        ("ratings", "GET", 403),
+        ("ratings", "POST", 403),
+    ] {
+        let mut http = Http::connect(shop.pod(caller)?, REVIEWS.parse()?).await?;
+        let asked = request(method, "reviews", "/").body(whole(""))?;
+        let reply = http.exchange(asked).await?;
+        assert_eq!(reply.status, status, "{caller} {method}: {}", reply.text());
+        if status == 403 {
+            assert_eq!(reply.text(), "RBAC: access denied");
+        }
+    }
+    let reviews = shop.pod("reviews-v1")?.at(PORT);
+    for outside in [&shop.pod("stranger")?.netns, &shop.lab.node] {
+        let asked = async {
+            let mut stream = outside.connect(reviews).await?;
+            let ask = b"GET / HTTP/1.1\r\nhost: reviews\r\n\r\n";
+            stream.write_all(ask).await?;
+            stream.read_u8().await
+        };
+        let refused = asked.await.map_err(|error| error.kind());
+        assert_eq!(refused, Err(ErrorKind::ConnectionReset), "{outside:?}");
     }
     Ok(())
 }

@@ -5,10 +5,6 @@ mod hbone;
 use std::{
     io::ErrorKind,
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     time::Duration,
 };
 
@@ -20,6 +16,7 @@ use aquifer_tests::{
     echo::Echo,
     netns::Netns,
     raw::{self, End, Server},
+    wire::Capture,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -123,52 +120,6 @@ impl Nodes {
     }
 }
 
-/// Everything that goes over the bridge between the pods, until it is asked for.
-struct Capture {
-    stop: Arc<AtomicBool>,
-    thread: std::thread::JoinHandle<Vec<u8>>,
-}
-
-impl Capture {
-    fn of(node: &Netns) -> Result<Self> {
-        // ETH_P_ALL, in network byte order.
-        let all = i32::from(3_u16.to_be());
-        let socket = node.run(|| {
-            socket2::Socket::new(
-                socket2::Domain::PACKET,
-                socket2::Type::RAW,
-                Some(socket2::Protocol::from(all)),
-            )
-        })??;
-        socket.set_recv_buffer_size(64 << 20)?;
-        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            use std::io::Read as _;
-            let (mut socket, mut seen, mut packet) = (socket, Vec::new(), vec![0; 1 << 17]);
-            loop {
-                match socket.read(&mut packet) {
-                    Ok(count) => seen.extend_from_slice(&packet[..count]),
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(_) if told.load(Ordering::Relaxed) => return seen,
-                    Err(_) => {}
-                }
-            }
-        });
-        Ok(Self { stop, thread })
-    }
-
-    fn finish(self) -> Result<Vec<u8>> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().ok().context("the capture failed")
-    }
-}
-
-fn contains(all: &[u8], part: &[u8]) -> bool {
-    all.windows(part.len()).any(|window| window == part)
-}
-
 #[tokio::test]
 async fn nothing_of_what_pods_say_is_on_the_wire() -> Result<()> {
     const SECRET: &[u8] = b"attack at dawn, behind the aqueduct";
@@ -204,8 +155,8 @@ async fn nothing_of_what_pods_say_is_on_the_wire() -> Result<()> {
     let reply = http.get("server", "/attack-at-dawn").await?;
     ensure!(reply.status == 200, "{reply:?}\n{}", nodes.said());
     let seen = capture.finish()?;
-    ensure!(seen.len() > 4000, "nothing was captured");
-    ensure!(!contains(&seen, SECRET) && !contains(&seen, b"attack-at-dawn"));
+    ensure!(seen.bytes() > 4000, "nothing was captured");
+    ensure!(seen.with(SECRET) == 0 && seen.with(b"attack-at-dawn") == 0);
     let line = nodes
         .far
         .logged(mark, |line| line.contains("inbound|9000||"))?;
@@ -220,7 +171,7 @@ async fn nothing_of_what_pods_say_is_on_the_wire() -> Result<()> {
     client.write_all(SECRET).await?;
     let mut application = outside.recv().await.context("a connection")?;
     ensure!(raw::read_exactly(&mut application, SECRET.len()).await? == SECRET);
-    ensure!(contains(&capture.finish()?, SECRET));
+    ensure!(capture.finish()?.with(SECRET) > 0);
     Ok(())
 }
 

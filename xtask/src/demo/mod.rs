@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: six pods, a proxy, a canary, told step by step on the terminal.
+//! `cargo xtask demo`: six pods, a proxy, a canary, mutual TLS, told step by step on the terminal.
 //!
 //! All that it makes lies in network namespaces of its own, a temporary folder and one folder on
 //! the BPF file system; it is gone when the demo ends, also by Ctrl-C or by a failure.
@@ -13,6 +13,7 @@ use crate::{backend, setup};
 mod chart;
 mod stage;
 mod traffic;
+mod trust;
 
 use stage::Stage;
 use traffic::Tally;
@@ -98,6 +99,12 @@ async fn story(arguments: &Arguments, binary: std::path::PathBuf) -> Result<()> 
 
     heading("Outside the mesh nothing is captured");
     stage.show_outsider().await?;
+
+    heading("Mutual TLS: what somebody between the pods can read");
+    trust::show_wire(&stage, arguments.requests / 10).await?;
+
+    heading("Zero trust: who may ask, by deploy/examples/zero-trust.yaml");
+    trust::show_policy(&stage).await?;
 
     heading("What the kernel knows (aquifer maps)");
     // Redirects are shown while they live, so a connection is held open meanwhile.

@@ -8,20 +8,22 @@ use aquifer_tests::{Config, Lab, Manifests, PATIENCE, Pod, Proxy, client::Http, 
 use crate::{backend, setup};
 
 /// Where the client dials: the cluster address of the service `reviews` in mesh.yaml.
-const REVIEWS: &str = "10.96.0.10:80";
+pub(super) const REVIEWS: &str = "10.96.0.10:80";
 const NAMESPACE: &str = "shop";
+/// Service accounts of the pods in the mesh: `client` and `reviews`.
+const ACCOUNTS: usize = 2;
 
 /// All that stands. The order of the fields is the order in which they go.
 #[derive(Debug)]
 pub(super) struct Stage {
-    proxy: Proxy,
-    config: Config,
+    pub(super) proxy: Proxy,
+    pub(super) config: Config,
     applications: Vec<Child>,
-    client: Pod,
-    outsider: Pod,
-    reviews: Vec<Pod>,
+    pub(super) client: Pod,
+    pub(super) outsider: Pod,
+    pub(super) serving: Vec<Pod>,
     binary: PathBuf,
-    lab: Lab,
+    pub(super) lab: Lab,
 }
 
 impl Stage {
@@ -37,7 +39,7 @@ impl Stage {
             .collect::<Result<Vec<_>>>()?;
         let mut applications = Vec::new();
         let mut manifests = Manifests::new()
-            .pod_in(NAMESPACE, &client, &[("app", "client")], &[])
+            .pod_as(NAMESPACE, "client", &client, &[("app", "client")])
             .pod_in(
                 NAMESPACE,
                 &outsider,
@@ -51,24 +53,25 @@ impl Stage {
                 .wait_for(0, PATIENCE, |line| line == "listening")?;
             applications.push(application);
             let version = if pod.name.contains("v1") { "v1" } else { "v2" };
-            manifests = manifests.pod_in(
+            manifests = manifests.pod_as(
                 NAMESPACE,
+                "reviews",
                 pod,
                 &[("app", "reviews"), ("version", version)],
-                &[],
             );
         }
-        let config = Config::new(&Manifests::new().yaml(example("mesh.yaml")?))?;
+        let config = Config::new(&Manifests::new().yaml(example("canary/mesh.yaml")?))?;
         config.put("pods.yaml", manifests.text())?;
-        config.put("canary.yaml", example("canary-90-10.yaml")?)?;
-        let proxy = Proxy::on(&lab, &config).ready().await?;
+        config.put("canary.yaml", example("canary/canary-90-10.yaml")?)?;
+        let proxy = Proxy::on(&lab, &config).authority().ready().await?;
+        proxy.certified(ACCOUNTS).await?;
         Ok(Self {
             proxy,
             config,
             applications,
             client,
             outsider,
-            reviews,
+            serving: reviews,
             binary,
             lab,
         })
@@ -78,7 +81,7 @@ impl Stage {
     pub(super) fn introduce(&self) {
         let line = |pod: &Pod, what: &str| println!("    {:<14} {:<12} {what}", pod.name, pod.v4);
         line(&self.client, "in the mesh: dials reviews");
-        for pod in &self.reviews {
+        for pod in &self.serving {
             line(pod, "in the mesh: serves reviews");
         }
         line(&self.outsider, "outside the mesh");
@@ -92,7 +95,7 @@ impl Stage {
 
     /// Replaces the canary's weights and waits until the proxy routes by them.
     pub(super) async fn shift(&self) -> Result<()> {
-        let half = example("canary-50-50.yaml")?;
+        let half = example("canary/canary-50-50.yaml")?;
         self.proxy
             .after(|| self.config.put("canary.yaml", half))
             .await
@@ -100,7 +103,7 @@ impl Stage {
 
     /// A pod that is not in the mesh: it reaches a pod directly, and knows no cluster address.
     pub(super) async fn show_outsider(&self) -> Result<()> {
-        let pod = self.reviews.first().context("no pod")?;
+        let pod = self.serving.first().context("no pod")?;
         let reply = Http::connect(&self.outsider, pod.at(backend::PORT))
             .await?
             .get("x", "/")
@@ -170,8 +173,9 @@ impl Stage {
     }
 }
 
-fn example(file: &str) -> Result<String> {
-    let path = setup::root().join("deploy/examples/canary").join(file);
+/// A file of `deploy/examples`.
+pub(super) fn example(file: &str) -> Result<String> {
+    let path = setup::root().join("deploy/examples").join(file);
     fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
 }
 
