@@ -40,6 +40,31 @@ struct Nodes {
     lab: Lab,
 }
 
+/// What both nodes read. The server is of this account, or not of the mesh.
+fn manifests(
+    lab: &Lab,
+    node: &Netns,
+    [client, second, server, stranger]: [&Pod; 4],
+    account: Option<&str>,
+) -> Manifests {
+    let labels = [("app", "server")];
+    let manifests = Manifests::new()
+        .namespace("default", &[])
+        .pod_on(&lab.node, "client", client, &[("app", "client")])
+        .pod_on(&lab.node, "second", second, &[("app", "second")])
+        .stranger(stranger, &[("app", "stranger")])
+        .service(
+            "server",
+            &[SERVICE],
+            &[("http", 80, HTTP), ("http2", 81, HTTP), ("tcp", PORT, PORT)],
+            &labels,
+        );
+    match account {
+        Some(account) => manifests.pod_on(node, account, server, &labels),
+        None => manifests.stranger(server, &labels),
+    }
+}
+
 const LOG: [&str; 4] = [
     "--access-log",
     "json",
@@ -58,18 +83,8 @@ impl Nodes {
         let node = lab.another_node("far")?;
         let (client, second) = (lab.pod("client")?, lab.pod("second")?);
         let (server, stranger) = (lab.pod("server")?, lab.pod("stranger")?);
-        let manifests = Manifests::new()
-            .namespace("default", &[])
-            .pod_on(&lab.node, "client", &client, &[("app", "client")])
-            .pod_on(&lab.node, "second", &second, &[("app", "second")])
-            .pod_on(&node, "server", &server, &[("app", "server")])
-            .stranger(&stranger, &[("app", "stranger")])
-            .service(
-                "server",
-                &[SERVICE],
-                &[("http", 80, HTTP), ("tcp", PORT, PORT)],
-                &[("app", "server")],
-            );
+        let pods = [&client, &second, &server, &stranger];
+        let manifests = manifests(&lab, &node, pods, Some("server"));
         let config = Config::new(&manifests)?;
         let far = Proxy::on(&lab, &config)
             .node(&node)
@@ -99,10 +114,34 @@ impl Nodes {
 
     /// Brings policies into force on both nodes.
     async fn policies(&self, text: &str) -> Result<()> {
+        self.put("policies.yaml", text).await
+    }
+
+    /// Has the server be of another account, or not of the mesh, on both nodes.
+    async fn serve_as(&self, account: Option<&str>) -> Result<()> {
+        let pods = [&self.client, &self.second, &self.server, &self.stranger];
+        let manifests = manifests(&self.lab, &self.node, pods, account);
+        self.put("mesh.yaml", &manifests.text()).await?;
+        if let Some(account) = account {
+            let name = format!("/sa/{account}");
+            let held = |row: &serde_json::Value| {
+                row["state"] == "active"
+                    && row["name"].as_str().is_some_and(|it| it.ends_with(&name))
+            };
+            let held = |answer: &serde_json::Value| {
+                answer.as_array().is_some_and(|rows| rows.iter().any(held))
+            };
+            self.far.until("/config/secrets", held).await?;
+        }
+        let settled =
+            |status: &serde_json::Value| status["enrolled_snapshot"] == status["snapshot"];
+        self.far.until("/status", settled).await?;
+        Ok(())
+    }
+
+    async fn put(&self, file: &str, text: &str) -> Result<()> {
         let before = self.near.version().await?;
-        self.far
-            .after(|| self.config.put("policies.yaml", text))
-            .await?;
+        self.far.after(|| self.config.put(file, text)).await?;
         self.near
             .until("/status", |status| {
                 status["snapshot"].as_u64() > Some(before)
@@ -172,6 +211,48 @@ async fn nothing_of_what_pods_say_is_on_the_wire() -> Result<()> {
     let mut application = outside.recv().await.context("a connection")?;
     ensure!(raw::read_exactly(&mut application, SECRET.len()).await? == SECRET);
     ensure!(capture.finish()?.with(SECRET) > 0);
+    Ok(())
+}
+
+/// Requests go as the address is reached now, and not by connections from before.
+#[tokio::test]
+async fn requests_follow_whoever_has_the_address() -> Result<()> {
+    // Each worker has connections of its own.
+    let nodes = Nodes::with(&["--workers", "1"]).await?;
+    let _web = Echo::start(&nodes.server, HTTP, "server")?;
+    let mut one = Http::connect(&nodes.client, SocketAddr::new(SERVICE, 80)).await?;
+    let mut two = Http::connect2(&nodes.client, SocketAddr::new(SERVICE, 81)).await?;
+    let mut ask = async || -> Result<()> {
+        for http in [&mut one, &mut two] {
+            let reply = http.get("server", "/").await?;
+            ensure!(reply.status == 200, "{reply:?}\n{}", nodes.said());
+        }
+        Ok(())
+    };
+    let counted = async || -> Result<[u64; 2]> {
+        let connections = nodes.near.counter("hbone_upstream_cx").await?;
+        Ok([connections, nodes.near.counter("hbone_upstream_rq").await?])
+    };
+    ask().await?;
+    ask().await?;
+    ensure!(counted().await? == [1, 2], "{:?}", counted().await?);
+    nodes.serve_as(Some("heir")).await?;
+    ask().await?;
+    ensure!(counted().await? == [2, 4], "{:?}", counted().await?);
+    nodes.serve_as(None).await?;
+    ask().await?;
+    ask().await?;
+    ensure!(counted().await? == [2, 4], "{:?}", counted().await?);
+    nodes.serve_as(Some("server")).await?;
+    ask().await?;
+    ask().await?;
+    ensure!(
+        counted().await? == [3, 6],
+        "{:?}\n{:#?}\n{}",
+        counted().await?,
+        nodes.near.child.stdout.since(0),
+        nodes.said()
+    );
     Ok(())
 }
 

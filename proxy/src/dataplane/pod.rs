@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use super::authorize::Admissions;
 use super::cluster::{Local, Registry};
 use super::worker::Worker;
-use super::{hbone, secured};
+use super::{hbone, secured, way};
 use crate::mesh::Cluster;
 use crate::net::pod::{Listeners, Pod};
 use crate::types::identity::NotAnIdentity;
@@ -164,6 +164,16 @@ impl LocalPod {
     pub(super) fn known(&self, name: &ClusterName) -> Option<Rc<Local>> {
         let clusters = self.clusters.borrow();
         Some(Rc::clone(&clusters.get(name)?.local))
+    }
+
+    /// Lets go of connections that were made by something else than is in force: another pod has the
+    /// address, one of the mesh where there was none, or another certificate or trust counts.
+    pub(super) fn follow(&self, worker: &Worker) {
+        if worker.mutual_tls {
+            for known in self.clusters.borrow().values() {
+                known.local.follow(|to| way::made(worker, self, to));
+            }
+        }
     }
 
     /// Lets go of connections by TLS that show another certificate than is in force.

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use rustls::ClientConfig;
+
 use super::error::Error;
 use super::hbone::Failure;
 use super::pod::LocalPod;
@@ -35,6 +37,47 @@ pub(super) fn is_in_mesh(worker: &Worker, to: SocketAddr) -> bool {
     workload(worker, to).is_some_and(|one| one.enrolled)
 }
 
+/// What connections to an address are made by, where certificates are signed. They are not for what
+/// comes after another one is in force: they lead to somebody else, or rest on what is gone.
+#[derive(Clone, Debug)]
+pub(super) enum Made {
+    /// As it is.
+    Plain,
+    /// Inside the process, to the pod with this cookie.
+    Within(u64),
+    /// By HBONE: by this configuration of TLS, which has both identities, the certificate and the
+    /// trust in it; `None` where there is none.
+    Tunnel(Option<Arc<ClientConfig>>),
+}
+
+impl PartialEq for Made {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Plain, Self::Plain) | (Self::Tunnel(None), Self::Tunnel(None)) => true,
+            (Self::Within(one), Self::Within(other)) => one == other,
+            (Self::Tunnel(Some(one)), Self::Tunnel(Some(other))) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
+/// What a connection of `pod` to `to` would be made by.
+pub(super) fn made(worker: &Worker, pod: &LocalPod, to: SocketAddr) -> Made {
+    match self::to(worker, pod, to) {
+        Ok(Way::Plain) => Made::Plain,
+        Ok(Way::Within(at)) => Made::Within(at.cookie()),
+        Ok(Way::Tunnel(expected)) => {
+            let own = pod.identity(worker).ok();
+            let config = own.and_then(|own| {
+                let secrets = &worker.secrets;
+                secrets.client(&own, std::slice::from_ref(&expected))
+            });
+            Made::Tunnel(config)
+        }
+        Err(_) => Made::Tunnel(None),
+    }
+}
+
 /// How `pod` reaches `to`.
 pub(super) fn to(worker: &Worker, pod: &LocalPod, to: SocketAddr) -> Result<Way, Error> {
     if !worker.mutual_tls {
@@ -47,7 +90,9 @@ pub(super) fn to(worker: &Worker, pod: &LocalPod, to: SocketAddr) -> Result<Way,
     if !workload.enrolled || pod.pod().workload.addresses.contains(&to.ip()) {
         return Ok(Way::Plain);
     }
-    if let Some(at) = worker.neighbours.at(to.ip()) {
+    let at = worker.neighbours.at(to.ip());
+    // While one pod takes an address over from another, both may be there.
+    if let Some(at) = at.filter(|at| at.pod().workload.is_same_pod(&workload)) {
         return Ok(Way::Within(at));
     }
     let trust = worker.secrets.trust();

@@ -132,7 +132,10 @@ pub fn run(
                 },
                 Some(ask) = asked.recv() => give_up(&pods, &ask),
                 Ok(()) = snapshots.changed() => {
-                    pods.values().for_each(|one| authorize::review(&worker, &one.pod));
+                    for one in pods.values() {
+                        authorize::review(&worker, &one.pod);
+                        one.pod.follow(&worker);
+                    }
                 }
                 Ok(()) = outside.changed() => secure(&worker, &pods),
                 Ok(()) = certificates.changed() => secure(&worker, &pods),
@@ -177,6 +180,7 @@ pub fn run(
 fn secure(worker: &Worker, pods: &HashMap<u64, Enrolled>) {
     for enrolled in pods.values() {
         enrolled.pod.secure(worker);
+        enrolled.pod.follow(worker);
     }
 }
 

@@ -46,6 +46,14 @@ impl Workload {
         Identity::new(trust_domain, &self.namespace, &self.service_account)
     }
 
+    /// Whether both are the same pod, and not one that has the name or the address of another.
+    pub fn is_same_pod(&self, other: &Self) -> bool {
+        let (own, others) = (self.local.as_ref(), other.local.as_ref());
+        self.name == other.name
+            && self.namespace == other.namespace
+            && own.map(|one| &one.netns) == others.map(|one| &one.netns)
+    }
+
     /// What HBONE's peers are told about it.
     pub fn baggage(&self) -> Baggage<'_> {
         let label = |names: &[&str]| {

@@ -30,6 +30,8 @@ struct Shared {
 
 #[derive(Clone, Debug)]
 struct State {
+    /// Counts up with each change.
+    version: u64,
     trust: Trust,
     local: HashMap<Identity, Arc<Local>>,
 }
@@ -58,6 +60,7 @@ impl Secrets {
     /// No identity yet.
     pub fn new(trust: Trust) -> Self {
         let state = State {
+            version: 0,
             trust,
             local: HashMap::new(),
         };
@@ -113,6 +116,11 @@ impl Secrets {
     /// Tells of each change of a certificate or of the trust, by a number that counts up.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
+    }
+
+    /// Counts up with each change, as [`Self::subscribe`] tells it.
+    pub fn version(&self) -> u64 {
+        self.0.state.load().version
     }
 
     /// Whether the peer of an open connection, which has shown `chain` and was verified at `since`, is still trusted. That
@@ -196,8 +204,9 @@ impl Secrets {
             match work(&mut state) {
                 Ok(false) => false,
                 Ok(true) => {
-                    self.0.state.store(Arc::new(state));
                     *version = version.wrapping_add(1);
+                    state.version = *version;
+                    self.0.state.store(Arc::new(state));
                     true
                 }
                 Err(error) => {

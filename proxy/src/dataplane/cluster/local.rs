@@ -14,6 +14,7 @@ use rustls::pki_types::CertificateDer;
 use super::{Host, Members, State};
 use crate::clock;
 use crate::dataplane::pool::{HostPool, Purpose};
+use crate::dataplane::way::Made;
 use crate::mesh::cluster::Policy;
 use crate::policy::balance::{Hosts, Picked, Picker, Wish};
 use crate::wire::proxy_protocol::Ends;
@@ -193,6 +194,16 @@ impl Local {
             }
             stays
         });
+    }
+
+    /// Lets go of connections that were made by something else than is in force, as `made` says of
+    /// each address.
+    pub(in crate::dataplane) fn follow(&self, made: impl Fn(SocketAddr) -> Made) {
+        let (pools, apart) = (self.pools.borrow(), self.apart.borrow());
+        pools.iter().for_each(|(to, pool)| pool.follow(made(*to)));
+        apart
+            .iter()
+            .for_each(|((to, _), pool)| pool.follow(made(*to)));
     }
 
     /// From now on connections by TLS show these certificates: those that show others get no more

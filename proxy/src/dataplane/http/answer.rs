@@ -12,13 +12,14 @@ use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
 
-use super::attempt::{Message, Outgoing, Upstream};
+use super::attempt::Upstream;
 use super::body::ResponseBody;
 use super::canonical::Canonical;
 use super::entry::{self, Entered};
 use super::fields::Fields;
 use super::finish::Finish;
 use super::forward::{Answer, Forward};
+use super::message::{Message, Outgoing};
 use super::route::{self, Route};
 use super::upload::Upload;
 use super::{Downstream, admission, headers, mirror, reply, rewrite, upgrade};

@@ -9,8 +9,9 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use super::attempt::{self, Failure, Message, Try, Upstream};
+use super::attempt::{self, Failure, Try, Upstream};
 use super::deadline::{Deadline, First};
+use super::message::Message;
 use super::{Downstream, headers};
 use crate::clock;
 use crate::dataplane::balance::Lease;

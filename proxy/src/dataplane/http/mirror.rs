@@ -10,9 +10,10 @@ use http::request;
 use http_body::Body as _;
 
 use super::Downstream;
-use super::attempt::{Message, Outgoing, Upstream};
+use super::attempt::Upstream;
 use super::content::Content;
 use super::headers;
+use super::message::{Message, Outgoing};
 use super::upload::Upload;
 use crate::dataplane::allowance::Allowance;
 use crate::dataplane::balance::Wanted;

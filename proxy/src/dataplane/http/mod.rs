@@ -19,6 +19,7 @@ pub(super) mod finish;
 mod forward;
 mod headers;
 pub(super) mod inbound;
+mod message;
 mod mirror;
 mod reply;
 mod rewrite;

@@ -29,6 +29,7 @@ use super::error::Error;
 use super::pod::LocalPod;
 use super::secured;
 use super::upstream::Upstream;
+use super::way::{self, Made};
 use super::worker::{SWEEP, Worker};
 use crate::clock;
 use crate::mesh::cluster::Policy;
@@ -59,6 +60,10 @@ pub(super) struct HostPool {
     /// Counts how often what its connections are made by has changed: those of before get no more
     /// requests.
     generation: Cell<u32>,
+    /// What they are made by, where certificates are signed.
+    made: RefCell<Option<Made>>,
+    /// The snapshot and the certificates by which that was looked at last.
+    seen: Cell<Option<(u64, u64)>>,
     purpose: Purpose,
 }
 
@@ -81,7 +86,7 @@ impl Purpose {
 /// The connections by which a request goes to `address`: of all requests, unless its TLS asks for the
 /// request's own host, or the endpoint is told of the client's connection.
 pub(super) fn of(
-    pod: &LocalPod,
+    (worker, pod): (&Rc<Worker>, &Rc<LocalPod>),
     cluster: &Local,
     address: SocketAddr,
     parts: &request::Parts,
@@ -93,7 +98,9 @@ pub(super) fn of(
         (by_host, policy.proxy_protocol.is_some())
     };
     if !by_host && !greets {
-        return cluster.pool(address);
+        let pool = cluster.pool(address);
+        pool.keep_up(worker, pod, address);
+        return pool;
     }
     let purpose = Purpose {
         host: by_host.then(|| secured::host(parts)),
@@ -102,7 +109,9 @@ pub(super) fn of(
     if purpose.client.is_some() {
         pod.keeps_clients_apart();
     }
-    cluster.pool_of(address, purpose)
+    let pool = cluster.pool_of(address, purpose);
+    pool.keep_up(worker, pod, address);
+    pool
 }
 
 /// Gives a connection that was opened for a client before it was known what it would be for to
@@ -135,6 +144,7 @@ pub(super) fn adopt(
     } else {
         cluster.pool(address)
     };
+    pool.keep_up(worker, pod, address);
     pool.adopt(worker, stream, held);
 }
 
@@ -281,6 +291,24 @@ impl HostPool {
         Self {
             purpose,
             ..Self::default()
+        }
+    }
+
+    /// Sees to it that its connections are made by what is in force.
+    fn keep_up(&self, worker: &Worker, pod: &LocalPod, address: SocketAddr) {
+        if worker.mutual_tls {
+            let now = (worker.snapshot().version, worker.secrets.version());
+            if self.seen.replace(Some(now)) != Some(now) {
+                self.follow(way::made(worker, pod, address));
+            }
+        }
+    }
+
+    /// Lets no connection that was made by something else than is in force have another request.
+    pub(super) fn follow(&self, now: Made) {
+        if self.made.borrow().as_ref() != Some(&now) {
+            self.made.replace(Some(now));
+            self.renew();
         }
     }
 

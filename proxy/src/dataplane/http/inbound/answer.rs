@@ -13,11 +13,11 @@ use hyper::upgrade::OnUpgrade;
 use tokio::sync::oneshot;
 
 use super::super::answer::{closes, requested};
-use super::super::attempt::{Message, Outgoing};
 use super::super::body::ResponseBody;
 use super::super::canonical::Canonical;
 use super::super::entry::{self, Entered};
 use super::super::fields::Fields;
+use super::super::message::{Message, Outgoing};
 use super::super::upload::Upload;
 use super::super::{headers, reply, upgrade};
 use super::external::{self, Refused};

@@ -12,7 +12,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
-use super::super::attempt::{Message, classify, left_out};
+use super::super::attempt::{classify, left_out};
+use super::super::message::Message;
 use super::super::upload::{RequestBody, Upload};
 use super::super::{
     CONNECTION_WINDOW, DELAYED_CLOSE, LIST_LIMIT, LocalExecutor, READ_BUFFER, SEND_BUFFER,

@@ -19,9 +19,10 @@ use futures_util::future::LocalBoxFuture;
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use super::super::attempt::{Message, Outgoing, Upstream};
+use super::super::attempt::Upstream;
 use super::super::canonical::Canonical;
 use super::super::content::Content;
+use super::super::message::{Message, Outgoing};
 use super::super::upload::{Reader, RequestBody, Upload};
 use super::Inbound;
 use crate::dataplane::allowance::Allowance;
