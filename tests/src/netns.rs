@@ -16,6 +16,13 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::{PATIENCE, process};
 
+/// Linux's own bounds for a socket's buffers, to receive and to send: least, first, most. A machine may
+/// be tuned otherwise, and what is on the way should not depend on it.
+const RECEIVED: &str = "4096 131072 6291456";
+const SENT: &str = "4096 16384 4194304";
+/// The most that the kernel holds by these of one direction of a connection.
+pub const BUFFERED: usize = (6 << 20) + (4 << 20);
+
 /// A network namespace; deleted on drop where it was made here.
 #[derive(Debug)]
 pub struct Netns {
@@ -34,6 +41,8 @@ impl Netns {
         process::output("ip", &["-netns", name, "link", "set", "lo", "up"])?;
         // A host that defaults to BBR would hold veth and loopback back four-fold.
         namespace.sysctl("net/ipv4/tcp_congestion_control", "reno")?;
+        namespace.sysctl("net/ipv4/tcp_rmem", RECEIVED)?;
+        namespace.sysctl("net/ipv4/tcp_wmem", SENT)?;
         Ok(namespace)
     }
 

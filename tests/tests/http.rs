@@ -14,6 +14,7 @@ use aquifer_tests::{
     client::{Http, Reply, request, whole},
     clock::Deadline,
     echo::{self, Echo},
+    netns::BUFFERED,
     raw::{self, End, Server},
     world::{AUTO, HTTP, at},
 };
@@ -354,9 +355,10 @@ async fn stalled(count: &AtomicUsize) -> Result<usize> {
     }
 }
 
-const TOTAL: usize = 256 << 20;
-/// What may lie in socket buffers and windows on the way, with room to spare.
-const ON_THE_WAY: usize = 64 << 20;
+const TOTAL: usize = 128 << 20;
+/// What may lie on the way, from client to proxy to proxy to server: in the kernel, and as much again
+/// in windows of HTTP/2 and between tasks.
+const ON_THE_WAY: usize = 2 * 3 * BUFFERED;
 
 #[tokio::test]
 async fn a_client_that_does_not_read_stalls_the_upstream() -> Result<()> {
@@ -681,6 +683,9 @@ async fn h2spec_finds_nothing_new() -> Result<()> {
         &address.ip().to_string(),
         "-p",
         &address.port().to_string(),
+        // Seconds that an answer may take: twice the usual, for a machine that is busy.
+        "-o",
+        "4",
     ]);
     let netns = std::sync::Arc::new(aquifer_tests::netns::Netns::open(
         world.client.netns.name(),
