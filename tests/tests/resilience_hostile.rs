@@ -62,13 +62,14 @@ async fn still_serves(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// The proxy's resident memory in bytes.
+/// The proxy's own memory in bytes. Pages of the program itself are not counted: they come when they
+/// are needed first, and how many at once is the kernel's business.
 fn resident(world: &World) -> Result<usize> {
     let path = format!("/proc/{}/status", world.proxy.child.pid());
     let status = std::fs::read_to_string(path)?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let line = status.lines().find(|line| line.starts_with("RssAnon:"));
     let kib = line.and_then(|line| line.split_whitespace().nth(1));
-    Ok(kib.context("no VmRSS")?.parse::<usize>()? * 1024)
+    Ok(kib.context("no RssAnon")?.parse::<usize>()? * 1024)
 }
 
 /// CPU time that the proxy has used.
@@ -261,7 +262,7 @@ async fn an_attempt_that_was_given_up_lets_go_of_its_connection() -> Result<()> 
 
 #[tokio::test]
 async fn crumbs_of_a_body_cost_no_more_than_the_body() -> Result<()> {
-    const CRUMBS: usize = 400_000;
+    const CRUMBS: usize = 100_000;
     let world = world(&[rule("retries: {attempts: 2, retryOn: 5xx}")]).await?;
     let (told, mut seen) = mpsc::unbounded_channel();
     let _server = Server::start(&world.server, 8080, move |mut stream, _| {
@@ -296,7 +297,7 @@ async fn crumbs_of_a_body_cost_no_more_than_the_body() -> Result<()> {
     }
     let grown = resident(&world)?.saturating_sub(before);
     ensure!(
-        grown < 10 * 3 * 1024 * 1024,
+        grown < 10 * 1024 * 1024,
         "{} KiB for 10 bodies of {CRUMBS} bytes",
         grown / 1024
     );
