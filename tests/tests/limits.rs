@@ -456,32 +456,32 @@ async fn connections_end_when_they_have_served_or_lasted_enough() -> Result<()> 
         }
     })?;
     let mut closed = 0;
-    for (name, limits, requests, carried) in [
-        (
-            "requests",
-            pool("", "maxRequestsPerConnection: 2"),
-            4,
-            &[2, 2][..],
-        ),
+    // What each carries at most; less where the machine is so slow that time ends it between requests.
+    for (name, limits, requests, most) in [
+        ("requests", pool("", "maxRequestsPerConnection: 2"), 4, 2),
         (
             "no keep-alive",
             pool("", "maxRequestsPerConnection: 1"),
             3,
-            &[1, 1, 1],
+            1,
         ),
-        ("idle", pool("", "idleTimeout: 100ms"), 3, &[3]),
-        ("idle as TCP", pool("idleTimeout: 100ms", ""), 3, &[3]),
-        ("old", pool("maxConnectionDuration: 200ms", ""), 3, &[3]),
+        ("idle", pool("", "idleTimeout: 100ms"), 3, 3),
+        ("idle as TCP", pool("idleTimeout: 100ms", ""), 3, 3),
+        ("old", pool("maxConnectionDuration: 200ms", ""), 3, 3),
     ] {
         shop.apply(&limits).await?;
         let mut http = shop.http().await?;
         for _ in 0..requests {
             assert_eq!(get(&mut http, "reviews", "/", &[]).await?.status, 200);
         }
-        for expected in carried {
+        let mut carried = 0;
+        while carried < requests {
             let end = tokio::time::timeout(PATIENCE, ended.recv()).await;
             let end = end.with_context(|| format!("{name}: a connection stays open"))?;
-            assert_eq!(end, Some(*expected), "{name}");
+            let end = end.context("the server is gone")?;
+            ensure!(end <= most, "{name}: one carried {end}");
+            ensure!(most == requests || end == most, "{name}: one carried {end}");
+            carried += end;
             closed += 1;
         }
         // The client's own connection does not notice.
@@ -529,11 +529,12 @@ async fn a_shorter_idle_timeout_counts_for_connections_that_are_idle_already() -
 
 #[tokio::test]
 async fn a_client_that_reads_nothing_does_not_outlast_the_routes_timeout() -> Result<()> {
-    const LIMIT: Duration = Duration::from_millis(400);
+    // Enough for the head of an answer to come first, also where the machine is busy.
+    const LIMIT: Duration = Duration::from_secs(1);
     let route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\n\
                  metadata: {name: reviews, namespace: shop}\n\
                  spec: {hosts: [reviews], http: [{route: [{destination: {host: reviews}}], \
-                 timeout: 400ms}]}\n";
+                 timeout: 1s}]}\n";
     let shop = Shop::open(PODS, route).await?;
     let (ends, mut ended) = mpsc::unbounded_channel();
     let _server = Server::start(shop.pod("reviews")?, 9080, move |mut stream, _| {
@@ -594,12 +595,13 @@ async fn tcp_sessions_end_when_they_are_idle_or_old() -> Result<()> {
     })?;
     let to: std::net::SocketAddr = "10.96.7.40:7000".parse()?;
     for (tcp, talks) in [
-        ("idleTimeout: 300ms", false),
-        ("maxConnectionDuration: 300ms", true),
+        ("idleTimeout: 500ms", false),
+        ("maxConnectionDuration: 500ms", true),
     ] {
         shop.apply(&queue(tcp)).await?;
-        let mut stream = shop.pod("client")?.netns.connect(to).await?;
+        // The proxy counts from when it has the connection, which may be before its client has.
         let start = aquifer_tests::clock::now();
+        let mut stream = shop.pod("client")?.netns.connect(to).await?;
         let mut answered = 0;
         // Talking keeps a session from being idle, and not from getting old.
         while stream.write_all(b"ping").await.is_ok() {
@@ -616,7 +618,7 @@ async fn tcp_sessions_end_when_they_are_idle_or_old() -> Result<()> {
         }
         let took = start.elapsed();
         ensure!(
-            answered > 0 && took >= Duration::from_millis(290),
+            answered > 0 && took >= Duration::from_millis(490),
             "{tcp}: ended after {took:?} and {answered} answers"
         );
         let end = tokio::time::timeout(PATIENCE, ended.recv()).await;
