@@ -117,7 +117,7 @@ async fn idle_connections_are_probed_as_configured() -> Result<()> {
             None => open.push((keepalive, stream)),
             Some(seconds) => drop(ends.spawn(async move {
                 let drained = raw::drain(&mut stream).await;
-                (keepalive, seconds, begun.elapsed(), drained)
+                (keepalive, seconds, begun, clock::now(), drained)
             })),
         }
     }
@@ -131,14 +131,16 @@ async fn idle_connections_are_probed_as_configured() -> Result<()> {
         )
     };
     route("add")?;
+    let silenced = clock::now();
     while let Some(end) = ends.join_next().await {
-        let (keepalive, seconds, took, drained) = end?;
+        let (keepalive, seconds, begun, ended, drained) = end?;
         drained.with_context(|| format!("{keepalive}: not given up"))?;
-        let took = took.as_secs_f64();
-        // The kernel's timer is no earlier than this; later only as far as the machine is busy.
+        // The kernel's timer is no earlier than this; later only as far as the machine is busy. Until
+        // it was silenced the peer may have answered one.
+        let (took, silent) = ((ended - begun).as_secs_f64(), ended - silenced);
         let due = f64::from(seconds);
         ensure!(
-            took > due - 0.2 && took < due + 1.7,
+            took > due - 0.2 && silent.as_secs_f64() < due + 1.7,
             "{keepalive}: given up after {took:.1} s"
         );
     }
@@ -200,12 +202,12 @@ async fn a_connection_whose_pings_stay_unanswered_is_closed() -> Result<()> {
         ("client", "app=client"),
         ("wires", "app=wires,aquifer.io/mesh=disabled"),
     ];
-    let (interval, timeout) = (Duration::from_millis(300), Duration::from_millis(600));
+    let (interval, timeout) = (Duration::from_millis(300), Duration::from_millis(1500));
     let ports = [
         (
             "http2",
             9100,
-            "http: {http2KeepAlive: {interval: 300ms, timeout: 600ms}}",
+            "http: {http2KeepAlive: {interval: 300ms, timeout: 1500ms}}",
         ),
         ("http2", 9101, "http: {maxRetries: 10}"),
     ];
@@ -393,9 +395,9 @@ async fn an_endpoint_gets_more_as_it_grows_older() -> Result<()> {
             let share = weight / (1.0 + weight);
             let meant = share * f64::from(count);
             // Turns are exact but for where they begin. Between equals that are both idle chance
-            // decides: five standard deviations.
+            // decides: six standard deviations.
             let chance = algorithm == "LEAST_REQUEST" && weight == 1.0;
-            let most = if chance { 50.0 } else { 8.0 };
+            let most = if chance { 60.0 } else { 8.0 };
             ensure!(
                 (new as f64 - meant).abs() < most,
                 "{name}: {new} of {count}, not {meant:.0}"
