@@ -14,7 +14,7 @@ use aquifer::mesh::FailureMode;
 use aquifer::net::{Namespace, socket};
 use aquifer_common::Cause;
 use aquifer_tests::{PATIENCE, process};
-use bare::{Bare, BarePod, dial};
+use bare::{Bare, BarePod, dial, until};
 
 /// Dials the application as the data plane does, and waits until it is connected.
 fn application(pod: &BarePod, caller: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
@@ -87,6 +87,10 @@ fn link_local_and_second_addresses_are_captured_too() -> Result<()> {
             &["-netns", name, "address", "add", address, "dev", "eth0"],
         )?;
     }
+    // The kernel gives it once it has noticed that the link is up.
+    until("the pod has a link-local address", || {
+        has_link_local(&pod.netns)
+    })?;
     let text = process::output(
         "ip",
         &[
@@ -110,8 +114,9 @@ fn link_local_and_second_addresses_are_captured_too() -> Result<()> {
         .parse()?;
     // Duplicate address detection ends by itself; the dial's retransmissions bridge it.
     let device = outside.run(|| nix::net::if_::if_nametoindex("eth0"))??;
-    let own = text_of_scope(&outside)?;
-    assert!(own, "the caller has a link-local address");
+    until("the caller has a link-local address", || {
+        has_link_local(&outside)
+    })?;
     for to in [
         "10.77.0.1:8080".parse()?,
         SocketAddr::V6(SocketAddrV6::new(link_local, 8080, 0, device)),
@@ -127,7 +132,7 @@ fn link_local_and_second_addresses_are_captured_too() -> Result<()> {
     Ok(())
 }
 
-fn text_of_scope(netns: &Namespace) -> Result<bool> {
+fn has_link_local(netns: &Namespace) -> Result<bool> {
     let table = netns.run(|| std::fs::read_to_string("/proc/thread-self/net/if_inet6"))??;
     Ok(table
         .lines()
@@ -271,9 +276,20 @@ fn a_probe_of_the_host_reaches_the_application_and_a_stranger_does_not() -> Resu
     probes.set(&Default::default())?;
     pod.listen_again()?;
     pod.write(bare.kernel().as_mut().context("unloaded")?)?;
-    let _stranger = dial(&host, pod.net.at(8080), |socket| {
-        socket.set_reuse_address(true)?;
-        socket.bind(&from.into())
+    // It may live on for a moment, as `until` says.
+    let mut stranger = None;
+    until("its port is free", || {
+        let again = dial(&host, pod.net.at(8080), |socket| {
+            socket.set_reuse_address(true)?;
+            socket.bind(&from.into())
+        });
+        match again {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(false),
+            again => {
+                stranger = Some(again?);
+                Ok(true)
+            }
+        }
     })?;
     assert_eq!(pod.accept_inbound()?.peer_addr()?, from);
     Ok(())
