@@ -48,3 +48,7 @@ pub use world::World;
 /// How long anything in a test may take before it counts as hanging. Generous, since a machine
 /// that builds something else at the same time is slow; nothing waits for it to pass.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// How long what is promised within a second may take in a test. An idle machine needs milliseconds for
+/// all of it; what waits for a timer or for a sweep takes longer than this.
+pub const SOON: std::time::Duration = std::time::Duration::from_secs(3);

@@ -1,11 +1,11 @@
 //! Who may connect to a pod: PeerAuthentication and AuthorizationPolicy at plain-text connections,
 //! as they come and while they are open.
 
-use std::{io::ErrorKind, net::SocketAddr, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr};
 
 use anyhow::{Context, Result, ensure};
 use aquifer_tests::{
-    Manifests, PATIENCE, Pod, World,
+    Manifests, PATIENCE, Pod, SOON, World,
     clock::Deadline,
     raw::{self, End, Server},
     world::{AUTO, TCP},
@@ -15,9 +15,6 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-
-/// Within this a connection that is no longer allowed ends.
-const SECOND: Duration = Duration::from_secs(1);
 
 /// `KIND/NAME: SPEC` a line, in the namespace `default`.
 fn policies(lines: &[&str]) -> String {
@@ -256,7 +253,7 @@ async fn the_server_that_tls_asks_for_decides() -> Result<()> {
     };
     let (mut kept, mut ended) = (open(&good).await?, open(&evil).await?);
     set("{rules: [{when: [{key: connection.sni, values: [good.test]}]}]}").await?;
-    let deadline = Deadline::after(SECOND);
+    let deadline = Deadline::after(SOON);
     let (_, end) = raw::drain(&mut ended).await?;
     ensure!(!deadline.passed() && end == End::Reset, "{end:?}");
     say(&mut kept).await.context("its name is allowed")?;
@@ -323,9 +320,9 @@ async fn an_open_connection_ends_when_it_is_no_longer_allowed() -> Result<()> {
         .proxy
         .after(|| world.config.put("policies.yaml", deny(&stranger)))
         .await?;
-    let deadline = Deadline::after(SECOND);
+    let deadline = Deadline::after(SOON);
     let (bytes, end) = raw::drain(&mut denied).await?;
-    ensure!(!deadline.passed(), "it took more than a second");
+    ensure!(!deadline.passed(), "it took long");
     ensure!(bytes.is_empty() && end == End::Reset, "{end:?}");
     world.proxy.logged(mark, |line| {
         line.contains("rbac_access_denied_matched_policy[ns[default]-policy[late]-rule[0]]")
@@ -345,7 +342,7 @@ async fn an_open_connection_ends_when_it_is_no_longer_allowed() -> Result<()> {
         .proxy
         .after(|| world.config.put("policies.yaml", text))
         .await?;
-    let deadline = Deadline::after(SECOND);
+    let deadline = Deadline::after(SOON);
     let (_, end) = raw::drain(&mut kept).await?;
     ensure!(!deadline.passed() && end == End::Reset, "{end:?}");
     // With the policy gone, everything is as before.

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use aquifer_tests::{
-    Pod, World,
+    PATIENCE, Pod, SOON, World,
     client::{Http, Reply, request, whole},
     clock::Deadline,
     echo::Echo,
@@ -515,7 +515,7 @@ async fn what_was_relayed_unread_ends_where_tokens_are_asked_for() -> Result<()>
     let (http, auto, mut tcp) = (http.await?, auto.await?, relayed(stranger, to(TCP)).await?);
     let (first, second) = (Issuer::ec("a", ""), Issuer::ec("b", ""));
     put(&[&first]).await?;
-    let deadline = Deadline::after(Duration::from_secs(1));
+    let deadline = Deadline::after(SOON);
     for mut stream in [http, auto] {
         let ended = tokio::time::timeout(deadline.left(), raw::drain(&mut stream)).await?;
         ensure!(matches!(ended, Ok((_, raw::End::Reset))), "{ended:?}");
@@ -668,6 +668,9 @@ async fn audits_are_lines_of_the_log() -> Result<()> {
     }
     let proxy = &arena.world.proxy;
     assert_eq!(proxy.counter("rbac_rq_audited").await?, 2);
+    // Written by a thread of its own: not there yet, perhaps.
+    let last = |line: &str| line.contains("aquifer::audit") && line.contains("/marked/no");
+    proxy.child.stderr.wait_for(0, PATIENCE, last)?;
     let lines = proxy.child.stderr.since(0);
     let lines: Vec<&String> = lines
         .iter()
