@@ -34,6 +34,9 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Abort + Unpin + Send + 'static
     /// What has come so far, once it is more than `seen` bytes; as many where no more will come.
     fn poll_first(&mut self, cx: &mut Context<'_>, seen: usize) -> Poll<std::io::Result<Bytes>>;
 
+    /// Resolves when the caller has given it up.
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
     /// Relays to the application until both have ended, or until `stop` resolves.
     fn relay(
         self,
@@ -127,6 +130,10 @@ async fn carry(
     let dialled = tokio::select! {
         dialled = dialled => dialled,
         denial = admitted.revoked() => return refuse(stream, &denial, log),
+        () = poll_fn(|cx| stream.poll_reset(cx)) => {
+            log.flags = ResponseFlags::DOWNSTREAM_CLOSED;
+            return;
+        }
     };
     let application = match dialled {
         Ok(application) => application,

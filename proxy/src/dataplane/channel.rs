@@ -108,6 +108,11 @@ impl arriving::Stream for Channel {
         Poll::Ready(Ok(Bytes::copy_from_slice(&self.first)))
     }
 
+    fn poll_reset(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        // Found by whoever reads: its caller is of this node, and waits for the same dial.
+        Poll::Pending
+    }
+
     async fn relay(
         self,
         application: TcpStream,

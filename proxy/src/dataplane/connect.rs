@@ -7,8 +7,9 @@ use std::os::fd::AsFd as _;
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use socket2::Socket;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 use super::balance::Lease;
 use super::cluster::Local;
@@ -164,9 +165,39 @@ fn is_port_in_use(error: &io::Error) -> bool {
 }
 
 async fn connect(socket: Socket, to: SocketAddr, limit: Duration) -> Result<TcpStream, Error> {
-    let socket = TcpSocket::from_std_stream(socket.into());
-    match tokio::time::timeout(limit, socket.connect(to)).await {
+    let connected = async {
+        match socket.connect(&to.into()) {
+            Err(error) if error.raw_os_error() != Some(Errno::EINPROGRESS as i32) => {
+                return Err(error);
+            }
+            _ => {}
+        }
+        let mut dialled = Dialled(Some(TcpStream::from_std(socket.into())?));
+        if let Some(stream) = &dialled.0 {
+            stream.writable().await?;
+            if let Some(error) = stream.take_error()? {
+                return Err(error);
+            }
+        }
+        dialled
+            .0
+            .take()
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    };
+    match tokio::time::timeout(limit, connected).await {
         Ok(connected) => connected.map_err(Error::Connect),
         Err(_) => Err(Error::ConnectTimeout),
+    }
+}
+
+/// A connection that is being made. Where that is given up it is reset: the other side may have it
+/// already, and is to see no orderly end.
+struct Dialled(Option<TcpStream>);
+
+impl Drop for Dialled {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0.take() {
+            socket::reset(stream);
+        }
     }
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod asked;
+pub(crate) mod frames;
 
 use std::{
     future::poll_fn,

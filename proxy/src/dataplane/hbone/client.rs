@@ -5,8 +5,9 @@
 //! and takes nobody but the workload's own identity. Where that can't be had the stream fails: there
 //! is no way back to plain text.
 
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::failure::Failure;
-use super::pool::{Key, Opened, Opening, Place, STREAMS};
+use super::pool::{Key, Opened, Opening, Place, UNTOLD};
 use super::{
     CONNECTION_WINDOW, FRAME, HANDSHAKE, PORT, RESPONSE_HEADERS, SEND_BUFFER, SMALL_FRAMES,
     STREAM_WINDOW, Tunnel, keepalive,
@@ -45,10 +46,15 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// How often a stream is tried on another connection, where one turned out to be lost before it was
 /// answered: nothing of the application's has been sent by then.
 const TRIES: usize = 3;
-/// How often a connection is looked at on which no answer comes. One that its peer is leaving (GOAWAY)
-/// is given up at the second look: a ztunnel that ends takes no more streams then, and answers those
-/// that were under way neither yes nor no.
+/// How often a connection is looked at on which no answer comes; with less time than that, twice. One
+/// that its peer is leaving (GOAWAY) is given up at the second look: a ztunnel that ends takes no more
+/// streams then, and answers those that were under way neither yes nor no.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long the peer of a connection that was there before may take to say that it is still there.
+const SILENCE: Duration = Duration::from_secs(2);
+/// How long TCP may take to open a connection. Whoever has more time than that has it tried again,
+/// sooner than the kernel would send its third SYN once more.
+const DIAL: Duration = Duration::from_secs(3);
 
 type Http2 = Connection<TlsStream<Ahead<TcpStream>>, Bytes>;
 
@@ -99,32 +105,41 @@ async fn attempts(
         address: to.ip(),
         expected,
     };
-    let mut last = Error::Closed;
-    for _ in 0..TRIES {
+    let look = LOOK.min(policy.connect_timeout / 2);
+    let mut tries = TRIES;
+    loop {
         let config = worker
             .secrets
             .client(&own, std::slice::from_ref(&key.expected))
             .ok_or_else(|| Failure::NoCertificate(own.clone()))?;
         let place = match pod.tunnels().place(&key, &config) {
             Some(place) => place,
-            None => begin(worker, pod, &key, config, policy),
+            None => begin(worker, pod, &key, config),
         };
-        match ask(worker, pod, &place, to, behalf).await {
+        match place.admitted().await {
+            Ok(true) => {}
+            // The peer takes fewer than it was thought to.
+            Ok(false) => continue,
+            // That is the opening's limit, and not that of whoever waits for it.
+            Err(Error::ConnectTimeout) => continue,
+            Err(Error::Tunnel(Failure::Late)) if place.reused => continue,
+            Err(error) => return Err(error),
+        }
+        match ask(worker, pod, &place, to, behalf, look).await {
             Ok(tunnel) => return Ok((tunnel, place)),
             // The connection was there before, and turned out to be lost or full.
             Err(Error::Tunnel(failure @ (Failure::Lost(_) | Failure::Leaving))) => {
                 place.retire();
                 let again = place.reused || matches!(failure, Failure::Leaving);
-                last = failure.into();
-                if !again {
-                    return Err(last);
+                tries -= 1;
+                if !again || tries == 0 {
+                    return Err(failure.into());
                 }
                 worker.counters.hbone_upstream_rq_retry.increment();
             }
             Err(error) => return Err(error),
         }
     }
-    Err(last)
 }
 
 /// Sends a CONNECT, and waits for its answer.
@@ -134,6 +149,7 @@ async fn ask(
     place: &Place,
     to: SocketAddr,
     behalf: Behalf<'_>,
+    look: Duration,
 ) -> Result<Tunnel, Error> {
     let opened = place.opened().await?;
     let lost = |error: h2::Error| Failure::unanswered(&error);
@@ -141,7 +157,7 @@ async fn ask(
     let mut request = request(to)?;
     tell(worker, pod, to, behalf, request.headers_mut());
     let (response, stream) = send.send_request(request, false).map_err(lost)?;
-    let response = answer(opened, response).await?;
+    let response = answer(place, opened, response, look).await?;
     match response.status() {
         StatusCode::OK => Ok(Tunnel::new(stream, response.into_body())),
         StatusCode::UNAUTHORIZED => Err(Failure::Denied.into()),
@@ -151,16 +167,26 @@ async fn ask(
 
 /// What is answered.
 async fn answer(
+    place: &Place,
     opened: &Opened,
     response: ResponseFuture,
+    look: Duration,
 ) -> Result<Response<RecvStream>, Failure> {
     let mut response = pin!(response);
-    let mut was_leaving = false;
+    let (mut was_leaving, mut first) = (false, true);
     loop {
-        match tokio::time::timeout(LOOK, &mut response).await {
+        match tokio::time::timeout(look, &mut response).await {
             Ok(answered) => return answered.map_err(|error| Failure::unanswered(&error)),
             Err(_) if was_leaving => return Err(Failure::Leaving),
-            Err(_) => was_leaving = !opened.takes_streams(),
+            Err(_) if place.reused && place.doubted().is_some_and(|since| since >= SILENCE) => {
+                return Err(Failure::Lost("its other end is silent".into()));
+            }
+            Err(_) => {
+                was_leaving = !opened.takes_streams();
+                if std::mem::take(&mut first) {
+                    place.doubt();
+                }
+            }
         }
     }
 }
@@ -218,29 +244,23 @@ fn traceparent(trace: u128, span: u64) -> String {
 
 /// A place on a connection that is begun for it. The opening goes on where whoever asked for it does
 /// not, and whoever gets a place meanwhile fails with it or has it.
-fn begin(
-    worker: &Rc<Worker>,
-    pod: &Rc<LocalPod>,
-    key: &Key,
-    config: Arc<ClientConfig>,
-    policy: &Tcp,
-) -> Place {
+fn begin(worker: &Rc<Worker>, pod: &Rc<LocalPod>, key: &Key, config: Arc<ClientConfig>) -> Place {
     let (place, opening) = pod.tunnels().begin(key, Arc::clone(&config));
-    let (serving, own, policy) = (Rc::clone(worker), Rc::clone(pod), policy.clone());
+    let (serving, own) = (Rc::clone(worker), Rc::clone(pod));
     let to = SocketAddr::new(key.address, PORT);
     task::spawn(worker, pod, async move {
-        drive(&serving, &own, to, config, &policy, opening).await;
+        drive(&serving, &own, to, config, opening).await;
     });
     place
 }
 
-/// Opens a connection and runs it to its end.
+/// Opens a connection and runs it to its end. No cluster's settings count here: those of several may
+/// share it.
 async fn drive(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
     to: SocketAddr,
     config: Arc<ClientConfig>,
-    policy: &Tcp,
     opening: Opening,
 ) {
     worker.counters.hbone_upstream_cx.increment();
@@ -249,7 +269,11 @@ async fn drive(
         return;
     };
     let opened = async {
-        let stream = connect::upstream(worker, pod, to, policy).await?;
+        let policy = Tcp {
+            connect_timeout: DIAL,
+            ..Tcp::default()
+        };
+        let stream = connect::upstream(worker, pod, to, &policy).await?;
         let handshake = handshake(worker, stream, to, config);
         let handshake = tokio::time::timeout(HANDSHAKE, handshake);
         handshake.await.unwrap_or(Err(Failure::Late.into()))
@@ -263,11 +287,21 @@ async fn drive(
             return;
         }
     };
-    let silent = keepalive::silent(connection.ping_pong());
+    let silent = keepalive::silent(
+        connection.ping_pong(),
+        (keepalive::INTERVAL, keepalive::PATIENCE),
+        || opening.doubted(),
+        || opening.heard(),
+    );
     opening.done(Ok(opened));
+    let ended = poll_fn(|cx| {
+        let ended = Pin::new(&mut connection).poll(cx);
+        opening.look();
+        ended
+    });
     tokio::select! {
         biased;
-        ended = &mut connection => {
+        ended = ended => {
             if let Err(error) = ended {
                 tracing::debug!(%to, %error, "an HBONE connection ended");
             }
@@ -298,7 +332,7 @@ async fn handshake(
     let standing = Standing::in_mesh(&worker.secrets, Peer::Server, stream.get_ref().1);
     let (send, connection) = Builder::new()
         .enable_push(false)
-        .initial_max_send_streams(STREAMS)
+        .initial_max_send_streams(UNTOLD)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
@@ -316,6 +350,8 @@ mod tests {
     use h2::server;
 
     use super::*;
+    use crate::dataplane::hbone::pool::Pool;
+    use crate::dataplane::hbone::pool::tests::{config, key};
 
     #[tokio::test]
     async fn one_who_leaves_without_an_answer_is_waited_for_a_second_at_most() {
@@ -338,9 +374,12 @@ mod tests {
                 let _ = server.accept().await;
                 drop(taken);
             });
-            let opened = Opened { send, local: None };
+            let (place, opening) = Pool::default().begin(&key("a"), config());
+            opening.done(Ok(Opened { send, local: None }));
+            let opened = place.opened().await.expect("it is open");
             let long = 3 * LOOK;
-            let answered = tokio::time::timeout(long, answer(&opened, response)).await;
+            let answered = answer(&place, opened, response, LOOK);
+            let answered = tokio::time::timeout(long, answered).await;
             match answered {
                 Ok(Err(Failure::Leaving)) => assert!(leaves),
                 Err(_) => assert!(!leaves, "one who stays may take its time"),

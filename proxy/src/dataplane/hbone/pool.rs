@@ -1,5 +1,5 @@
 //! HBONE connections of one local pod, in one worker: kept by whom they lead to, shared by up to 100
-//! streams each.
+//! streams each, or less where its peer says so.
 //!
 //! Two pods share none, also where they are of one account: address, NetworkPolicy and life are the
 //! pod's own. A connection that its peer is leaving, that a certificate or trust of the past was
@@ -25,6 +25,8 @@ use crate::types::Identity;
 
 /// Streams of one connection (ztunnel's), where its peer does not allow less.
 pub(super) const STREAMS: usize = 100;
+/// What a peer allows that has not said it yet: no peer can say as much.
+pub(super) const UNTOLD: usize = usize::MAX - 1;
 /// How long a connection without streams is kept.
 const IDLE: Duration = Duration::from_secs(300);
 
@@ -46,12 +48,23 @@ pub(in crate::dataplane) struct Pool {
 pub(super) struct Shared {
     /// Once it is known what came of opening it.
     opened: OnceCell<Result<Opened, Error>>,
+    /// What its peer is taken to allow until it says so itself.
+    assumed: usize,
+    /// Whether it was seen to have said so.
+    settled: Cell<bool>,
+    /// Of the one and of the other.
     told: Notify,
+    /// Since when nobody knows whether its peer is still there.
+    doubted: Cell<Option<Instant>>,
+    in_doubt: Notify,
     /// What it was opened with: another one is in force when a certificate or the trust has changed.
     config: Arc<ClientConfig>,
     /// It gets no more streams.
     retired: Cell<bool>,
+    /// Places.
     streams: Cell<usize>,
+    /// Those whose streams may be begun.
+    admitted: Cell<usize>,
     /// When the last stream ended, or the connection was begun.
     since: Cell<Instant>,
 }
@@ -67,11 +80,18 @@ impl Opened {
     pub(super) fn takes_streams(&self) -> bool {
         matches!(self.send.clone().ready().now_or_never(), Some(Ok(_)))
     }
+
+    /// Streams that the peer allows at once, when it has said so. One that allows none is asked for one.
+    fn allowed(&self) -> Option<usize> {
+        let told = self.send.current_max_send_streams();
+        (told != UNTOLD).then_some(told.clamp(1, STREAMS))
+    }
 }
 
 /// One stream's place on a connection.
 pub(in crate::dataplane) struct Place {
     shared: Rc<Shared>,
+    admitted: Cell<bool>,
     /// Whether others used the connection before.
     pub(super) reused: bool,
 }
@@ -93,16 +113,22 @@ impl Pool {
 
     /// A place on a connection that is to be opened.
     pub(super) fn begin(&self, key: &Key, config: Arc<ClientConfig>) -> (Place, Opening) {
+        let mut connections = self.connections.borrow_mut();
+        let known = connections.entry(key.clone()).or_default();
+        let assumed = known.iter().find_map(|one| one.opened()?.allowed());
         let shared = Rc::new(Shared {
             opened: OnceCell::new(),
+            assumed: assumed.unwrap_or(STREAMS),
+            settled: Cell::new(false),
             told: Notify::new(),
+            doubted: Cell::new(None),
+            in_doubt: Notify::new(),
             config,
             retired: Cell::new(false),
             streams: Cell::new(0),
+            admitted: Cell::new(0),
             since: Cell::new(clock::now()),
         });
-        let mut connections = self.connections.borrow_mut();
-        let known = connections.entry(key.clone()).or_default();
         known.push(Rc::clone(&shared));
         let place = Place::on(&shared, false);
         (place, Opening { shared })
@@ -123,6 +149,10 @@ impl Pool {
 }
 
 impl Shared {
+    fn opened(&self) -> Option<&Opened> {
+        self.opened.get()?.as_ref().ok()
+    }
+
     /// Whether it may get streams at all, now or once others have ended.
     fn is_usable(&self) -> bool {
         !self.retired.get()
@@ -134,11 +164,8 @@ impl Shared {
     }
 
     fn has_room(&self) -> bool {
-        let allowed = match self.opened.get() {
-            Some(Ok(opened)) => opened.send.current_max_send_streams().min(STREAMS),
-            _ => STREAMS,
-        };
-        self.streams.get() < allowed.max(1)
+        let told = self.opened().and_then(Opened::allowed);
+        self.doubted.get().is_none() && self.streams.get() < told.unwrap_or(self.assumed)
     }
 
     fn is_idle(&self, now: Instant) -> bool {
@@ -151,6 +178,7 @@ impl Place {
         shared.streams.set(shared.streams.get() + 1);
         Self {
             shared: Rc::clone(shared),
+            admitted: Cell::new(false),
             reused,
         }
     }
@@ -166,6 +194,41 @@ impl Place {
         }
     }
 
+    /// Waits until its stream may be begun; false where the peer turns out to allow fewer. Before it has
+    /// said how many, one goes ahead: h2 would keep the others without a word.
+    pub(super) async fn admitted(&self) -> Result<bool, Error> {
+        loop {
+            let opened = self.opened().await?;
+            let told = opened.allowed();
+            let (shared, before) = (&self.shared, self.shared.admitted.get());
+            // Whoever asks on one that has ended is told so.
+            if before < told.unwrap_or(1) || !opened.takes_streams() {
+                if !self.admitted.replace(true) {
+                    shared.admitted.set(before + 1);
+                }
+                return Ok(true);
+            }
+            if told.is_some() {
+                return Ok(false);
+            }
+            shared.told.notified().await;
+        }
+    }
+
+    /// Nothing was answered for a while. Until it is known that the peer is there, its connection gets
+    /// no more streams.
+    pub(super) fn doubt(&self) {
+        if self.shared.doubted.get().is_none() {
+            self.shared.doubted.set(Some(clock::now()));
+        }
+        self.shared.in_doubt.notify_one();
+    }
+
+    /// For how long the peer has not answered that it is there.
+    pub(super) fn doubted(&self) -> Option<Duration> {
+        Some(clock::now() - self.shared.doubted.get()?)
+    }
+
     /// It has failed a stream: no more of them.
     pub(super) fn retire(&self) {
         self.shared.retired.set(true);
@@ -173,13 +236,16 @@ impl Place {
 
     /// The proxy's own end.
     pub(in crate::dataplane) fn local(&self) -> Option<SocketAddr> {
-        self.shared.opened.get()?.as_ref().ok()?.local
+        self.shared.opened()?.local
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.shared.streams.set(self.shared.streams.get() - 1);
+        if self.admitted.get() {
+            self.shared.admitted.set(self.shared.admitted.get() - 1);
+        }
         self.shared.since.set(clock::now());
     }
 }
@@ -195,6 +261,29 @@ impl Opening {
         let _ = self.shared.opened.set(opened);
         self.shared.told.notify_waiters();
     }
+
+    /// Something may have come on it.
+    pub(super) fn look(&self) {
+        if !self.shared.settled.get()
+            && self
+                .shared
+                .opened()
+                .is_some_and(|one| one.allowed().is_some())
+        {
+            self.shared.settled.set(true);
+            self.shared.told.notify_waiters();
+        }
+    }
+
+    /// Resolves when somebody doubts that the peer is there.
+    pub(super) async fn doubted(&self) {
+        self.shared.in_doubt.notified().await;
+    }
+
+    /// The peer is there.
+    pub(super) fn heard(&self) {
+        self.shared.doubted.set(None);
+    }
 }
 
 impl Drop for Opening {
@@ -204,4 +293,4 @@ impl Drop for Opening {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -4,7 +4,7 @@
 //! may be asked for is the address that it came to. Each CONNECT is admitted by the pod's policies, and
 //! ends when they no longer allow it; the connection ends when its peer is no longer trusted.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -169,7 +169,12 @@ async fn leave(mut stream: Ahead<TcpStream>) {
 
 /// Takes CONNECTs until the connection ends.
 async fn run(session: &Rc<Session>, mut connection: Http2, mut standing: Standing) {
-    let mut silent = pin!(keepalive::silent(connection.ping_pong()));
+    let mut silent = pin!(keepalive::silent(
+        connection.ping_pong(),
+        (keepalive::INTERVAL, keepalive::PATIENCE),
+        pending,
+        || {},
+    ));
     let mut draining = pin!(session.pod.draining());
     let mut is_draining = false;
     loop {
@@ -257,10 +262,9 @@ async fn stream(session: &Session, request: Request<RecvStream>, mut respond: Se
         Met::Unseen(unseen) => return Box::pin(look(session, unseen, request, respond, log)).await,
     };
     let dialling = connect::application_for_bytes(worker, pod, *source, destination);
-    let mut dialling = pin!(dialling);
     let given_up = tokio::select! {
         biased;
-        dialled = &mut dialling => Ok(dialled),
+        dialled = dialling => Ok(dialled),
         denial = admitted.revoked() => Err(Some(denial)),
         _ = poll_fn(|cx| respond.poll_reset(cx)) => Err(None),
     };
@@ -273,10 +277,6 @@ async fn stream(session: &Session, request: Request<RecvStream>, mut respond: Se
                     refuse(worker, respond, StatusCode::UNAUTHORIZED);
                 }
                 None => log.flags = ResponseFlags::DOWNSTREAM_CLOSED,
-            }
-            // The application may have it already, and is to see no orderly end.
-            if let Ok(application) = dialling.await {
-                socket::reset(application);
             }
             return;
         }

@@ -4,6 +4,7 @@
 //! Knows no TLS, no socket and nobody's rights.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -45,6 +46,8 @@ struct Receive {
     stream: RecvStream,
     /// Received, and not yet taken.
     pending: Option<Bytes>,
+    /// What came behind it, where the peer was found to be gone.
+    rest: VecDeque<Bytes>,
     ended: bool,
 }
 
@@ -56,6 +59,7 @@ impl Tunnel {
             receive: RefCell::new(Receive {
                 stream: receive,
                 pending: None,
+                rest: VecDeque::new(),
                 ended: false,
             }),
         }
@@ -181,11 +185,11 @@ impl Tunnel {
         Poll::Ready(Ok(count))
     }
 
-    /// Resolves when the peer is gone.
+    /// Resolves when the peer is gone. What it had said before is still there for whoever reads.
     pub(in crate::dataplane) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<Gone> {
         let reason = ready!(self.send.borrow_mut().poll_reset(cx));
         let in_order = matches!(reason, Ok(Reason::CANCEL | Reason::NO_ERROR));
-        Poll::Ready(if in_order && self.receive.borrow().ended {
+        Poll::Ready(if in_order && self.receive.borrow_mut().has_ended(cx) {
             Gone::Closed
         } else {
             Gone::Reset
@@ -208,6 +212,14 @@ impl Abort for Tunnel {
 impl arriving::Stream for Tunnel {
     fn poll_first(&mut self, cx: &mut Context<'_>, seen: usize) -> Poll<io::Result<Bytes>> {
         self.receive.get_mut().poll_first(cx, seen)
+    }
+
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.poll_gone(cx) {
+            Poll::Ready(Gone::Reset) => Poll::Ready(()),
+            // What it has said is still to be heard.
+            Poll::Ready(Gone::Closed) | Poll::Pending => Poll::Pending,
+        }
     }
 
     async fn relay(
@@ -280,8 +292,24 @@ impl Receive {
         }
     }
 
+    /// Whether the peer that is gone had said all: its end may lie behind bytes that nobody has taken
+    /// yet, at most a window of them.
+    fn has_ended(&mut self, cx: &mut Context<'_>) -> bool {
+        loop {
+            match self.stream.poll_data(cx) {
+                Poll::Ready(Some(Ok(bytes))) => self.rest.push_back(bytes),
+                Poll::Ready(None) => return true,
+                Poll::Ready(Some(Err(_))) | Poll::Pending => return false,
+            }
+        }
+    }
+
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.pending.is_none() && !self.ended {
+            if let Some(bytes) = self.rest.pop_front() {
+                self.pending = Some(bytes).filter(|bytes| !bytes.is_empty());
+                continue;
+            }
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(bytes)) if bytes.is_empty() => {}
                 Some(Ok(bytes)) => self.pending = Some(bytes),
@@ -297,3 +325,6 @@ impl Receive {
 fn of(error: h2::Error) -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionReset, error)
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,7 +112,13 @@ pub(super) async fn out_of_tunnel(
         from.consumed(count);
         course.moved(count);
         if ended {
-            return shut_down_write(to).map_err(|_| Side::To);
+            let ended = shut_down_write(to).map_err(|_| Side::To);
+            let gone = poll_fn(|cx| Poll::Ready(from.poll_gone(cx)));
+            if gone.await.is_ready() {
+                // With bytes unread, closing would take from the socket what it has not read yet.
+                let _ = (0..GATHERED).take_while(|_| discard(to)).count();
+            }
+            return ended;
         }
         tokio::task::coop::consume_budget().await;
     }
@@ -137,10 +143,15 @@ async fn write_all(
                 advance(chunks, written);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                // A peer that has gone is not waited for.
                 poll_fn(|cx| {
-                    if from.poll_gone(cx).is_ready() {
-                        return Poll::Ready(Err(Side::From));
+                    match from.poll_gone(cx) {
+                        Poll::Ready(Gone::Reset) => return Poll::Ready(Err(Side::From)),
+                        // Nobody hears the socket any more. One that must be heard before it reads
+                        // on would stay as it is for ever.
+                        Poll::Ready(Gone::Closed) => {
+                            while to.poll_read_ready(cx).is_ready() && discard(to) {}
+                        }
+                        Poll::Pending => {}
                     }
                     to.poll_write_ready(cx).map_err(|_| Side::To)
                 })
@@ -150,6 +161,11 @@ async fn write_all(
         }
     }
     Ok(total)
+}
+
+/// Reads a while and forgets it; whether there was something.
+fn discard(from: &TcpStream) -> bool {
+    read(from, READ).is_ok_and(|read| !read.is_empty())
 }
 
 fn advance(chunks: &mut ArrayVec<Bytes, GATHERED>, mut count: usize) {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use h2::{Ping, server};
 use rustls::RootCertStore;
 use tokio::io::DuplexStream;
@@ -11,7 +13,7 @@ use super::*;
 
 type Server = server::Connection<DuplexStream, Bytes>;
 
-fn config() -> Arc<ClientConfig> {
+pub(in crate::dataplane::hbone) fn config() -> Arc<ClientConfig> {
     let provider = Arc::clone(crate::tls::provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -20,7 +22,7 @@ fn config() -> Arc<ClientConfig> {
     Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-fn key(account: &str) -> Key {
+pub(in crate::dataplane::hbone) fn key(account: &str) -> Key {
     Key {
         address: IpAddr::from([10, 0, 0, 1]),
         expected: format!("spiffe://td/ns/a/sa/{account}")
@@ -32,10 +34,16 @@ fn key(account: &str) -> Key {
 /// Opens what `opening` stands for, to a server that allows so many streams. With what ends when the
 /// client has seen the connection end.
 async fn open(opening: Opening, streams: u32) -> (Server, JoinHandle<()>) {
+    let (server, ended, _) = opened(opening, streams).await;
+    (server, ended)
+}
+
+/// The same, with what its driver keeps.
+async fn opened(opening: Opening, streams: u32) -> (Server, JoinHandle<()>, Opening) {
     let (near, far) = tokio::io::duplex(1 << 16);
     let (client, server) = tokio::join!(
         h2::client::Builder::new()
-            .initial_max_send_streams(STREAMS)
+            .initial_max_send_streams(UNTOLD)
             .handshake::<_, Bytes>(near),
         server::Builder::new()
             .max_concurrent_streams(streams)
@@ -46,7 +54,7 @@ async fn open(opening: Opening, streams: u32) -> (Server, JoinHandle<()>) {
         let _ = connection.await;
     });
     opening.done(Ok(Opened { send, local: None }));
-    (server.expect("a server"), ended)
+    (server.expect("a server"), ended, opening)
 }
 
 /// Runs a server until its client has heard all that it has said. Once for each.
@@ -88,6 +96,85 @@ async fn streams_share_a_connection_as_far_as_its_peer_allows() {
                 let again = pool.place(&key("a"), &config).is_some();
                 assert_eq!(again, places > 1, "{allowed}");
             }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn who_came_before_the_peer_said_how_many_it_allows_is_held_to_it() {
+    let local = tokio::task::LocalSet::new();
+    local
+        .run_until(async {
+            for (allowed, admitted) in [(1000, 20), (20, 20), (5, 5), (1, 1), (0, 1)] {
+                let (pool, config) = (Pool::default(), config());
+                let (first, opening) = pool.begin(&key("a"), Arc::clone(&config));
+                let more = (1..20).map(|_| pool.place(&key("a"), &config).expect("room"));
+                let places: Vec<_> = std::iter::once(first).chain(more).collect();
+                let (mut server, _, opening) = opened(opening, allowed).await;
+                let mut all: FuturesUnordered<_> = places.iter().map(Place::admitted).collect();
+                assert!(all.next().await.expect("one").expect("it is open"));
+                assert!(all.next().now_or_never().is_none(), "{allowed}: not yet");
+                settle(&mut server).await;
+                opening.look();
+                let mut found = 1;
+                while let Some(one) = all.next().await {
+                    found += usize::from(one.expect("it is open"));
+                }
+                assert_eq!(found, admitted, "{allowed}");
+                // The next is taken to be like this one.
+                let (next, _opening) = pool.begin(&key("a"), Arc::clone(&config));
+                assert_eq!(next.shared.assumed, (allowed as usize).clamp(1, STREAMS));
+                // Each that leaves lets another in.
+                drop(all);
+                drop(places);
+                let again = pool.place(&key("a"), &config).expect("room");
+                assert!(matches!(again.admitted().await, Ok(true)), "{allowed}");
+            }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn who_waits_on_a_connection_that_ends_is_told() {
+    let local = tokio::task::LocalSet::new();
+    local
+        .run_until(async {
+            let (pool, config) = (Pool::default(), config());
+            let (first, opening) = pool.begin(&key("a"), Arc::clone(&config));
+            let second = pool.place(&key("a"), &config).expect("room");
+            let (server, ended, opening) = opened(opening, 5).await;
+            assert!(matches!(first.admitted().await, Ok(true)));
+            let waits = async {
+                // It fails with its stream, and is asked for again elsewhere.
+                assert!(matches!(second.admitted().await, Ok(true)));
+            };
+            let ends = async {
+                drop(server);
+                ended.await.expect("no panic");
+                drop(opening);
+            };
+            tokio::join!(waits, ends);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_connection_in_doubt_gets_no_streams_until_its_peer_is_heard() {
+    let local = tokio::task::LocalSet::new();
+    local
+        .run_until(async {
+            let (pool, config) = (Pool::default(), config());
+            let (place, opening) = pool.begin(&key("a"), Arc::clone(&config));
+            let (mut server, _, opening) = opened(opening, 100).await;
+            settle(&mut server).await;
+            assert!(place.doubted().is_none());
+            place.doubt();
+            assert!(opening.doubted().now_or_never().is_some(), "it is asked");
+            assert!(place.doubted().is_some());
+            assert!(pool.place(&key("a"), &config).is_none());
+            opening.heard();
+            assert!(place.doubted().is_none());
+            assert!(pool.place(&key("a"), &config).is_some());
         })
         .await;
 }
