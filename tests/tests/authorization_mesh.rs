@@ -1,6 +1,8 @@
 //! What may be asked of a pod by pods of the mesh, whose identity is proved: over HBONE between two
 //! nodes and on one, and inside the process.
 
+mod hbone;
+
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
@@ -53,11 +55,16 @@ struct Mesh {
     client: Pod,
     second: Pod,
     server: Pod,
-    _lab: Lab,
+    lab: Lab,
 }
 
 impl Mesh {
     async fn new(place: Place) -> Result<Self> {
+        Self::with(place, &[]).await
+    }
+
+    /// With these arguments of the proxies' beside the usual ones.
+    async fn with(place: Place, arguments: &[&str]) -> Result<Self> {
         let lab = Lab::new()?;
         let another = match place {
             Place::OtherNode => Some(lab.another_node("far")?),
@@ -79,7 +86,10 @@ impl Mesh {
             )
             .service("raw", &[RAW], &[("tcp", 80, PORT)], &label);
         let config = Config::new(&manifests)?;
-        let start = || Proxy::on(&lab, &config).authority().arguments(&LOG);
+        let start = || {
+            let start = Proxy::on(&lab, &config).authority().arguments(&LOG);
+            start.arguments(arguments)
+        };
         let (near, far) = match (place, &another) {
             (Place::OtherNode, Some(node)) => {
                 let far = start().node(node).ready().await?;
@@ -105,7 +115,7 @@ impl Mesh {
             client,
             second,
             server,
-            _lab: lab,
+            lab,
         })
     }
 
@@ -296,6 +306,116 @@ async fn identities_and_paths_decide_together() -> Result<()> {
         // Those whom no rule is about are relayed, and not looked at.
         ensure!(mesh.far.counter("rbac_rq_allowed").await? >= 8);
     }
+    Ok(())
+}
+
+/// What a caller is answered, and whether the application heard of it.
+async fn asked(from: &Pod, server: &Echo) -> Result<(u16, bool)> {
+    let before = server.requests();
+    let reply = Http::connect(from, at(80)).await?.get("app", "/a").await?;
+    Ok((reply.status, server.requests() > before))
+}
+
+/// Policies may call the mesh by any of its trust domain's names: what they say of one holds for
+/// whoever is of another.
+#[tokio::test]
+async fn a_trust_domain_goes_by_its_other_names_too() -> Result<()> {
+    const ALIAS: [&str; 2] = ["--trust-domain-alias", "old.example"];
+    let of = |domain: &str, account: &str| format!("{domain}/ns/default/sa/{account}");
+    let from = |source: String| format!("rules: [{{from: [{{source: {{{source}}}}}]}}]");
+    let when = |key: &str, value: String| {
+        format!("rules: [{{when: [{{key: {key}, values: ['{value}']}}]}}]")
+    };
+    let old = of("old.example", "client");
+    let rules = [
+        (from(format!("principals: [{old}]")), [true, false]),
+        (from(format!("notPrincipals: [{old}]")), [false, true]),
+        (
+            from(format!("principals: [{}]", of("other.example", "client"))),
+            [false, false],
+        ),
+        (from("trustDomains: [old.example]".into()), [true, true]),
+        (
+            from("notTrustDomains: [old.example]".into()),
+            [false, false],
+        ),
+        (from("trustDomains: [other.example]".into()), [false, false]),
+        (when("source.principal", old.clone()), [true, false]),
+        (
+            when("source.trustDomain", "old.example".into()),
+            [true, true],
+        ),
+        (
+            format!("action: DENY, {}", from(format!("principals: [{old}]"))),
+            [false, true],
+        ),
+    ];
+    for place in PLACES {
+        let mesh = Mesh::with(place, &ALIAS).await?;
+        let server = Echo::start(&mesh.server, PORT, "server")?;
+        for (rule, expected) in &rules {
+            // Of connections, and of requests.
+            let path = ", to: [{operation: {paths: [/a]}}]}]";
+            let of_requests = format!("{}{path}", rule.strip_suffix("}]").unwrap_or(rule));
+            for spec in [rule, &of_requests] {
+                mesh.set(&[spec]).await?;
+                for (caller, allowed) in [&mesh.client, &mesh.second].into_iter().zip(expected) {
+                    let (status, told) = asked(caller, &server).await?;
+                    // By whether the connection was refused, or a request on it.
+                    let holds = match allowed {
+                        true => status == 200 && told,
+                        false => [403, 503].contains(&status) && !told,
+                    };
+                    ensure!(
+                        holds,
+                        "{place:?} {spec}: {} {status} {told}\n{}",
+                        caller.name,
+                        mesh.said()
+                    );
+                }
+            }
+        }
+    }
+
+    // And one whose certificate has the other name.
+    let mesh = Mesh::with(Place::SameNode, &ALIAS).await?;
+    let _server = Echo::start(&mesh.server, PORT, "server")?;
+    let caller = mesh.lab.pod("caller")?;
+    let authority = hbone::Authority::of(&mesh.config)?;
+    let who = |domain: &str| -> Result<_> {
+        let identity = format!("spiffe://{}", of(domain, "client"));
+        let secrets = authority.secrets(&identity)?;
+        let server = format!("spiffe://{}", of("cluster.local", "server"));
+        let config = secrets.client(&identity.parse()?, &[server.parse()?]);
+        config.context("a configuration")
+    };
+    let (to, config) = (mesh.server.v4.into(), who("old.example")?);
+    let peer = hbone::Peer::connect(&caller, to, config).await?;
+    let authority = mesh.server.at(PORT).to_string();
+    for (rule, allowed) in [
+        (
+            from(format!("principals: [{}]", of("cluster.local", "client"))),
+            true,
+        ),
+        (
+            from(format!("principals: [{}]", of("old.example", "client"))),
+            true,
+        ),
+        (
+            from(format!("principals: [{}]", of("cluster.local", "second"))),
+            false,
+        ),
+        (from("trustDomains: [cluster.local]".into()), true),
+        (from("notTrustDomains: [cluster.local]".into()), false),
+        (from("trustDomains: [other.example]".into()), false),
+    ] {
+        mesh.set(&[&rule]).await?;
+        let status = peer.status(&authority).await?;
+        ensure!((status == 200) == allowed, "{rule}: {status}");
+        ensure!(allowed || status == 401, "{rule}: {status}");
+    }
+    let refusal = hbone::refusal(&caller, to, who("other.example")?).await?;
+    ensure!(!refusal.is_empty(), "it is of no name of the mesh's");
     Ok(())
 }
 

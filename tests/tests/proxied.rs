@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
-use aquifer_tests::{Config, Lab, Manifests, PATIENCE, Pod, Proxy, raw};
+use aquifer_tests::{Config, Lab, Manifests, PATIENCE, Pod, Proxy, client::Http, raw};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::mpsc};
 
 /// The cluster addresses of the service `app`.
@@ -292,6 +292,64 @@ async fn a_change_of_the_rule_counts_at_once() -> Result<()> {
         raw::read_until(&mut http, b"ok").await?;
         // What an idle connection says is noticed: the next request has to open another.
         drop(server);
+    }
+    Ok(())
+}
+
+/// A proxy that judges requests reads what comes as requests, as a sidecar does: it takes the header
+/// for one that is malformed. Nothing gets past it that way.
+#[tokio::test]
+async fn whoever_judges_requests_takes_the_header_for_a_bad_one() -> Result<()> {
+    let judged = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                  metadata: {name: app, namespace: default}\n\
+                  spec: {selector: {matchLabels: {app: app}}, \
+                  rules: [{to: [{operation: {paths: ['/open']}}]}, {to: [{operation: {ports: ['9000']}}]}]}\n";
+    for place in ["hbone", "direct"] {
+        for policy in ["proxyProtocol: {}", "proxyProtocol: {version: V2}"] {
+            let arguments = ["--same-node", place, "--access-log", "text"];
+            let stage = Stage::open(&arguments, policy).await?;
+            let put = || stage.config.put("policy.yaml", judged);
+            stage.proxy.after(put).await?;
+            let (http, _kept) = raw::Server::accepting(&stage.app, 8080)?;
+            let to = SocketAddr::new(V4, 80);
+            for path in ["/open", "/closed"] {
+                let mut client = Http::connect(&stage.client, to).await?;
+                let reply = client.get("app", path).await?;
+                // The refusal may be there before the request is.
+                ensure!(
+                    [400, 502].contains(&reply.status),
+                    "{place} {policy}: {} {}",
+                    reply.status,
+                    reply.text()
+                );
+            }
+            ensure!(
+                http.accepted() == 0,
+                "{place} {policy}: the application heard"
+            );
+            ensure!(stage.proxy.counter("downstream_rq_malformed").await? >= 1);
+            // Where bytes are not looked at the application is told.
+            let (_server, mut connections) = raw::Server::accepting(&stage.app, 9000)?;
+            let mut client = stage
+                .client
+                .netns
+                .connect(SocketAddr::new(V4, 9000))
+                .await?;
+            let mut server = accepted(&mut connections).await?;
+            let first: &[u8] = if policy.contains("V2") {
+                SIGNATURE
+            } else {
+                b"PROXY TCP4 "
+            };
+            said(&mut server, first).await?;
+            client.write_all(b"hi").await?;
+            raw::read_until(&mut server, b"hi").await?;
+            // Without the header requests are judged.
+            stage.apply("loadBalancer: {simple: RANDOM}").await?;
+            let mut client = Http::connect(&stage.client, to).await?;
+            let reply = client.get("app", "/closed").await?;
+            ensure!(reply.status == 403, "{place} {policy}: {}", reply.text());
+        }
     }
     Ok(())
 }
