@@ -139,7 +139,7 @@ fn facets(scenario: &Scenario, step: &Step, seen: Observed, client: Ipv4Addr) ->
         };
         add("body", &body);
         if let Some(logged) = &reply.logged {
-            add("details", &logged.details);
+            add("details", &refusal(&logged.details));
             if !step.ask.at_once {
                 add("cluster", &logged.cluster);
                 add("route", &logged.route);
@@ -250,6 +250,22 @@ fn hashes(value: &str) -> String {
     hidden.collect()
 }
 
+/// Hides the words that a library of TLS has for a failed handshake: whether a certificate was refused
+/// counts, and whether for its names.
+fn refusal(details: &str) -> String {
+    let found = details.split_once("TLS_error:|");
+    let parts = found.and_then(|(before, rest)| Some((before, rest.split_once(":TLS_error_end")?)));
+    let Some((before, (reason, after))) = parts else {
+        return details.to_owned();
+    };
+    let kind = match reason {
+        _ if !reason.contains("CERTIFICATE_VERIFY_FAILED") => "handshake",
+        _ if reason.contains("SAN") => "names",
+        _ => "certificate",
+    };
+    format!("{before}TLS_error:<{kind}>{after}")
+}
+
 fn shortened(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     if text.len() > 400 {
@@ -325,6 +341,23 @@ mod tests {
         assert_eq!(masked("x-envoy-expected-rq-timeout-ms", "499"), "500");
         assert_eq!(masked("x-when", "2026-01-02T"), "0000-00-00T");
         assert_eq!(masked("x-a", "1"), "1");
+        for (details, expected) in [
+            ("via_upstream", "via_upstream"),
+            (
+                "{a|TLS_error:|1:x:CERTIFICATE_VERIFY_FAILED:SAN_matcher:TLS_error_end}",
+                "{a|TLS_error:<names>}",
+            ),
+            (
+                "{a|TLS_error:|CERTIFICATE_VERIFY_FAILED:Expired:TLS_error_end}",
+                "{a|TLS_error:<certificate>}",
+            ),
+            (
+                "{a|TLS_error:|reset:TLS_error_end}",
+                "{a|TLS_error:<handshake>}",
+            ),
+        ] {
+            assert_eq!(refusal(details), expected);
+        }
         assert_eq!(anonymous("endpoint 3\nhello 4\n"), "endpoint\nhello 4\n");
         assert_eq!(anonymous("ok"), "ok");
     }

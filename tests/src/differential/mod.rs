@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`scenario`], [`table`] | a line of the tables; the tables |
 //! | [`script`], [`upstream`], [`book`] | what upstreams do; they; what they saw |
+//! | [`secure`] | upstreams that speak TLS |
 //! | [`request`], [`client`] | what is asked; asking it |
 //! | [`istiod`], [`envoy`] | Istio's resources as Envoy's configuration; Envoy |
 //! | [`play`] | a scenario's Service, and what aquifer reads of it |
@@ -27,6 +28,7 @@ pub mod play;
 pub mod request;
 pub mod scenario;
 pub mod script;
+pub mod secure;
 pub mod stage;
 pub mod suite;
 pub mod table;

@@ -1,6 +1,6 @@
 //! One play of a scenario: its Service, and the objects that aquifer reads of it.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{net::Ipv4Addr, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -26,26 +26,27 @@ pub struct Play {
 }
 
 impl Play {
-    /// The plays of all scenarios, `copies` times.
-    pub fn all(scenarios: &[Arc<Scenario>], copies: usize) -> Result<Vec<Vec<Self>>> {
+    /// The plays of all scenarios, `copies` times; `files` is the folder that `FILES` stands for.
+    pub fn all(scenarios: &[Arc<Scenario>], copies: usize, files: &Path) -> Result<Vec<Vec<Self>>> {
         let mut numbers = 1..u16::MAX - FIRST;
         let mut round = |copy| -> Result<Vec<Self>> {
             let plays = scenarios.iter().map(|scenario| {
                 let number = numbers.next().context("too many scenarios")?;
-                Self::new(scenario, copy, number)
+                Self::new(scenario, copy, number, files)
             });
             plays.collect()
         };
         (0..copies).map(&mut round).collect()
     }
 
-    fn new(scenario: &Arc<Scenario>, copy: usize, number: u16) -> Result<Self> {
+    fn new(scenario: &Arc<Scenario>, copy: usize, number: u16, files: &Path) -> Result<Self> {
         let name = match copy {
             0 => scenario.name.clone(),
             copy => format!("{}-{copy}", scenario.name),
         };
         let read = |text: &str| -> Result<Value> {
             let text = text.replace('@', &name);
+            let text = text.replace("FILES", &files.to_string_lossy());
             serde_yaml::from_str(&text).with_context(|| format!("{name}: {text}"))
         };
         let subsets = if scenario.subsets.is_empty() && scenario.http.contains("subset") {

@@ -28,6 +28,8 @@ pub struct Scenario {
     pub subsets: String,
     /// What the upstream does.
     pub scripts: Scripts,
+    /// Which server of TLS the upstream is behind; empty for none.
+    pub server: &'static str,
     /// What kind of port the Service has.
     pub port: Port,
     /// Which pods are its endpoints.
@@ -156,6 +158,7 @@ pub fn http(name: impl Into<String>, http: &str) -> Scenario {
         policy: String::new(),
         subsets: String::new(),
         scripts: Scripts::default(),
+        server: "",
         port: Port::Http,
         endpoints: Endpoints::First(1),
         steps: Vec::new(),
@@ -238,6 +241,13 @@ impl Scenario {
     pub fn up(mut self, script: &str) -> Self {
         self.scripts = Scripts::parse(script)
             .unwrap_or_else(|error| panic!("{}: `{script}`: {error}", self.name));
+        self
+    }
+
+    /// The upstream is behind this server of TLS; `FILES` in the policy is the folder of its files.
+    #[must_use]
+    pub fn server(mut self, server: &'static str) -> Self {
+        self.server = server;
         self
     }
 

@@ -21,6 +21,7 @@ use super::{
     observe::{Observation, Observed, Reply},
     play::Play,
     scenario::{Endpoints, Workers},
+    secure::Secure,
     upstream::{Role, Upstreams},
 };
 use crate::{Config, Lab, Manifests, PATIENCE, Pod, Proxy, clock::Deadline, process};
@@ -46,7 +47,11 @@ pub struct Stage {
 
 impl Stage {
     /// Builds all of it for these plays, whose endpoints it fills in.
-    pub async fn new<'a>(binary: &Path, plays: impl Iterator<Item = &'a mut Play>) -> Result<Self> {
+    pub async fn new<'a>(
+        binary: &Path,
+        plays: impl Iterator<Item = &'a mut Play>,
+        secure: &Secure,
+    ) -> Result<Self> {
         let lab = Lab::new()?;
         let client = Arc::new(lab.pod("client")?);
         let beside = Arc::new(lab.pod("envoy")?);
@@ -121,6 +126,7 @@ impl Stage {
                     scripts: play.scenario.scripts.clone(),
                     tunnelled: play.scenario.policy.contains("tunnel:"),
                     proxied: play.scenario.policy.contains("proxyProtocol"),
+                    server: play.scenario.server,
                 });
             }
             for object in play.objects() {
@@ -141,7 +147,7 @@ impl Stage {
             .map(|(address, side)| (IpAddr::V4(address), side))
             .into();
         let book = Book::default();
-        let upstreams = Upstreams::start(pods.iter().zip(roles).collect(), sides, &book)?;
+        let upstreams = Upstreams::start(pods.iter().zip(roles).collect(), sides, &book, secure)?;
         let config = Config::new(&manifests)?;
         let mut envoys = Vec::new();
         let places = [(Workers::One, beside), (Workers::Two, beside_two)];

@@ -13,6 +13,7 @@ use super::{
     observe::Observation,
     play::Play,
     scenario::Scenario,
+    secure::Secure,
     stage::Stage,
 };
 
@@ -33,10 +34,10 @@ pub struct Verdict {
 }
 
 /// Plays all of them.
-pub async fn run(envoy: &Path, scenarios: Vec<Scenario>) -> Result<Vec<Verdict>> {
+pub async fn run(envoy: &Path, scenarios: Vec<Scenario>, secure: &Secure) -> Result<Vec<Verdict>> {
     let scenarios: Vec<_> = scenarios.into_iter().map(Arc::new).collect();
-    let mut plays = Play::all(&scenarios, COPIES)?;
-    let stage = Arc::new(Stage::new(envoy, plays.iter_mut().flatten()).await?);
+    let mut plays = Play::all(&scenarios, COPIES, &secure.files)?;
+    let stage = Arc::new(Stage::new(envoy, plays.iter_mut().flatten(), secure).await?);
     let mut verdicts: Vec<Option<Verdict>> = vec![None; scenarios.len()];
     for round in &plays {
         let open = |verdict: &Option<Verdict>| match verdict {

@@ -143,9 +143,19 @@ impl Signed {
         clients: Option<&str>,
         protocols: &[&str],
     ) -> Result<Arc<ServerConfig>> {
+        self.server_of(rustls::DEFAULT_VERSIONS, clients, protocols)
+    }
+
+    /// The same, by these versions of TLS alone.
+    pub(crate) fn server_of(
+        &self,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+        clients: Option<&str>,
+        protocols: &[&str],
+    ) -> Result<Arc<ServerConfig>> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()?;
+            .with_protocol_versions(versions)?;
         let builder = match clients {
             None => builder.with_no_client_auth(),
             Some(root) => {

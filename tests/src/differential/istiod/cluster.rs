@@ -80,6 +80,9 @@ fn cluster(
     if let Some(proxied) = policy.get("proxyProtocol") {
         cluster["transport_socket"] = greeting(proxied);
     }
+    if let Some(tls) = policy.get("tls") {
+        cluster["transport_socket"] = secured(tls, service, policy);
+    }
     pool(&mut cluster, service, policy);
     balance(&mut cluster, balancer);
     if let Some(outlier) = outlier {
@@ -103,6 +106,45 @@ fn greeting(proxied: &Value) -> Value {
         "transport_socket": socket("raw_buffer", raw),
     });
     socket("upstream_proxy_protocol", config)
+}
+
+/// `buildUpstreamClusterTLSContext`, with files in the place of secrets.
+fn secured(tls: &Value, service: &Service, policy: &Value) -> Value {
+    let file = |field: &str| tls.get(field).map(|path| json!({"filename": path}));
+    let mut common = json!({"tls_params": {
+        "tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3",
+    }});
+    if service.speaks == Port::Http2
+        || text(&policy["connectionPool"]["http"]["h2UpgradePolicy"]) == "UPGRADE"
+    {
+        common["alpn_protocols"] = json!(["h2"]);
+    }
+    if let (Some(chain), Some(key)) = (file("clientCertificate"), file("privateKey")) {
+        common["tls_certificates"] = json!([{"certificate_chain": chain, "private_key": key}]);
+    }
+    let mut validation = json!({});
+    put(&mut validation, "trusted_ca", file("caCertificates"));
+    if tls["insecureSkipVerify"] == true {
+        validation["trust_chain_verification"] = "ACCEPT_UNTRUSTED".into();
+    }
+    let names: Vec<_> = items(&tls["subjectAltNames"])
+        .map(|name| {
+            let kind = if text(name).contains("://") {
+                "URI"
+            } else {
+                "DNS"
+            };
+            json!({"san_type": kind, "matcher": {"exact": name}})
+        })
+        .collect();
+    if !names.is_empty() {
+        validation["match_typed_subject_alt_names"] = names.into();
+    }
+    common["validation_context"] = validation;
+    let kind = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
+    let mut config = json!({"@type": kind, "common_tls_context": common});
+    put(&mut config, "sni", tls.get("sni").cloned());
+    json!({"name": "envoy.transport_sockets.tls", "typed_config": config})
 }
 
 fn pool(cluster: &mut Value, service: &Service, policy: &Value) {
@@ -164,6 +206,12 @@ fn pool(cluster: &mut Value, service: &Service, policy: &Value) {
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         "common_http_protocol_options": common,
     });
+    let tls = &policy["tls"];
+    if !tls.is_null() && tls["sni"].is_null() {
+        options["upstream_http_protocol_options"] = json!({
+            "auto_sni": true, "auto_san_validation": tls["subjectAltNames"].is_null(),
+        });
+    }
     let mut http2 = json!({});
     put(
         &mut http2,

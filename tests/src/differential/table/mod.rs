@@ -18,6 +18,7 @@ mod headers;
 mod limits;
 mod matching;
 mod mirrors;
+mod origination;
 mod outliers;
 mod paths;
 mod protocols;
@@ -46,6 +47,7 @@ pub fn all() -> Vec<Scenario> {
         grpc::table(),
         protocols::table(),
         replies::table(),
+        origination::table(),
         tcp::table(),
         workers::table(),
     ]

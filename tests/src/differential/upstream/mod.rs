@@ -17,6 +17,7 @@ use super::{
     book::{Book, Entry, Side},
     scenario::Port,
     script::{Answer, Script, Scripts},
+    secure::Secure,
 };
 use crate::{Pod, raw};
 
@@ -38,6 +39,8 @@ pub struct Role {
     pub speaks: Port,
     /// What it does.
     pub scripts: Scripts,
+    /// Which server of TLS it is behind; empty for none.
+    pub server: &'static str,
     /// Whether it is told first whose connection it has.
     pub proxied: bool,
     /// Whether it is an HTTP proxy that bytes go through.
@@ -58,8 +61,9 @@ struct Turn {
     role: Arc<Role>,
     book: Book,
     entry: Entry,
-    /// Whose connection it is said to be.
-    header: Option<String>,
+    /// What was told of the connection before it had anything to say.
+    told: Vec<(String, String)>,
+    secure: Secure,
 }
 
 impl Upstreams {
@@ -68,6 +72,7 @@ impl Upstreams {
         roles: Vec<(&Pod, Vec<Role>)>,
         sides: BTreeMap<IpAddr, Side>,
         book: &Book,
+        secure: &Secure,
     ) -> Result<Self> {
         let sides = Arc::new(sides);
         let (mut tasks, mut full) = (JoinSet::new(), Vec::new());
@@ -87,7 +92,8 @@ impl Upstreams {
                     Socket::Open(listener) => {
                         let listener = TcpListener::from_std(listener)?;
                         let role = Arc::new(role);
-                        tasks.spawn(serve(listener, role, sides.clone(), book.clone()));
+                        let turn = (book.clone(), secure.clone());
+                        tasks.spawn(serve(listener, role, sides.clone(), turn));
                     }
                 }
             }
@@ -134,7 +140,7 @@ async fn serve(
     listener: TcpListener,
     role: Arc<Role>,
     sides: Arc<BTreeMap<IpAddr, Side>>,
-    book: Book,
+    (book, secure): (Book, Secure),
 ) {
     let mut connections = JoinSet::new();
     loop {
@@ -156,7 +162,8 @@ async fn serve(
                 service: role.service.clone(),
                 side,
             },
-            header: None,
+            told: Vec::new(),
+            secure: secure.clone(),
         };
         turn.book.connected(&turn.entry);
         connections.spawn(turn.play(stream));
@@ -169,7 +176,14 @@ impl Turn {
             let Ok(header) = proxied::header(&mut stream).await else {
                 return;
             };
-            self.header = Some(header);
+            self.told.push(("proxied".into(), header));
+        }
+        if !self.role.server.is_empty() {
+            let Some((inside, told)) = (self.secure.end)(self.role.server, stream).await else {
+                return;
+            };
+            stream = inside;
+            self.told.extend(told);
         }
         if matches!(self.role.speaks, Port::Tcp | Port::Tls) {
             return tcp::play(self, stream).await;
@@ -192,11 +206,7 @@ impl Turn {
 
     /// Notes an attempt; gives its number and the answer to it.
     fn arrived(&self, mut seen: super::book::Seen) -> (usize, Answer) {
-        let header = self
-            .header
-            .iter()
-            .map(|one| ("proxied".into(), one.clone()));
-        seen.headers.extend(header);
+        seen.headers.extend(self.told.iter().cloned());
         let scripts = &self.role.scripts;
         let own = scripts.differ().then_some(self.role.endpoint);
         let (number, turn) = self.book.arrived(&self.entry, seen, own);
