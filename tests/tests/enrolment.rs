@@ -126,6 +126,7 @@ fn workload(pod: &aquifer_tests::Pod, change: impl FnOnce(&mut Enrolment)) -> Ar
         addresses: vec![pod.v4.into(), pod.v6.into()],
         node: None,
         locality: Arc::default(),
+        ended: false,
         host_network: false,
         enrolled: true,
         local: Some(local),

@@ -28,8 +28,8 @@ impl Places {
         }
     }
 
-    /// Whether a pod of the account runs on the node. Pods that have ended don't count: the snapshot
-    /// has none. Nor do pods that no node has.
+    /// Whether a pod of the account runs on the node. Pods that have ended don't count, nor do pods
+    /// that no node has.
     pub fn runs(&self, node: &Arc<str>, namespace: &Arc<str>, account: &Arc<str>) -> bool {
         let now = self.store.load_full();
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
@@ -44,7 +44,8 @@ impl Places {
 
 impl Index {
     fn new(of: Arc<Snapshot>) -> Self {
-        let pods = of.workloads.iter().filter_map(|pod| {
+        let running = of.workloads.iter().filter(|pod| !pod.ended);
+        let pods = running.filter_map(|pod| {
             let node = pod.node.as_ref()?;
             let (namespace, account) = (&pod.namespace, &pod.service_account);
             Some((Arc::clone(node), Arc::clone(namespace), Arc::clone(account)))

@@ -41,10 +41,17 @@ fn pod(name: &str, account: &str, node: Option<&str>) -> Arc<Workload> {
         addresses: Vec::new(),
         node: node.map(Into::into),
         locality: Arc::default(),
+        ended: false,
         host_network: false,
         enrolled: true,
         local: None,
     })
+}
+
+/// On node a, where it has ended.
+fn ended(name: &str, account: &str) -> Arc<Workload> {
+    let pod = Workload::clone(&pod(name, account, Some("a")));
+    Arc::new(Workload { ended: true, ..pod })
 }
 
 fn store(workloads: Vec<Arc<Workload>>) -> Arc<Store> {
@@ -91,6 +98,8 @@ fn authority(folder: &Path, keeper: &Arc<Keeper>, counters: &Arc<Counters>) -> S
         pod("web-1", "web", Some("a")),
         pod("api-1", "api", Some("b")),
         pod("lost-1", "lost", None),
+        ended("done-1", "done"),
+        ended("web-0", "web"),
     ];
     Service::new(
         Arc::clone(keeper),
@@ -181,6 +190,12 @@ fn pods_of_the_asking_node_are_signed_and_nothing_else() {
             &a,
             request(&identity("lost").to_string(), &csr(&[]), 60),
             Err(("not_on_node", "sa/lost runs on a")),
+        ),
+        (
+            "a pod that has ended",
+            &a,
+            request(&identity("done").to_string(), &csr(&[]), 60),
+            Err(("not_on_node", "sa/done runs on a")),
         ),
         (
             "a node that may not",

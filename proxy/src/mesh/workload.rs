@@ -29,6 +29,9 @@ pub struct Workload {
     pub node: Option<Arc<str>>,
     /// Where it runs: its node's labels, or its own label `istio-locality`.
     pub locality: Arc<Locality>,
+    /// Whether its processes have ended for good (`status.phase` `Succeeded` or `Failed`): never
+    /// enrolled, and no identity is given to it.
+    pub ended: bool,
     /// Shares the host's network namespace: never enrolled.
     pub host_network: bool,
     /// Set where the namespace and the pod's own labels enrol it, on whichever node it runs.

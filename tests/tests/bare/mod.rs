@@ -255,6 +255,7 @@ impl BarePod {
                 addresses: self.rules.addresses.clone(),
                 node: None,
                 locality: Arc::default(),
+                ended: false,
                 host_network: false,
                 enrolled: true,
                 local: None,

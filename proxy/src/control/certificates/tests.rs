@@ -106,6 +106,7 @@ fn pod(name: &str, account: &str) -> Arc<Workload> {
         addresses: vec!["10.0.0.1".parse().unwrap()],
         node: None,
         locality: Arc::default(),
+        ended: false,
         host_network: false,
         enrolled: true,
         local: Some(Enrolment {

@@ -942,6 +942,26 @@ fn what_did_not_change_is_the_same_allocation() {
 }
 
 #[test]
+fn a_pod_that_ends_is_known_to_have_ended_though_nothing_else_changes() {
+    let mut fixture = Fixture::new();
+    for (phase, expected) in [
+        ("Pending", false),
+        ("Running", false),
+        ("Failed", true),
+        ("Running", false),
+        ("Succeeded", true),
+    ] {
+        let pod = format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: a, namespace: shop}}, spec: {{nodeName: node-2}}, status: {{phase: {phase}, podIP: 10.0.0.1}}}}"
+        );
+        let compiled = fixture.apply(&[&pod]);
+        let workloads = &compiled.snapshot.workloads;
+        assert_eq!(workloads.len(), 1, "{phase}");
+        assert_eq!(workloads[0].ended, expected, "{phase}");
+    }
+}
+
+#[test]
 fn an_address_has_one_owner() {
     let twin = "{apiVersion: v1, kind: Service, metadata: {name: zwin, namespace: shop}, spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}}";
     let pods = "

@@ -75,6 +75,7 @@ pub(super) fn compile(
         addresses,
         node: pod.spec.node_name.clone(),
         locality: place,
+        ended: pod.is_finished(),
         host_network: pod.spec.host_network,
         enrolled: enrolled || redirected,
         local,

@@ -234,6 +234,7 @@ mod tests {
             addresses: Vec::new(),
             node: None,
             locality: Arc::default(),
+            ended: false,
             host_network: false,
             enrolled: true,
             local: None,

@@ -36,6 +36,7 @@ const SLOTS: &[&[&str]] = &[
         "{kind: Pod, metadata: {name: p, namespace: a, labels: {app: x}, annotations: {aquifer.io/netns: /run/p, aquifer.io/exclude-inbound-ports: '9'}}, spec: {nodeName: node-1}, status: {podIP: 10.1.0.7}}",
         "{kind: Pod, metadata: {name: p, namespace: a, labels: {app: x}}, spec: {hostNetwork: true, nodeName: node-1}, status: {podIP: 10.2.0.1}}",
         "{kind: Pod, metadata: {name: p, namespace: a, labels: {app: x, aquifer.io/mesh: maybe}}, status: {podIP: 10.1.0.2, phase: Succeeded}}",
+        "{kind: Pod, metadata: {name: p, namespace: a, labels: {app: x, version: v1}}, spec: {nodeName: node-1}, status: {podIP: 10.1.0.1, phase: Failed}}",
     ],
     &[
         "{kind: Pod, metadata: {name: q, namespace: a, labels: {app: x, version: v2}}, status: {podIP: 10.1.0.2, conditions: [{type: Ready, status: 'True'}]}}",
