@@ -536,6 +536,79 @@ async fn certificates_change_under_load_and_nothing_is_lost() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_new_root_comes_under_load_and_nothing_is_lost() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| folder.path().join(name);
+    let text = folder.path().to_string_lossy().into_owned();
+    let signing = ["--ca", "self", "--ca-dir", &text, "--certificate-life", "6"];
+    let signing = signing.map(str::to_owned).to_vec();
+    let pair = Pair::new(Lab::new()?, |_, _| Ok(signing.clone()), [&[], &[]]).await?;
+    let both_nodes = [&pair.near, &pair.far];
+    let _server = hbone::echo(&pair.server, PORT)?;
+    let over = AtomicBool::new(false);
+    let connections = async || -> Result<usize> {
+        let mut count = 0;
+        while !over.load(Relaxed) {
+            ensure!(pair.reaches().await?, "after {count}: {}", pair.said());
+            count += 1;
+        }
+        Ok(count)
+    };
+    let put = |name: &str, text: &str| -> Result<()> {
+        std::fs::write(path("new"), text)?;
+        Ok(std::fs::rename(path("new"), path(name))?)
+    };
+    let roots = |count: usize| {
+        move |answer: &Value| !serials(answer).is_empty() && rows(answer, "root").len() == count
+    };
+    let change = async || -> Result<()> {
+        // Rests on the old root, whatever comes after it.
+        let mut old = pair.client.netns.connect(pair.server.at(PORT)).await?;
+        ping(&mut old).await?;
+        let own = std::fs::read_to_string(path("ca-cert.pem"))?;
+        let (new, key) = Authority::foreign("cluster.local")?.pem();
+        put("root-cert.pem", &(own + &new))?;
+        for proxy in both_nodes {
+            proxy.until("/config/secrets", roots(2)).await?;
+        }
+        let marks = both_nodes.map(|proxy| proxy.child.stderr.mark());
+        put("ca-key.pem", &key)?;
+        put("ca-cert.pem", &new)?;
+        for (proxy, mark) in both_nodes.into_iter().zip(marks) {
+            let log = &proxy.child.stderr;
+            log.wait_for(mark, PATIENCE, |line| line.contains("read anew"))?;
+            let before = serials(&proxy.admin("/config/secrets").await?);
+            renewed(proxy, &before).await?;
+        }
+        ping(&mut old).await?;
+        let mut open = pair.client.netns.connect(pair.server.at(PORT)).await?;
+        ping(&mut open).await?;
+        put("root-cert.pem", &new)?;
+        for proxy in both_nodes {
+            proxy.until("/config/secrets", roots(1)).await?;
+        }
+        ensure!(
+            raw::drain(&mut old).await?.1 == End::Reset,
+            "its root is gone"
+        );
+        ping(&mut open).await
+    };
+    let changes = async {
+        let outcome = change().await;
+        over.store(true, Relaxed);
+        outcome
+    };
+    let (changed, count) = tokio::join!(changes, connections());
+    let count = count?;
+    changed.with_context(|| pair.said())?;
+    ensure!(count > 10, "{count}");
+    for counter in ["hbone_upstream_cx_fail", "hbone_upstream_rq_fail"] {
+        ensure!(pair.near.counter(counter).await? == 0, "{counter}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_authority_that_is_down_ends_nothing_before_certificates_end() -> Result<()> {
     let lab = Lab::new()?;
     process::output(

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use crate::control::certificates::{Anchors, Authority, Driver, Istio, Own, istio};
 use crate::settings;
-use crate::tls::{self, Secrets, Trust};
+use crate::tls::{Bundle, Secrets, Trust};
 
 /// Certificates, and what fetches them.
 pub(super) struct Signing {
@@ -38,13 +38,8 @@ impl Signing {
 /// Who is trusted whatever the authority says.
 fn anchors(settings: &settings::Certificates) -> anyhow::Result<Anchors> {
     let roots = settings.roots.iter().map(|one| {
-        let file = || format!("--trust-roots: {}", one.file.display());
-        let text = std::fs::read_to_string(&one.file).with_context(file)?;
-        let roots = tls::certificates(&text).with_context(file)?;
-        if roots.is_empty() {
-            bail!("{}: there is no certificate in it", file());
-        }
-        Ok((Arc::clone(&one.domain), roots))
+        let file = Bundle::open(&one.file).context("--trust-roots")?;
+        Ok((Arc::clone(&one.domain), file))
     });
     Ok(Anchors {
         domain: Arc::clone(&settings.trust_domain),

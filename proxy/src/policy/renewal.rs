@@ -133,6 +133,15 @@ impl Renewal {
         wait
     }
 
+    /// Whatever is in force is of no use to peers any more, or an authority may have something else to
+    /// say: another certificate is due now. What is held is kept until there is one.
+    pub fn hurry(&mut self) {
+        if let Some(held) = &mut self.held {
+            held.renew = held.lifetime.from;
+        }
+        self.retry = None;
+    }
+
     /// How often in a row it has failed.
     pub fn failures(&self) -> u32 {
         self.failures
@@ -180,6 +189,25 @@ mod tests {
         };
         renewal.succeeded(start, lifetime, 0.5);
         renewal
+    }
+
+    #[test]
+    fn what_is_in_a_hurry_is_fetched_at_once_and_kept_meanwhile() {
+        let start = start();
+        let mut renewal = held(start);
+        renewal.failed(at(start, 1, 1), 1.0);
+        renewal.hurry();
+        assert_eq!(renewal.step(at(start, 1, 1)), Step::Fetch);
+        assert!(renewal.renew().is_some(), "what is held stays");
+        // A failure is waited for as ever, and its end comes as ever.
+        let wait = renewal.failed(at(start, 1, 1), 1.0);
+        assert_eq!(renewal.step(at(start, 1, 1)), Step::Wait(wait));
+        assert_eq!(renewal.step(at(start, 1000, 1000)), Step::Expire);
+        // Without one there is nothing to be late with.
+        let mut none = Renewal::default();
+        none.failed(start, 1.0);
+        none.hurry();
+        assert_eq!(none.step(start), Step::Fetch);
     }
 
     #[test]

@@ -26,7 +26,8 @@ pub struct Certificates {
     )]
     pub ca_token: PathBuf,
     /// File of the roots (PEM) by which the certificate of an authority with a URL is checked. Read
-    /// anew for each connection.
+    /// anew for each connection. A change makes the proxy ask for the mesh's roots, and what is taken
+    /// out of it is trusted no more.
     #[arg(
         long,
         value_name = "FILE",
@@ -87,7 +88,8 @@ pub struct Certificates {
     )]
     pub aliases: Vec<Arc<str>>,
     /// Further roots that vouch for a trust domain, as DOMAIN=FILE (PEM). May be given more than
-    /// once. An alias without roots has those of the mesh's own trust domain.
+    /// once, and are read again when they change. An alias without roots has those of the mesh's own
+    /// trust domain.
     #[arg(
         long = "trust-roots",
         value_name = "DOMAIN=FILE",

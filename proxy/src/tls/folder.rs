@@ -36,7 +36,7 @@ pub struct Folder {
     pub roots: Vec<CertificateDer<'static>>,
 }
 
-/// Why a folder can't serve as an authority's. One line that names the file.
+/// Why a folder can't serve as an authority's, or a file as one of roots. One line that names it.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {problem}", path = path.display())]
 pub struct Unusable {
@@ -45,25 +45,35 @@ pub struct Unusable {
 }
 
 impl Unusable {
-    fn of(path: &Path) -> impl Fn(io::Error) -> Self + '_ {
-        |error| Self {
+    pub(super) fn new(path: &Path, problem: impl ToString) -> Self {
+        Self {
             path: path.to_owned(),
-            problem: error.to_string(),
+            problem: problem.to_string(),
         }
+    }
+
+    fn of(path: &Path) -> impl Fn(io::Error) -> Self + '_ {
+        |error| Self::new(path, error)
     }
 }
 
 /// Tells whether the files of a folder have changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fingerprint([Option<(u64, u64, i64, i64)>; 4]);
+pub struct Fingerprint([Option<Seen>; 4]);
+
+/// As of when a file was looked at: one that was replaced, or written, has another of these.
+pub(super) type Seen = (u64, u64, i64, i64);
+
+/// `None` where a file can't be looked at.
+pub(super) fn seen(path: &Path) -> Option<Seen> {
+    let one = fs::metadata(path).ok()?;
+    Some((one.ino(), one.size(), one.mtime(), one.mtime_nsec()))
+}
 
 impl Fingerprint {
     /// As of now. A file that can't be looked at counts as none.
     pub fn of(folder: &Path) -> Self {
-        Self([CERTIFICATE, KEY, ABOVE, ROOTS].map(|name| {
-            let one = fs::metadata(folder.join(name)).ok()?;
-            Some((one.ino(), one.size(), one.mtime(), one.mtime_nsec()))
-        }))
+        Self([CERTIFICATE, KEY, ABOVE, ROOTS].map(|name| seen(&folder.join(name))))
     }
 }
 
@@ -89,10 +99,7 @@ impl Folder {
             if !certificate.exists() && !key.exists() {
                 let from = clock::wall() - BACK;
                 let root = Issuer::root(domain, from, from + ROOT_LIFE);
-                let root = root.map_err(|error| Unusable {
-                    path: folder.to_owned(),
-                    problem: error.to_string(),
-                })?;
+                let root = root.map_err(|error| Unusable::new(folder, error))?;
                 // The key first: where both are, both are whole.
                 put(&key, root.key_pem().as_bytes())?;
                 put(&certificate, root.certificate_pem().as_bytes())?;
@@ -100,7 +107,12 @@ impl Folder {
             }
             drop(held);
         }
-        warn_of_readers(&key);
+        warn_of_readers(&key, "read the key of the mesh's authority", 0o600);
+        warn_of_readers(
+            folder,
+            "look into the folder of the mesh's authority",
+            0o700,
+        );
         Self::read(folder)
     }
 
@@ -109,10 +121,7 @@ impl Folder {
     /// # Errors
     /// As [`Self::open`], and where there is no authority yet.
     pub fn read(folder: &Path) -> Result<Self, Unusable> {
-        let own = |error: Error| Unusable {
-            path: folder.to_owned(),
-            problem: error.to_string(),
-        };
+        let own = |error: Error| Unusable::new(folder, error);
         let issuer = Issuer::from_pem(
             &read(&folder.join(CERTIFICATE))?,
             &zeroize::Zeroizing::new(read(&folder.join(KEY))?),
@@ -125,10 +134,8 @@ impl Folder {
             roots.push(issuer.certificate().clone());
         }
         if roots.is_empty() {
-            return Err(Unusable {
-                path: folder.join(ROOTS),
-                problem: "ca-cert.pem is not a root, so its root must be here".to_owned(),
-            });
+            let problem = "ca-cert.pem is not a root, so its root must be here";
+            return Err(Unusable::new(&folder.join(ROOTS), problem));
         }
         Ok(Self { issuer, roots })
     }
@@ -153,7 +160,7 @@ fn put(path: &Path, content: &[u8]) -> Result<(), Unusable> {
     write().map_err(Unusable::of(path))
 }
 
-fn read(path: &Path) -> Result<String, Unusable> {
+pub(super) fn read(path: &Path) -> Result<String, Unusable> {
     let mut text = String::new();
     let file = File::open(path).map_err(Unusable::of(path))?;
     let mut file = file.take(LARGEST);
@@ -169,14 +176,14 @@ fn optional(path: &Path) -> Result<String, Unusable> {
     }
 }
 
-fn warn_of_readers(key: &Path) {
-    if let Ok(metadata) = fs::metadata(key)
+fn warn_of_readers(path: &Path, what: &str, wanted: u32) {
+    if let Ok(metadata) = fs::metadata(path)
         && metadata.mode() & 0o077 != 0
     {
         let mode = metadata.mode() & 0o777;
         tracing::warn!(
-            "{}: others can read the mesh's authority's key (mode {mode:o}); it should have mode 600",
-            key.display()
+            "{}: others can {what} (mode {mode:o}); it should have mode {wanted:o}",
+            path.display()
         );
     }
 }

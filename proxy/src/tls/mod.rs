@@ -7,6 +7,7 @@
 //! root's lies in its [`folder`].
 
 mod asked;
+mod bundle;
 mod certificate;
 mod config;
 mod credential;
@@ -22,6 +23,7 @@ mod trust;
 mod verify;
 
 pub use asked::Asked;
+pub use bundle::Bundle;
 pub use certificate::{Certificate, Facts, MAX_CERTIFICATE, MAX_CHAIN};
 pub use credential::Credential;
 pub use error::{Error, Refusal, reason};

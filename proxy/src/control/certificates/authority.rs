@@ -55,6 +55,19 @@ impl Failure {
     }
 }
 
+/// What an authority's files have come to say while the proxy runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// All roots of the mesh's trust domain now, as an answer would name them.
+    Roots(Vec<CertificateDer<'static>>),
+    /// Its roots are others, and it is to be asked what those of the mesh are. These are trusted no
+    /// more meanwhile, nor afterwards, whatever it names: they were taken away here.
+    Others {
+        /// All that have been taken away and have not come back.
+        withdrawn: Vec<CertificateDer<'static>>,
+    },
+}
+
 /// Who signs certificates. An implementation need not bound its time: the driver gives up by itself,
 /// by dropping the future.
 pub trait Authority: Send + Sync + 'static {
@@ -64,6 +77,11 @@ pub trait Authority: Send + Sync + 'static {
         identity: &'a Identity,
         request: &'a Request,
     ) -> BoxFuture<'a, Result<Signed, Failure>>;
+
+    /// Looks at its files; says what there is to say since it was last asked. It may block.
+    fn look(&self) -> Option<News> {
+        None
+    }
 
     /// What people are told it is, as `https://istiod.istio-system.svc:15012`.
     fn name(&self) -> String;

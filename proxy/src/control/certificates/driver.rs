@@ -1,85 +1,47 @@
-//! The loop that fetches, renews and drops.
+//! The loop that fetches, renews and drops, and hears of changes of trust.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
+use super::account::{Account, Answer, Asked, fetch};
+use super::anchors::{self, Found};
 use super::status::{Report, Row, State, Status};
-use super::{Authority, Failure, Signed};
+use super::{Anchors, Authority, Failure, News, Signed};
 use crate::clock;
 use crate::mesh::{Snapshot, Workload};
-use crate::policy::renewal::{Lifetime, Now, Renewal, Step};
+use crate::policy::renewal::{Lifetime, Now, Step};
 use crate::tls::{Credential, Key, Secrets, Trust};
 use crate::types::{Identity, Timestamp};
 
-/// How long the authority may take for one certificate.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How many certificates are asked for at once: a node that starts with 110 pods is one of many that
 /// may do so.
 const AT_ONCE: usize = 8;
 /// The longest sleep. A wall clock that was set is noticed after so long.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 
-/// A key and what was signed for it.
-type Answer = Result<(Key, Signed), Failure>;
-
-/// Who is trusted beside those whom the authority names.
-#[derive(Clone, Debug)]
-pub struct Anchors {
-    /// The mesh's own trust domain.
-    pub domain: Arc<str>,
-    /// Its other names.
-    pub aliases: Vec<Arc<str>>,
-    /// Roots by trust domain, given by whoever runs the mesh.
-    pub roots: Vec<(Arc<str>, Vec<CertificateDer<'static>>)>,
-}
-
-impl Anchors {
-    /// These and the `named` roots of the mesh's own domain.
-    ///
-    /// # Errors
-    /// Where a root can't be read.
-    pub fn trust(&self, named: &[CertificateDer<'static>]) -> Result<Trust, crate::tls::Error> {
-        let mut roots: BTreeMap<Arc<str>, Vec<CertificateDer<'static>>> = BTreeMap::new();
-        for (domain, given) in &self.roots {
-            let of = roots.entry(Arc::clone(domain)).or_default();
-            of.extend(given.iter().cloned());
-        }
-        let own = roots.entry(Arc::clone(&self.domain)).or_default();
-        own.extend(named.iter().cloned());
-        Trust::new(
-            Arc::clone(&self.domain),
-            self.aliases.iter().cloned(),
-            roots,
-        )
-    }
-}
-
 /// Follows the snapshots and keeps a certificate for each local identity.
 pub struct Driver {
     authority: Arc<dyn Authority>,
     anchors: Anchors,
+    /// The roots that the authority named last.
+    named: Vec<CertificateDer<'static>>,
+    /// Those among them that this node was told to trust no more.
+    withdrawn: Vec<CertificateDer<'static>>,
+    /// How often anything of this has changed.
+    era: u64,
     secrets: Secrets,
     accounts: BTreeMap<Identity, Account>,
-    asked: JoinSet<(Identity, Answer)>,
+    asked: JoinSet<Asked>,
     room: Arc<Semaphore>,
     report: watch::Sender<Arc<Report>>,
     fetched: u64,
     failed: BTreeMap<&'static str, u64>,
-}
-
-#[derive(Default)]
-struct Account {
-    pods: usize,
-    renewal: Renewal,
-    in_flight: bool,
-    expired: bool,
-    error: Option<String>,
 }
 
 impl Driver {
@@ -92,6 +54,9 @@ impl Driver {
         Self {
             authority,
             anchors,
+            named: Vec::new(),
+            withdrawn: Vec::new(),
+            era: 0,
             secrets,
             accounts: BTreeMap::new(),
             asked: JoinSet::new(),
@@ -109,6 +74,10 @@ impl Driver {
 
     /// Works until the snapshots end.
     pub async fn run(mut self, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
+        let (finds, mut found) = mpsc::channel(1);
+        let authority = Arc::clone(&self.authority);
+        let following = anchors::follow(authority, self.anchors.roots.clone(), finds);
+        let mut following = tokio::spawn(following);
         loop {
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
             self.follow(&snapshot.workloads);
@@ -121,11 +90,18 @@ impl Driver {
                     }
                 }
                 Some(answer) = self.asked.join_next() => match answer {
-                    Ok((identity, answer)) => self.take(&identity, answer),
+                    Ok((identity, asked, answer)) => self.take(&identity, asked, answer),
                     Err(error) if error.is_panic() => {
                         std::panic::resume_unwind(error.into_panic());
                     }
                     Err(_) => {}
+                },
+                Some(found) = found.recv() => self.hear(found),
+                ended = &mut following => match ended {
+                    Err(error) if error.is_panic() => {
+                        std::panic::resume_unwind(error.into_panic());
+                    }
+                    _ => return,
                 },
                 () = sleep(wait) => {}
             }
@@ -153,6 +129,56 @@ impl Driver {
         for (identity, pods) in wanted {
             self.accounts.entry(identity).or_default().pods = pods;
         }
+    }
+
+    /// Takes what files have come to say.
+    fn hear(&mut self, found: Found) {
+        // Whatever is asked for already may be answered by what was true before.
+        self.era = self.era.wrapping_add(1);
+        let mut ask = false;
+        if let Some(roots) = found.roots {
+            self.anchors.roots = roots;
+        }
+        match found.authority {
+            Some(News::Roots(roots)) => self.named = roots,
+            Some(News::Others { withdrawn }) => {
+                self.withdrawn = withdrawn;
+                ask = true;
+            }
+            None => {}
+        }
+        let trust = self.trust(&self.named);
+        if let Err(error) = trust.and_then(|trust| self.adopt(trust)) {
+            tracing::error!(%error, "whom to trust stays as it was");
+        }
+        // One answer tells what all would.
+        if ask && let Some(account) = self.accounts.values_mut().next() {
+            account.hurry();
+        }
+    }
+
+    /// Whom to trust where the authority names these roots.
+    fn trust(&self, named: &[CertificateDer<'static>]) -> Result<Trust, crate::tls::Error> {
+        let taken = |root: &&CertificateDer<'static>| !self.withdrawn.contains(root);
+        self.anchors.trust(named.iter().filter(taken))
+    }
+
+    /// Trusts these from now on. Whoever shows what they would not accept gets something else.
+    fn adopt(&mut self, trust: Trust) -> Result<(), crate::tls::Error> {
+        if trust.is_same(&self.secrets.trust()) {
+            return Ok(());
+        }
+        tracing::info!(?trust, "the roots of the mesh have changed");
+        self.secrets.set_trust(trust.clone())?;
+        self.era = self.era.wrapping_add(1);
+        let now = now();
+        for (identity, account) in &mut self.accounts {
+            let held = self.secrets.credential(identity);
+            if held.is_some_and(|held| held.verify(&trust, now.wall).is_err()) {
+                account.hurry();
+            }
+        }
+        Ok(())
     }
 
     /// Does what is due, and says how long nothing will be.
@@ -190,7 +216,8 @@ impl Driver {
                         account.in_flight = true;
                         let authority = Arc::clone(&self.authority);
                         let room = Arc::clone(&self.room);
-                        self.asked.spawn(fetch(authority, room, identity.clone()));
+                        let asked = fetch(authority, room, identity.clone(), self.era);
+                        self.asked.spawn(asked);
                     }
                 }
             }
@@ -206,19 +233,24 @@ impl Driver {
     }
 
     /// Takes an answer.
-    fn take(&mut self, identity: &Identity, answer: Answer) {
+    fn take(&mut self, identity: &Identity, asked: u64, answer: Answer) {
         let Some(account) = self.accounts.get_mut(identity) else {
             // Its last pod went meanwhile.
             return;
         };
         account.in_flight = false;
+        let again = std::mem::take(&mut account.again);
         let now = now();
-        let used = answer.and_then(|(key, signed)| {
-            use_it(&self.anchors, &self.secrets, identity, &key, signed, now)
-        });
+        let used = answer.and_then(|(key, signed)| self.use_it(identity, asked, &key, signed, now));
+        let Some(account) = self.accounts.get_mut(identity) else {
+            return;
+        };
         match used {
-            Ok(lifetime) => {
+            Ok((lifetime, current)) => {
                 account.renewal.succeeded(now, lifetime, rand::random());
+                if again || !current {
+                    account.hurry();
+                }
                 account.error = None;
                 account.expired = false;
                 self.fetched = self.fetched.saturating_add(1);
@@ -248,6 +280,39 @@ impl Driver {
                 account.error = Some(error);
             }
         }
+    }
+
+    /// Checks an answer as a peer would, and puts it in force: first whom to trust, then what to show,
+    /// so that nobody is shown a certificate by one who would not accept it. Says also whether what it
+    /// names as roots counted: an answer that was asked for before these last changed may be older than
+    /// the change, and brings no root back that was taken away.
+    fn use_it(
+        &mut self,
+        identity: &Identity,
+        asked: u64,
+        key: &Key,
+        signed: Signed,
+        now: Now,
+    ) -> Result<(Lifetime, bool), Failure> {
+        if signed.roots.is_empty() {
+            return Err(Failure::Nonsense("it names no root".into()));
+        }
+        let credential = Credential::new(identity, key, signed.chain)?;
+        let named = self.trust(&signed.roots)?;
+        let in_force = self.secrets.trust();
+        let current = asked == self.era || named.is_same(&in_force);
+        let trust = if current { named } else { in_force };
+        credential.verify(&trust, now.wall)?;
+        let lifetime = Lifetime {
+            from: credential.certificate.not_before,
+            until: credential.certificate.not_after,
+        };
+        if current {
+            self.adopt(trust)?;
+            self.named = signed.roots;
+        }
+        self.secrets.put(credential)?;
+        Ok((lifetime, current))
     }
 
     fn publish(&self) {
@@ -283,52 +348,6 @@ impl Driver {
             changed
         });
     }
-}
-
-/// Makes a key and has it signed.
-async fn fetch(
-    authority: Arc<dyn Authority>,
-    room: Arc<Semaphore>,
-    identity: Identity,
-) -> (Identity, Answer) {
-    let work = async {
-        // Closed by nobody.
-        let _permit = room.acquire().await;
-        let key = Key::generate()?;
-        let request = key.request(&identity)?;
-        let signed = timeout(PATIENCE, authority.sign(&identity, &request)).await;
-        Ok((key, signed.map_err(|_| Failure::Silent(PATIENCE))??))
-    };
-    let answer = work.await;
-    (identity, answer)
-}
-
-/// Checks an answer as a peer would, and puts it in force: first whom to trust, then what to show,
-/// so that nobody is shown a certificate by one who would not accept it.
-fn use_it(
-    anchors: &Anchors,
-    secrets: &Secrets,
-    identity: &Identity,
-    key: &Key,
-    signed: Signed,
-    now: Now,
-) -> Result<Lifetime, Failure> {
-    if signed.roots.is_empty() {
-        return Err(Failure::Nonsense("it names no root".into()));
-    }
-    let credential = Credential::new(identity, key, signed.chain)?;
-    let trust = anchors.trust(&signed.roots)?;
-    credential.verify(&trust, now.wall)?;
-    let lifetime = Lifetime {
-        from: credential.certificate.not_before,
-        until: credential.certificate.not_after,
-    };
-    if !trust.is_same(&secrets.trust()) {
-        tracing::info!(?trust, "the roots of the mesh have changed");
-    }
-    secrets.set_trust(trust)?;
-    secrets.put(credential)?;
-    Ok(lifetime)
 }
 
 fn now() -> Now {

@@ -2,12 +2,16 @@
 //!
 //! Asked over one HTTP/2 connection, which lives as long as there are requests on it. Its file of
 //! roots and the token's file are read anew, since both are replaced while the proxy runs.
+//!
+//! That file of roots is, at istiod and at `aquifer ca`, the mesh's too. It is no source of trust, since
+//! it may as well have the roots of the web; but a root that is taken out of it is meant to be trusted no
+//! more, and whoever changes it has something to say that the authority should be asked for.
 
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -20,18 +24,19 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::{Authority, Failure, Signed};
+use super::{Authority, Failure, News, Signed};
 use crate::proto::ca::{
     CLUSTER_ID, CREATE_CERTIFICATE, CertificateRequest, CertificateResponse, IMPERSONATED_IDENTITY,
 };
 use crate::proto::grpc::client::{self, Call, Sender, call};
 use crate::proto::grpc::{Code, Status};
 use crate::proto::structure::Struct;
-use crate::tls::{self, Facts, Request, service};
+use crate::tls::{self, Bundle, Facts, Request, service};
 use crate::types::Identity;
 
-/// istiod's port.
-const PORT: u16 = 15012;
+mod address;
+pub use address::Address;
+
 /// How long opening a connection may take, to one address and in all.
 const ADDRESS: Duration = Duration::from_secs(2);
 const OPENING: Duration = Duration::from_secs(5);
@@ -43,49 +48,6 @@ const LARGEST: usize = 512 * 1024;
 const HEADERS: u32 = 16 * 1024;
 /// The largest file that is read, in bytes.
 const FILE: u64 = 1 << 20;
-
-/// Where an authority is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// A name, or an IP address (IPv6 without brackets).
-    pub host: String,
-    /// 15012 where the text has none.
-    pub port: u16,
-}
-
-impl FromStr for Address {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "https://HOST:PORT is wanted".to_owned();
-        let uri: Uri = text.parse().map_err(|_| wrong())?;
-        let authority = uri.authority().ok_or_else(wrong)?;
-        if uri.scheme_str() != Some("https")
-            || !matches!(uri.path(), "" | "/")
-            || uri.query().is_some()
-            || authority.as_str().contains('@')
-        {
-            return Err(wrong());
-        }
-        let host = authority.host();
-        // Its own reading of the port takes one that is none for an absent one.
-        let port = match authority.as_str().strip_prefix(host) {
-            Some("") => PORT,
-            rest => {
-                let port = rest.and_then(|rest| rest.strip_prefix(':'));
-                port.and_then(|port| port.parse().ok()).ok_or_else(wrong)?
-            }
-        };
-        let host = host
-            .strip_prefix('[')
-            .map_or(host, |rest| rest.trim_end_matches(']'));
-        ServerName::try_from(host).map_err(|_| wrong())?;
-        Ok(Self {
-            host: host.to_owned(),
-            port,
-        })
-    }
-}
 
 /// Everything it is asked by.
 #[derive(Clone, Debug)]
@@ -112,6 +74,16 @@ pub struct Istio {
     name: ServerName<'static>,
     cluster: Option<HeaderValue>,
     open: Mutex<Weak<Connection>>,
+    followed: std::sync::Mutex<Followed>,
+    /// How often the roots have changed: what was opened by others is not asked any more.
+    era: AtomicU64,
+}
+
+/// The file of roots, and what it has had so far.
+#[derive(Debug)]
+struct Followed {
+    file: Bundle,
+    ever: Vec<CertificateDer<'static>>,
 }
 
 /// An open connection; closed when its last request is done with it.
@@ -119,6 +91,7 @@ pub struct Istio {
 struct Connection {
     sender: Sender,
     driven: AbortHandle,
+    era: u64,
 }
 
 impl Drop for Connection {
@@ -145,7 +118,14 @@ impl Istio {
         let uri = Uri::builder().scheme("https").authority(authority);
         let uri = uri.path_and_query(CREATE_CERTIFICATE).build();
         let cluster = settings.cluster.as_deref().map(HeaderValue::from_str);
+        let file = Bundle::open(&settings.roots);
+        let file = file.map_err(|error| Failure::Unasked(error.to_string()))?;
         let istio = Self {
+            followed: std::sync::Mutex::new(Followed {
+                ever: file.roots().to_vec(),
+                file,
+            }),
+            era: AtomicU64::new(0),
             uri: uri.map_err(|_| wrong("its address is none"))?,
             name,
             cluster: cluster
@@ -210,14 +190,17 @@ impl Istio {
     /// The open connection, or a new one. Whoever comes meanwhile waits for it.
     async fn connection(&self) -> Result<Arc<Connection>, Failure> {
         let mut open = self.open.lock().await;
+        // Before the roots are read by which a new one is checked.
+        let era = self.era.load(Ordering::Acquire);
         if let Some(connection) = open.upgrade()
             && !connection.sender.is_closed()
+            && connection.era == era
         {
             return Ok(connection);
         }
         let connector = self.connector()?;
         let Address { host, port } = &self.settings.address;
-        let opened = timeout(OPENING, self.connect(connector)).await;
+        let opened = timeout(OPENING, self.connect(connector, era)).await;
         let opened = opened.unwrap_or_else(|_| Err(format!("not within {OPENING:?}")));
         let connection =
             opened.map_err(|problem| Failure::Unreachable(format!("{host}:{port}: {problem}")))?;
@@ -233,7 +216,7 @@ impl Istio {
         Ok(service::client(&roots).map_err(wrong)?.into())
     }
 
-    async fn connect(&self, connector: TlsConnector) -> Result<Connection, String> {
+    async fn connect(&self, connector: TlsConnector, era: u64) -> Result<Connection, String> {
         let Address { host, port } = &self.settings.address;
         let told = |error: std::io::Error| error.to_string();
         let mut problem = "its name has no address".to_owned();
@@ -269,6 +252,7 @@ impl Istio {
             return Ok(Connection {
                 sender,
                 driven: driven.abort_handle(),
+                era,
             });
         }
         Err(problem)
@@ -282,6 +266,33 @@ impl Authority for Istio {
         request: &'a Request,
     ) -> BoxFuture<'a, Result<Signed, Failure>> {
         Box::pin(self.ask(identity, request))
+    }
+
+    fn look(&self) -> Option<News> {
+        let followed = &mut *self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        match followed.file.look() {
+            Ok(false) => return None,
+            Ok(true) => {}
+            Err(error) => {
+                tracing::error!(%error, "--ca-roots: nobody loses trust by this");
+                return None;
+            }
+        }
+        self.era.fetch_add(1, Ordering::AcqRel);
+        let Followed { file, ever } = followed;
+        for root in file.roots() {
+            if !ever.contains(root) {
+                ever.push(root.clone());
+            }
+        }
+        let gone = ever.iter().filter(|root| !file.roots().contains(root));
+        let withdrawn: Vec<_> = gone.cloned().collect();
+        tracing::info!(
+            roots = file.roots().len(),
+            withdrawn = withdrawn.len(),
+            "--ca-roots has changed: the authority is asked anew"
+        );
+        Some(News::Others { withdrawn })
     }
 
     fn name(&self) -> String {

@@ -4,14 +4,17 @@
 //! Knows the mesh's snapshots and who signs ([`Authority`]); tells [`Secrets`] what is in force.
 //! Nothing here is asked by traffic.
 
+mod account;
+mod anchors;
 pub mod authority;
 mod driver;
 pub mod istio;
 mod own;
 pub mod status;
 
-pub use authority::{Authority, Failure, Signed};
-pub use driver::{Anchors, Driver};
+pub use anchors::Anchors;
+pub use authority::{Authority, Failure, News, Signed};
+pub use driver::Driver;
 pub use istio::Istio;
 pub use own::Own;
 pub use status::{Report, Status};

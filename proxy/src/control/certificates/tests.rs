@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use rustls::pki_types::CertificateDer;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::status::State;
 use super::*;
@@ -293,7 +293,7 @@ fn the_folder_of_the_embedded_authority_is_made_once_and_private() {
         let all: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
         let roots = all.into_iter().map(|one| one.join().unwrap().unwrap());
         roots
-            .map(|own| own.files.issuer.certificate_pem())
+            .map(|own| own.files.load().issuer.certificate_pem())
             .collect()
     });
     assert!(roots.iter().all(|one| *one == roots[0]), "one root");
@@ -303,7 +303,8 @@ fn the_folder_of_the_embedded_authority_is_made_once_and_private() {
     };
     assert_eq!(mode(""), 0o700);
     assert_eq!(mode("ca-key.pem"), 0o600);
-    assert_eq!(open().unwrap().files.issuer.certificate_pem(), roots[0]);
+    let again = open().unwrap();
+    assert_eq!(again.files.load().issuer.certificate_pem(), roots[0]);
 
     std::fs::remove_file(path.join("ca-key.pem")).unwrap();
     let error = open().unwrap_err().to_string();
@@ -340,4 +341,230 @@ async fn an_intermediate_from_files_signs_below_its_root() {
     let roots: Vec<_> = trust.roots().collect();
     assert_eq!(roots.len(), 1);
     assert_eq!(roots[0].1, std::slice::from_ref(root.certificate()));
+}
+
+/// What the test is asked: it says which roots the answer names.
+struct Question {
+    identity: Identity,
+    answer: oneshot::Sender<Vec<CertificateDer<'static>>>,
+}
+
+/// Signs as soon as the test says by which roots, and has news when the test has.
+struct Told {
+    issuer: Issuer,
+    asked: mpsc::UnboundedSender<Question>,
+    news: Mutex<Option<News>>,
+}
+
+impl Told {
+    fn tell(&self, news: News) {
+        *self.news.lock().unwrap() = Some(news);
+    }
+}
+
+impl Authority for Told {
+    fn sign<'a>(
+        &'a self,
+        identity: &'a Identity,
+        request: &'a Request,
+    ) -> BoxFuture<'a, Result<Signed, Failure>> {
+        let now = clock::wall();
+        let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        let signed = self
+            .issuer
+            .sign(&request.der, identity, now - second, now + minute);
+        let chain = signed.unwrap();
+        let (answer, named) = oneshot::channel();
+        let identity = identity.clone();
+        self.asked.send(Question { identity, answer }).unwrap();
+        Box::pin(async {
+            let roots = named.await.map_err(|_| Failure::Refused("over".into()))?;
+            Ok(Signed { chain, roots })
+        })
+    }
+
+    fn look(&self) -> Option<News> {
+        self.news.lock().unwrap().take()
+    }
+
+    fn name(&self) -> String {
+        "told".into()
+    }
+}
+
+/// How many roots are trusted now.
+fn trusted(secrets: &Secrets) -> usize {
+    let trust = secrets.trust();
+    trust.roots().map(|(_, roots)| roots.len()).sum()
+}
+
+#[tokio::test]
+async fn a_root_that_is_taken_away_is_gone_at_once_and_no_older_answer_brings_it_back() {
+    let now = clock::wall();
+    let hour = Duration::from_secs(3600);
+    let root = || Issuer::root("cluster.local", now - hour, now + hour).unwrap();
+    let issuer = root();
+    let a = issuer.certificate().clone();
+    let [b, c] = [root(), root()].map(|one| one.certificate().clone());
+    let (asked, mut questions) = mpsc::unbounded_channel();
+    let authority = Arc::new(Told {
+        issuer,
+        asked,
+        news: Mutex::new(None),
+    });
+    let mut running = Running::start(Arc::clone(&authority) as _);
+    let secrets = running.secrets.clone();
+    let until = async |count: usize| {
+        let mut changes = secrets.subscribe();
+        let wait = async {
+            while trusted(&secrets) != count {
+                changes.changed().await.unwrap();
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(20), wait).await;
+        waited.unwrap_or_else(|_| panic!("{} roots, not {count}", trusted(&secrets)));
+    };
+    let mut next = async || {
+        let question = tokio::time::timeout(Duration::from_secs(20), questions.recv()).await;
+        question.expect("in time").expect("a question")
+    };
+    running.publish(vec![pod("a", "web"), pod("b", "api")]);
+    let (one, two) = (next().await, next().await);
+    let late = two.identity.clone();
+    one.answer.send(vec![a.clone(), b.clone()]).unwrap();
+    until(2).await;
+
+    // What files say is in force although nothing is due, and stays so.
+    authority.tell(News::Roots(vec![a.clone()]));
+    until(1).await;
+    two.answer.send(vec![a.clone(), b.clone()]).unwrap();
+    let again = next().await;
+    assert_eq!(again.identity, late, "it may have had something to say");
+    assert!(secrets.credential(&late).is_some(), "what it signed counts");
+    assert_eq!(trusted(&secrets), 1, "what it named does not");
+    again.answer.send(vec![a.clone(), c.clone()]).unwrap();
+    until(2).await;
+
+    // What was taken away from this node alone does not come back by an answer, but by the file.
+    let gone = vec![c.clone()];
+    authority.tell(News::Others { withdrawn: gone });
+    until(1).await;
+    let question = next().await;
+    let before = running.status.0.borrow().fetched;
+    question.answer.send(vec![a.clone(), c.clone()]).unwrap();
+    let taken = |report: &Report| report.fetched > before;
+    running.until("an answer", taken).await;
+    assert_eq!(trusted(&secrets), 1);
+    let withdrawn = Vec::new();
+    authority.tell(News::Others { withdrawn });
+    until(2).await;
+    let question = next().await;
+    question.answer.send(vec![a.clone(), c]).unwrap();
+    running
+        .until("one more", |report| report.fetched > before + 1)
+        .await;
+
+    // Nobody is left who would take what is shown: everyone asks, and is no worse off meanwhile.
+    authority.tell(News::Roots(vec![b]));
+    until(1).await;
+    let (one, two) = (next().await, next().await);
+    assert_ne!(one.identity, two.identity);
+    assert_eq!(secrets.credentials().len(), 2);
+    for question in [one, two] {
+        question.answer.send(vec![a.clone()]).unwrap();
+    }
+    let restored = |report: &Report| report.fetched > before + 3;
+    running.until("both", restored).await;
+    assert!(
+        secrets
+            .trust()
+            .roots()
+            .all(|(_, roots)| *roots == [a.clone()])
+    );
+}
+
+#[tokio::test]
+async fn the_files_of_further_roots_are_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("roots.pem");
+    let now = clock::wall();
+    let hour = Duration::from_secs(3600);
+    let [one, two] = [1, 2].map(|_| Issuer::root("old.test", now - hour, now + hour).unwrap());
+    let put = |text: &str| {
+        std::fs::write(path.with_extension("new"), text).unwrap();
+        std::fs::rename(path.with_extension("new"), &path).unwrap();
+    };
+    put(&(one.certificate_pem() + &two.certificate_pem()));
+    let anchors = Anchors {
+        domain: "cluster.local".into(),
+        aliases: vec!["old.test".into()],
+        roots: vec![("old.test".into(), crate::tls::Bundle::open(&path).unwrap())],
+    };
+    let secrets = Secrets::new(anchors.trust(&[]).unwrap());
+    assert_eq!(trusted(&secrets), 2);
+    let authority = Moody::new(Mood::Signs { seconds: 600 });
+    let driver = Driver::new(authority, anchors, secrets.clone());
+    let snapshots = watch::Sender::<Arc<Snapshot>>::default();
+    tokio::spawn(driver.run(snapshots.subscribe()));
+    let mut changes = secrets.subscribe();
+    put("nonsense");
+    put(&one.certificate_pem());
+    let wait = changes.changed();
+    let waited = tokio::time::timeout(Duration::from_secs(20), wait).await;
+    waited.expect("in time").unwrap();
+    let trust = secrets.trust();
+    let all: Vec<_> = trust.roots().collect();
+    assert_eq!(all.len(), 1);
+    assert_eq!(all[0].1, std::slice::from_ref(one.certificate()));
+}
+
+#[test]
+fn the_embedded_authoritys_files_are_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = Own::open(folder.path(), "cluster.local", Duration::from_secs(60)).unwrap();
+    assert_eq!(own.look(), None, "nothing has changed");
+    let now = clock::wall();
+    let hour = Duration::from_secs(3600);
+    let new = Issuer::root("cluster.local", now - hour, now + hour).unwrap();
+    let first = own.files.load().issuer.certificate().clone();
+    let put = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(path.with_extension("new"), text).unwrap();
+        std::fs::rename(path.with_extension("new"), path).unwrap();
+    };
+    put("root-cert.pem", &new.certificate_pem());
+    let both = vec![new.certificate().clone(), first.clone()];
+    assert_eq!(own.look(), Some(News::Roots(both)));
+    // A key without its certificate is no authority: what was there signs on.
+    put("ca-key.pem", &new.key_pem());
+    assert_eq!(own.look(), None);
+    assert_eq!(own.files.load().issuer.certificate(), &first);
+    put("ca-cert.pem", &new.certificate_pem());
+    let alone = vec![new.certificate().clone()];
+    assert_eq!(own.look(), Some(News::Roots(alone)));
+    assert_eq!(own.files.load().issuer.certificate(), new.certificate());
+    assert_eq!(own.look(), None);
+}
+
+#[tokio::test]
+async fn nodes_that_start_together_do_not_renew_together() {
+    let authority = Moody::new(Mood::Signs { seconds: 1000 });
+    let mut running = Running::start(authority);
+    let pods = (0..32).map(|index| pod(&format!("p{index}"), &format!("a{index}")));
+    running.publish(pods.collect());
+    let report = running
+        .until("all", |report| {
+            report.rows.len() == 32 && states(report).iter().all(|one| *one == State::Active)
+        })
+        .await;
+    let start = clock::wall();
+    let mut waits: Vec<_> = report
+        .rows
+        .iter()
+        .map(|row| row.renew.unwrap().duration_since(start).unwrap().as_secs())
+        .collect();
+    waits.sort_unstable();
+    // Drawn from a window of a hundred seconds.
+    assert!(waits[0] >= 420 && waits[31] <= 550, "{waits:?}");
+    assert!(waits[31] - waits[0] > 30, "{waits:?}");
 }

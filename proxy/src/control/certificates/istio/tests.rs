@@ -301,7 +301,10 @@ async fn what_can_not_be_asked_is_told_by_its_cause() {
     let (reason, said) = refused(&Istio::new(unknown).unwrap()).await;
     assert_eq!(reason, "unreachable", "{said}");
 
-    for (roots, words) in [("", "0 certificates"), ("nonsense", "0 certificates")] {
+    for (roots, words) in [
+        ("", "no certificate in it"),
+        ("nonsense", "no certificate in it"),
+    ] {
         let path = fake.folder.path().join("wrong.pem");
         std::fs::write(&path, roots).unwrap();
         let settings = with(&|settings| settings.roots = path.clone());
@@ -371,4 +374,48 @@ fn chains_of_any_istiod_are_understood() {
         let error = read(&CertificateResponse { cert_chain: chain }).unwrap_err();
         assert!(error.to_string().contains(words), "{name}: {error}");
     }
+}
+
+#[tokio::test]
+async fn a_change_of_its_roots_is_told_with_what_is_gone() {
+    let fake = Fake::start(b"h2").await;
+    let istio = Istio::new(fake.settings()).unwrap();
+    assert_eq!(istio.look(), None, "nothing has changed");
+    let now = clock::wall();
+    let other = Issuer::root("cluster.local", now - HOUR, now + HOUR).unwrap();
+    let (first, second) = (fake.root.certificate().clone(), other.certificate().clone());
+    let (one, two) = (fake.root.certificate_pem(), other.certificate_pem());
+    let both = one.clone() + &two;
+    let none: &[CertificateDer<'_>] = &[];
+    for (name, text, expected) in [
+        ("one more", &both, Some(none)),
+        ("the first is gone", &two, Some(&[first.clone()][..])),
+        ("nonsense", &"nonsense".to_owned(), None),
+        (
+            "the other is gone, the first is back",
+            &one,
+            Some(&[second][..]),
+        ),
+        ("all are back", &both, Some(none)),
+    ] {
+        let path = fake.folder.path().join("roots.pem");
+        std::fs::write(path.with_extension("new"), text).unwrap();
+        std::fs::rename(path.with_extension("new"), &path).unwrap();
+        let expected = expected.map(|gone| News::Others {
+            withdrawn: gone.to_vec(),
+        });
+        assert_eq!(istio.look(), expected, "{name}");
+        assert_eq!(istio.look(), None, "{name}: told once");
+    }
+    // What was opened under other roots is not asked.
+    let key = Key::generate().unwrap();
+    let request = key.request(&web()).unwrap();
+    let held = istio.connection().await.unwrap();
+    istio.sign(&web(), &request).await.unwrap();
+    assert_eq!(fake.connections.load(Ordering::Relaxed), 1);
+    std::fs::write(fake.folder.path().join("roots.pem"), &one).unwrap();
+    assert!(istio.look().is_some());
+    istio.sign(&web(), &request).await.unwrap();
+    assert_eq!(fake.connections.load(Ordering::Relaxed), 2);
+    drop(held);
 }
