@@ -136,6 +136,10 @@ async fn certificates_are_renewed_across_new_intermediates_and_roots() -> Result
         ensure!(rows(&answer, "root").len() == 1, "{answer}");
         first.push(answer);
     }
+    // The tokens stay in force where their file is gone, and that is told: once, though it is looked
+    // for whenever somebody asks.
+    let rows_of = std::fs::read_to_string(files.path("nodes.yaml"))?;
+    std::fs::remove_file(files.path("nodes.yaml"))?;
     let expiry = |metrics: &str| {
         let name = "aquifer_ca_intermediate_expiry_timestamp_seconds ";
         let line = metrics.lines().find_map(|line| line.strip_prefix(name));
@@ -152,6 +156,15 @@ async fn certificates_are_renewed_across_new_intermediates_and_roots() -> Result
         line.contains("a new intermediate signs")
     })?;
     ensure!(expiry(&authority.metrics().await?)? != before);
+    let complaints = authority.complaints();
+    ensure!(
+        complaints
+            .matches("the tokens read before stay in force")
+            .count()
+            == 1,
+        "{complaints}"
+    );
+    files.put("nodes.yaml", &rows_of)?;
 
     // Both roots, then the new one signs, then it is alone.
     let now = aquifer::clock::wall();

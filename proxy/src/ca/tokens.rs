@@ -39,7 +39,8 @@ pub struct Tokens {
 
 #[derive(Debug)]
 struct State {
-    seen: Seen,
+    /// `None` while the file can't be looked at, which was told.
+    seen: Option<Seen>,
     rows: HashMap<[u8; 32], Row>,
 }
 
@@ -74,11 +75,8 @@ impl Tokens {
 
     fn find(&self, token: &str, now: SystemTime) -> Result<Caller, Unreviewed> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        // A file that is gone is one that is being replaced.
-        if let Ok(seen) = seen(&self.path)
-            && seen != state.seen
-        {
-            match State::read(&self.path) {
+        match seen(&self.path) {
+            Ok(seen) if Some(seen) != state.seen => match State::read(&self.path) {
                 Ok(new) => {
                     tracing::info!(file = %self.path.display(), tokens = new.rows.len(), "read anew");
                     *state = new;
@@ -86,9 +84,15 @@ impl Tokens {
                 Err(error) => {
                     tracing::error!(%error, "the tokens read before stay in force");
                     // Not told again before it changes again.
-                    state.seen = seen;
+                    state.seen = Some(seen);
                 }
+            },
+            Err(error) if state.seen.is_some() => {
+                let file = self.path.display();
+                tracing::error!(%file, %error, "the tokens read before stay in force");
+                state.seen = None;
             }
+            Ok(_) | Err(_) => {}
         }
         let row = state.rows.get(&digest(token.as_bytes()));
         let row = row.ok_or(Unreviewed::Unknown)?;
@@ -148,7 +152,10 @@ impl State {
                 return Err(at("another row has the same token"));
             }
         }
-        Ok(Self { seen, rows })
+        Ok(Self {
+            seen: Some(seen),
+            rows,
+        })
     }
 }
 
