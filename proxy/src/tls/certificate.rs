@@ -14,9 +14,10 @@ use x509_parser::time::ASN1Time;
 use super::Refusal;
 use crate::types::Identity;
 
-/// The most certificates that a chain may have, the workload's own included. Istio's have two or
-/// three; a company's authority above it adds one or two.
-pub const MAX_CHAIN: usize = 8;
+/// The most certificates that a chain may have, the workload's own included: webpki follows six
+/// authorities below a root (`MAX_SUB_CA_COUNT`). Istio's have two or three; a company's authority
+/// above it adds one or two.
+pub const MAX_CHAIN: usize = 7;
 /// The largest certificate that is read, in bytes. One of a workload has about 600, and 3,000 with a
 /// large RSA key.
 pub const MAX_CERTIFICATE: usize = 16 * 1024;
