@@ -41,12 +41,20 @@ const READER_IDLE: Duration = Duration::from_millis(200);
 
 /// The node proxy, until SIGTERM or SIGINT.
 pub fn run(settings: settings::Run) -> anyhow::Result<()> {
+    keep_keys_out_of_dumps()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_keep_alive(READER_IDLE)
         .build()
         .context("start the control runtime")?;
     runtime.block_on(node(settings))
+}
+
+/// Has the kernel write no image of this process, whatever ends it: keys lie in its memory. A limit on
+/// the size of such images would not hold where the kernel pipes them to a program (core(5)). Who may
+/// trace it needs `CAP_SYS_PTRACE` from here on, and its files in `/proc` are root's.
+fn keep_keys_out_of_dumps() -> anyhow::Result<()> {
+    nix::sys::prctl::set_dumpable(false).context("keep keys out of core dumps")
 }
 
 async fn node(settings: settings::Run) -> anyhow::Result<()> {

@@ -2,11 +2,14 @@
 //! the log; across a restart, and when the authority ends.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use aquifer::tls::Issuer;
-use aquifer_tests::{Config, Lab, Manifests, PATIENCE, Proxy};
+use aquifer_tests::authority::{Authority, Files};
+use aquifer_tests::{Config, Lab, Manifests, PATIENCE, Proxy, process};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 /// The rows of one kind.
@@ -78,7 +81,17 @@ async fn a_pod_gets_a_certificate_which_a_restart_renews_under_the_same_root() -
     );
     drop(proxy);
 
-    let proxy = Proxy::on(&lab, &config).authority().ready().await?;
+    let widen = |name: &str, mode| {
+        std::fs::set_permissions(folder.join(name), std::fs::Permissions::from_mode(mode))
+    };
+    widen("", 0o755)?;
+    widen("ca-key.pem", 0o640)?;
+    let scratch = tempfile::tempdir()?;
+    let proxy = Proxy::on(&lab, &config)
+        .authority()
+        .environment("TMPDIR", &scratch.path().to_string_lossy())
+        .ready()
+        .await?;
     let second = proxy
         .until("/config/secrets", |answer| active(answer, 1))
         .await?;
@@ -89,12 +102,73 @@ async fn a_pod_gets_a_certificate_which_a_restart_renews_under_the_same_root() -
         "a key lives as long as its process"
     );
 
+    for said in [
+        "(mode 640); it should have mode 600",
+        "(mode 755); it should have mode 700",
+    ] {
+        ensure!(proxy.complaints().contains(said), "{}", proxy.complaints());
+    }
+    writes_nothing(&proxy)?;
+    ensure!(std::fs::read_dir(&scratch)?.next().is_none());
+
     let empty = Manifests::new().namespace("default", &[]);
     config.put("mesh.yaml", empty.text())?;
     let none = proxy
         .until("/config/secrets", |answer| active(answer, 0))
         .await?;
     ensure!(rows(&none, "root").len() == 1);
+    Ok(())
+}
+
+/// It has no file open to write to, and has written to none: the root was there before it.
+fn writes_nothing(proxy: &Proxy) -> Result<()> {
+    let process = format!("/proc/{}", proxy.child.pid());
+    let io = std::fs::read_to_string(format!("{process}/io"))?;
+    ensure!(io.lines().any(|line| line == "write_bytes: 0"), "{io}");
+    for entry in std::fs::read_dir(format!("{process}/fd"))? {
+        let entry = entry?;
+        let Ok(metadata) = std::fs::metadata(entry.path()) else {
+            continue;
+        };
+        let number = entry.file_name().to_string_lossy().into_owned();
+        let info = std::fs::read_to_string(format!("{process}/fdinfo/{number}"))?;
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = u32::from_str_radix(flags.context("no flags")?.trim(), 8)?;
+        // O_WRONLY or O_RDWR.
+        let writes = metadata.is_file() && flags & 3 != 0;
+        let path = std::fs::read_link(entry.path())?;
+        // What the kernel has without a name is no file: maps, programs, pidfds.
+        let named = path.is_absolute() && !path.starts_with("/proc");
+        ensure!(!(writes && named), "{}", path.display());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_image_of_a_process_with_keys_is_written() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut control = std::process::Command::new("sh");
+    control.args(["-c", "ulimit -c unlimited; kill -ABRT $$"]);
+    let ended = control.current_dir(&folder).status()?;
+    if !ended.core_dumped() {
+        println!("skipped: this machine writes no image of any process");
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let a = lab.pod("a")?;
+    let config = Config::new(&Manifests::new().namespace("default", &[]).pod(&a, &[]))?;
+    let proxy = Proxy::on(&lab, &config).authority().ready().await?;
+    proxy.certified(1).await?;
+    let files = Files::new("", &["node"])?;
+    let authority = Authority::start(&lab.node, &files, &[]).await?;
+    for child in [&proxy.child, &authority.child] {
+        let pid = child.pid().to_string();
+        process::output("prlimit", &["--pid", &pid, "--core=unlimited"])?;
+        child.signal(Signal::SIGABRT);
+        let ended = child.wait(PATIENCE)?;
+        ensure!(ended.signal() == Some(Signal::SIGABRT as i32), "{ended}");
+        ensure!(!ended.core_dumped(), "{ended}");
+    }
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use crate::settings;
 
 /// The certificate authority, until SIGTERM or SIGINT.
 pub fn run(settings: settings::Authority) -> anyhow::Result<()> {
+    super::keep_keys_out_of_dumps()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
