@@ -8,14 +8,14 @@ use std::time::SystemTime;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber, SubjectPublicKeyInfo,
+    KeyUsagePurpose, PublicKeyData as _, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::asn1_rs::FromDer as _;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::certification_request::X509CertificationRequest;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::certificate::system_time;
 use super::{Error, Key, MAX_CERTIFICATE, MAX_CHAIN};
@@ -23,7 +23,7 @@ use crate::types::{Identity, Timestamp};
 
 /// Who signs certificates: a root, or an intermediate below one.
 pub struct Issuer {
-    inner: rcgen::Issuer<'static, KeyPair>,
+    inner: rcgen::Issuer<'static, Key>,
     certificate: CertificateDer<'static>,
     /// What a workload must show beside its own certificate: this authority and those above it, the
     /// root left out.
@@ -38,7 +38,7 @@ impl Issuer {
     /// Where the machine has no randomness, or a time is beyond the calendar.
     pub fn root(domain: &str, from: SystemTime, until: SystemTime) -> Result<Self, Error> {
         let params = authority(domain, "root", None, from, until)?;
-        let key = generate()?;
+        let key = Key::generate()?;
         let certificate = params.self_signed(&key).map_err(issuing)?.der().clone();
         Ok(Self {
             inner: rcgen::Issuer::new(params, key),
@@ -61,7 +61,7 @@ impl Issuer {
     ) -> Result<Self, Error> {
         let until = until.min(self.not_after);
         let params = authority(domain, "intermediate", Some(0), from, until)?;
-        let key = generate()?;
+        let key = Key::generate()?;
         let signed = params.signed_by(&key, &self.inner).map_err(issuing)?;
         let certificate = signed.der().clone();
         let own = std::iter::once(certificate.clone());
@@ -98,12 +98,8 @@ impl Issuer {
         }
         let not_after = system_time(parsed.validity().not_after)
             .ok_or_else(|| wrong("its certificate's end is no time"))?;
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
-            .map_err(|error| Error::Issuer(format!("its key can't be read: {error}")))?;
-        let mut pair = KeyPair::try_from(&key)
-            .map_err(|error| Error::Issuer(format!("its key can't be used: {error}")))?;
-        if parsed.public_key().subject_public_key.as_ref() != pair.public_key_raw() {
-            pair.zeroize();
+        let pair = Key::from_pem(key)?;
+        if parsed.public_key().subject_public_key.as_ref() != pair.der_bytes() {
             return Err(wrong("its key is not its certificate's"));
         }
         let is_root = parsed.subject() == parsed.issuer();
@@ -227,7 +223,7 @@ impl Issuer {
 
     /// Its key, as text (PKCS#8): for the one who keeps an authority beyond the life of a process.
     pub fn key_pem(&self) -> Zeroizing<String> {
-        Zeroizing::new(self.inner.key().serialize_pem())
+        self.inner.key().pem()
     }
 }
 
@@ -300,10 +296,6 @@ fn lasting(from: SystemTime, until: SystemTime) -> Result<CertificateParams, Err
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     params.use_authority_key_identifier_extension = true;
     Ok(params)
-}
-
-fn generate() -> Result<KeyPair, Error> {
-    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|error| Error::Key(error.to_string()))
 }
 
 fn issuing(error: rcgen::Error) -> Error {

@@ -2,16 +2,21 @@
 
 use std::fmt;
 
-use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
+use rcgen::{
+    CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
+    SignatureAlgorithm,
+};
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::SigningKey;
-use zeroize::Zeroize as _;
+use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{Error, provider};
+use super::Error;
 use crate::types::Identity;
 
-/// A workload's private key: ECDSA on P-256, as ztunnel's. Wiped when it is dropped; there is no way
-/// to read it out, and so none to write it down.
+/// A private key: a workload's, which is ECDSA on P-256 as ztunnel's, or an authority's. Wiped when it
+/// is dropped; none but an authority can read its own out, and so none can be written down.
 pub struct Key(KeyPair);
 
 /// A request to sign a key: PKCS#10, with the identity as its only name (a URI) and no common name.
@@ -32,6 +37,23 @@ impl Key {
         KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
             .map(Self)
             .map_err(|error| Error::Key(error.to_string()))
+    }
+
+    /// One that exists, an authority's (PEM).
+    pub(super) fn from_pem(text: &str) -> Result<Self, Error> {
+        let wrong = |problem: &str, error: &dyn fmt::Display| {
+            Error::Issuer(format!("its key can't be {problem}: {error}"))
+        };
+        let mut der = PrivateKeyDer::from_pem_slice(text.as_bytes())
+            .map_err(|error| wrong("read", &error))?;
+        let pair = KeyPair::try_from(&der);
+        der.zeroize();
+        Ok(Self(pair.map_err(|error| wrong("used", &error))?))
+    }
+
+    /// As text (PKCS#8).
+    pub(super) fn pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.0.serialize_pem())
     }
 
     /// The request to sign it for `identity`.
@@ -57,11 +79,26 @@ impl Key {
 
     /// What rustls signs by.
     pub(super) fn signing(&self) -> Result<std::sync::Arc<dyn SigningKey>, Error> {
-        let pkcs8 = PrivatePkcs8KeyDer::from(self.0.serialized_der().to_vec());
-        provider()
-            .key_provider
-            .load_private_key(PrivateKeyDer::Pkcs8(pkcs8))
+        let pkcs8 = PrivatePkcs8KeyDer::from(self.0.serialized_der());
+        any_supported_type(&PrivateKeyDer::Pkcs8(pkcs8))
             .map_err(|error| Error::Key(error.to_string()))
+    }
+}
+
+impl PublicKeyData for Key {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.der_bytes()
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        self.0.algorithm()
+    }
+}
+
+/// So that what signs in an authority's name is wiped with it.
+impl rcgen::SigningKey for Key {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        rcgen::SigningKey::sign(&self.0, message)
     }
 }
 
