@@ -1,6 +1,7 @@
 //! Istio's MeshConfig, as it lies in the ConfigMap `istio` of the root namespace: of its fields
 //! the external authorizers of `extensionProviders`, and
-//! `defaultConfig.proxyHeaders.forwardedClientCert`.
+//! `defaultConfig.proxyHeaders.forwardedClientCert`. Trust domains are settings of each proxy, since a
+//! ConfigMap that changes must not change who a pod is; what it says of them is told.
 //!
 //! The fields are those of `mesh/v1alpha1/config.proto`.
 
@@ -15,6 +16,10 @@ use crate::types::Finding;
 
 /// The ConfigMap's key.
 const KEY: &str = "mesh";
+/// What `--trust-domain` is where it is not given.
+const TRUST_DOMAIN: &str = "cluster.local";
+/// The only one there is here.
+const ROOT_NAMESPACE: &str = "istio-system";
 
 /// `v1` ConfigMap. Only Istio's is looked into.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -40,6 +45,19 @@ pub struct MeshConfig {
     /// `defaultConfig`.
     #[serde(default, alias = "default_config", deserialize_with = "or_default")]
     pub default_config: ProxyConfig,
+    /// `trustDomain`.
+    #[serde(default, alias = "trust_domain", deserialize_with = "or_default")]
+    pub trust_domain: String,
+    /// `trustDomainAliases`.
+    #[serde(
+        default,
+        alias = "trust_domain_aliases",
+        deserialize_with = "or_default"
+    )]
+    pub trust_domain_aliases: Vec<String>,
+    /// `rootNamespace`.
+    #[serde(default, alias = "root_namespace", deserialize_with = "or_default")]
+    pub root_namespace: String,
 }
 
 /// `defaultConfig`.
@@ -200,6 +218,7 @@ impl ConfigMap {
         let Some(config) = self.read(findings) else {
             return;
         };
+        config.tell_settings(findings);
         let mut names = HashSet::new();
         for (index, one) in config.extension_providers.iter().enumerate() {
             let field = format!("data.{KEY}.extensionProviders[{index}]");
@@ -223,6 +242,36 @@ impl ConfigMap {
             return None;
         }
         decode::text(self.data.get(KEY)?, &format!("data.{KEY}"), findings)
+    }
+}
+
+impl MeshConfig {
+    /// What it says that is a setting here. What is the same without being set is not worth a word:
+    /// Istio's own installation writes these down.
+    fn tell_settings(&self, findings: &mut Vec<Finding>) {
+        let mut tell = |field: &str, message: String| {
+            findings.push(Finding::warning(format!("data.{KEY}.{field}"), message));
+        };
+        if !["", TRUST_DOMAIN].contains(&&*self.trust_domain) {
+            let message = format!(
+                "is not read: give each proxy, and aquifer ca, --trust-domain {}",
+                self.trust_domain
+            );
+            tell("trustDomain", message);
+        }
+        if !self.trust_domain_aliases.is_empty() {
+            let message = format!(
+                "is not read: give each proxy --trust-domain-alias {}",
+                self.trust_domain_aliases.join(",")
+            );
+            tell("trustDomainAliases", message);
+        }
+        if !["", ROOT_NAMESPACE].contains(&&*self.root_namespace) {
+            let message = format!(
+                "is not read: {ROOT_NAMESPACE} is the root namespace, and no setting makes it another"
+            );
+            tell("rootNamespace", message);
+        }
     }
 }
 

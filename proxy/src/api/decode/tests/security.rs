@@ -341,3 +341,48 @@ fn request_authentication() {
         assert_eq!(of("RequestAuthentication", "", &spec), expected, "{spec}");
     }
 }
+
+#[test]
+fn what_the_mesh_config_says_of_trust_domains_is_told() {
+    for (mesh, expected) in [
+        (
+            "{trustDomain: cluster.local, rootNamespace: istio-system}",
+            &[][..],
+        ),
+        ("{trustDomain: '', trustDomainAliases: []}", &[]),
+        (
+            "{trustDomain: mesh.test}",
+            &[
+                "data.mesh.trustDomain@1: is not read: give each proxy, and aquifer ca, --trust-domain mesh.test",
+            ],
+        ),
+        (
+            "{trustDomainAliases: [old.test, older.test]}",
+            &[
+                "data.mesh.trustDomainAliases@1: is not read: give each proxy --trust-domain-alias old.test,older.test",
+            ],
+        ),
+        (
+            "{rootNamespace: mesh}",
+            &[
+                "data.mesh.rootNamespace@1: is not read: istio-system is the root namespace, and no setting makes it another",
+            ],
+        ),
+        (
+            "{trust_domain: mesh.test, rootNamespace: mesh}",
+            &[
+                "data.mesh.trustDomain@1: is not read: give each proxy, and aquifer ca, --trust-domain mesh.test",
+                "data.mesh.rootNamespace@1: is not read: istio-system is the root namespace, and no setting makes it another",
+            ],
+        ),
+    ] {
+        let text = format!(
+            "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: istio, namespace: istio-system}}, data: {{mesh: \"{mesh}\"}}}}"
+        );
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|one| format!("warning {one}"))
+            .collect();
+        assert_eq!(findings(&text), expected, "{mesh}");
+    }
+}
