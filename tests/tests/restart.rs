@@ -152,7 +152,18 @@ struct Prober {
 
 impl Prober {
     fn start(program: &std::path::Path, node: &Node) -> Result<Self> {
-        let mut command = std::process::Command::new(program);
+        Self::run(std::process::Command::new(program), node)
+    }
+
+    /// In a namespace of processes of its own, as a pod that has the host's network.
+    fn in_host_network_pod(program: &std::path::Path, node: &Node) -> Result<Self> {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child"]);
+        command.arg(program);
+        Self::run(command, node)
+    }
+
+    fn run(mut command: std::process::Command, node: &Node) -> Result<Self> {
         command
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped());
@@ -163,8 +174,17 @@ impl Prober {
     }
 
     fn probe(&mut self, target: std::net::SocketAddr) -> Result<String> {
+        self.ask(&target.to_string())
+    }
+
+    /// The status that a page there has.
+    fn get(&mut self, target: std::net::SocketAddr) -> Result<String> {
+        self.ask(&format!("get {target}"))
+    }
+
+    fn ask(&mut self, line: &str) -> Result<String> {
         let input = self.child.stdin.as_mut().context("no input")?;
-        std::io::Write::write_all(input, format!("{target}\n").as_bytes())?;
+        std::io::Write::write_all(input, format!("{line}\n").as_bytes())?;
         Ok(self.answers.next().context("the prober ended")??)
     }
 }
@@ -221,6 +241,42 @@ async fn probes_reach_the_application_and_nothing_else_does() -> Result<()> {
             );
         }
     }
+    Ok(())
+}
+
+/// Under STRICT the kubelet's probes pass, since the proxy is not asked about them, and nobody else
+/// of the node does: no process, whatever its name, and no pod that has the host's network.
+#[tokio::test(flavor = "multi_thread")]
+async fn under_strict_probes_pass_and_the_rest_of_the_node_is_refused() -> Result<()> {
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_aqh-probe"));
+    let node = node_with(None, &["--probe-process", "aqh-probe"]).await?;
+    let folder = tempfile::tempdir()?;
+    let other = folder.path().join("aqh-other");
+    std::fs::copy(program, &other)?;
+    let mut kubelet = Prober::start(program, &node)?;
+    let mut process = Prober::start(&other, &node)?;
+    // It may well have the kubelet's name.
+    let mut pod = Prober::in_host_network_pod(program, &node)?;
+    let known = format!("processes={{{}}}", kubelet.pid());
+    let known = |line: &str| line.contains("probe processes") && line.contains(&known);
+    let log = &node.proxy.child.stderr;
+    log.wait_for(0, aquifer_tests::PATIENCE, known)?;
+    let own = [node.server.at(8080), node.server.at6(8080)];
+    for target in own {
+        for prober in [&mut kubelet, &mut process, &mut pod] {
+            assert_eq!(prober.get(target)?, "200", "{target}, before");
+        }
+    }
+    let strict = "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: default, namespace: istio-system}, spec: {mtls: {mode: STRICT}}}";
+    node.proxy
+        .after(|| node.config.put("strict.yaml", strict))
+        .await?;
+    for target in own {
+        assert_eq!(kubelet.get(target)?, "200", "{target}: the kubelet");
+        assert_eq!(process.get(target)?, "refused", "{target}: a process");
+        assert_eq!(pod.get(target)?, "refused", "{target}: a pod");
+    }
+    ensure!(straight(&node.outside, &node).await != Some(200));
     Ok(())
 }
 
