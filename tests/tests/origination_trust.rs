@@ -35,7 +35,7 @@ use tokio::{
     net::TcpStream,
     sync::watch,
 };
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -309,6 +309,48 @@ async fn files_that_vouch_for_a_server_no_longer_end_what_rests_on_them() -> Res
     })?;
     // Nor is there another one.
     let reply = one.get(NAME, "/").await?;
+    ensure!(reply.status == 503, "{}", reply.text());
+    Ok(())
+}
+
+/// The root goes while the handshake is under way, which was begun by it.
+#[tokio::test]
+async fn trust_that_goes_during_a_handshake_lets_nothing_be_said() -> Result<()> {
+    let (first, second) = (Authority::new("one")?, Authority::new("two")?);
+    let simple = format!("mode: SIMPLE, {CA}");
+    let ports = [("http", 8001, simple.as_str())];
+    let stage = Stage::with(&ports, folder(&first)?, &[], |rule| {
+        rule.replace("connectTimeout: 2s", "connectTimeout: 20s")
+    })
+    .await?;
+    let (_server, mut connections) = raw::Server::accepting(&stage.db, 8001)?;
+    let client = Http::connect(&stage.client, at(8001)).await?;
+    let asking = tokio::spawn(async move {
+        let mut client = client;
+        client.get(NAME, "/").await
+    });
+    let begun = tokio::time::timeout(PATIENCE, connections.recv()).await?;
+    let begun = begun.context("a connection")?;
+    let mark = stage.proxy.child.stderr.mark();
+    replace(&stage.files.path().join("ca.pem"), second.pem())?;
+    read_again(&stage.proxy, mark)?;
+    let acceptor = TlsAcceptor::from(first.sign(&[NAME])?.server(None, &["http/1.1"])?);
+    let mut said = Vec::new();
+    // However it ends, and be it with the handshake's last message.
+    if let Ok(mut opened) = acceptor.accept(begun).await {
+        let _ = tokio::time::timeout(PATIENCE, opened.read_to_end(&mut said)).await?;
+    }
+    ensure!(said.is_empty(), "{}", String::from_utf8_lossy(&said));
+    // It is tried again, and refused by the other root.
+    let again = async {
+        while let Some(again) = connections.recv().await {
+            let _ = acceptor.accept(again).await;
+        }
+    };
+    let reply = tokio::select! {
+        reply = asking => reply??,
+        () = again => anyhow::bail!("nobody listens any more"),
+    };
     ensure!(reply.status == 503, "{}", reply.text());
     Ok(())
 }

@@ -106,7 +106,7 @@ impl Driver {
 
     /// Reads what is new or has changed.
     fn look(&mut self, wanted: BTreeSet<Arc<Origination>>) {
-        let mut changed = false;
+        let (mut changed, mut again) = (false, Vec::new());
         self.held.retain(|settings, _| {
             let stays = wanted.contains(settings);
             changed |= !stays;
@@ -126,7 +126,7 @@ impl Driver {
             match load(&settings, files, &self.limits) {
                 Ok(loaded) => {
                     if !first {
-                        tracing::info!("{settings}: its files have changed and were read again");
+                        again.push(Arc::clone(&settings));
                     }
                     held.loaded = Some(Arc::new(loaded));
                     held.error = None;
@@ -143,6 +143,10 @@ impl Driver {
         }
         if changed {
             self.publish();
+        }
+        // It is in force when it is said.
+        for settings in again {
+            tracing::info!("{settings}: its files have changed and were read again");
         }
     }
 

@@ -12,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use http::header::HOST;
 use http::request;
 use rustls::ClientConfig;
@@ -86,6 +87,10 @@ async fn open(
     if is_mesh && way::is_in_mesh(worker, to) {
         return lead(worker, pod, to, asked).await;
     }
+    let changes = match is_mesh {
+        true => worker.secrets.subscribe(),
+        false => worker.outside.subscribe(),
+    };
     let (config, shown) = match &settings.credentials {
         Credentials::Mesh => {
             // First: a certificate that is newer is noticed later, one that is older would not be.
@@ -112,18 +117,24 @@ async fn open(
         Error::Tls(reason(&error).into())
     })?;
     let session = stream.get_ref().1;
-    let standing = match &settings.credentials {
-        Credentials::Mesh => Standing::in_mesh(&worker.secrets, Peer::Server, session),
-        _ => {
+    let mut standing = match is_mesh {
+        true => Standing::in_mesh((&worker.secrets, changes), Peer::Server, session),
+        false => {
             let rule = Rule {
                 worker: Rc::clone(worker),
                 pod: Rc::clone(pod),
                 cluster: asked.cluster.state.name.clone(),
                 settings: Arc::clone(settings),
             };
-            Standing::outside(rule, session)
+            Standing::outside((rule, changes), session)
         }
     };
+    // What has changed during the handshake counts before anything is said.
+    if let Some(reason) = standing.withdrawn().now_or_never() {
+        worker.counters.upstream_cx_tls_fail.increment();
+        worker.counters.upstream_cx_connect_fail.increment();
+        return Err(failed(&reason));
+    }
     let secured = Secured::new(worker, pod, to, stream, standing);
     Ok(Upstream::Secured(Own::new(Box::new(secured))))
 }

@@ -44,21 +44,25 @@ pub(super) struct Rule {
 }
 
 impl Standing {
-    /// For a connection of the mesh, whose handshake has just ended.
-    pub(super) fn in_mesh<D>(secrets: &Secrets, peer: Peer, session: &ConnectionCommon<D>) -> Self {
-        let voucher = Voucher::Mesh(secrets.clone(), peer);
-        Self::new(voucher, secrets.subscribe(), session)
+    /// For a connection of the mesh, whose handshake has just ended. `changes` tells of what has
+    /// changed since before its configuration was chosen.
+    pub(super) fn in_mesh<D>(
+        (secrets, changes): (&Secrets, watch::Receiver<u64>),
+        peer: Peer,
+        session: &ConnectionCommon<D>,
+    ) -> Self {
+        Self::new(Voucher::Mesh(secrets.clone(), peer), changes, session)
     }
 
-    /// For a connection to a server outside, whose handshake has just ended.
-    pub(super) fn outside<D>(rule: Rule, session: &ConnectionCommon<D>) -> Self {
-        let changes = rule.worker.outside.subscribe();
+    /// The same for a connection to a server outside.
+    pub(super) fn outside<D>(
+        (rule, changes): (Rule, watch::Receiver<u64>),
+        session: &ConnectionCommon<D>,
+    ) -> Self {
         Self::new(Voucher::Files(rule), changes, session)
     }
 
-    fn new(voucher: Voucher, mut changes: watch::Receiver<u64>, session: &CommonState) -> Self {
-        // What changed during the handshake counts too.
-        changes.mark_changed();
+    fn new(voucher: Voucher, changes: watch::Receiver<u64>, session: &CommonState) -> Self {
         Self {
             chain: session.peer_certificates().unwrap_or_default().to_vec(),
             since: clock::wall(),

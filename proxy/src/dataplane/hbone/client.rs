@@ -329,7 +329,11 @@ async fn handshake(
         .connect(name, Ahead::new(stream))
         .await;
     let stream = connected.map_err(|error| Failure::tls(&error))?;
-    let standing = Standing::in_mesh(&worker.secrets, Peer::Server, stream.get_ref().1);
+    let mut changes = worker.secrets.subscribe();
+    // Since `config` was chosen there may have been some.
+    changes.mark_changed();
+    let trust = (&worker.secrets, changes);
+    let standing = Standing::in_mesh(trust, Peer::Server, stream.get_ref().1);
     let (send, connection) = Builder::new()
         .enable_push(false)
         .initial_max_send_streams(UNTOLD)

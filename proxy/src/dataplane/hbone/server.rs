@@ -125,6 +125,7 @@ async fn open(
         .pod()
         .workload
         .identity(worker.secrets.trust().domain())?;
+    let changes = worker.secrets.subscribe();
     let Some(config) = worker.secrets.server(&own) else {
         // At once, and without a word that could be taken for an answer.
         socket::reset(stream);
@@ -141,7 +142,7 @@ async fn open(
     let (_, session) = stream.get_ref();
     let verified = Verified {
         identity: tls::peer(session).map_err(|refusal| Failure::Tls(refusal.to_string()))?,
-        standing: Standing::in_mesh(&worker.secrets, Peer::Client, session),
+        standing: Standing::in_mesh((&worker.secrets, changes), Peer::Client, session),
     };
     let connection = Builder::new()
         .max_concurrent_streams(STREAMS)
