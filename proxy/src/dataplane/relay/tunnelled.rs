@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::task::Poll;
+use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use bytes::{Bytes, BytesMut};
@@ -21,6 +22,11 @@ const READ: usize = 4 * 16 * 1024 - 64;
 const LEAST: usize = 16 * 1024;
 /// Less than this is copied out of the worker's buffer: what waits in a tunnel must not keep it.
 const SMALL: usize = 4 * 1024;
+/// Reads that empty a socket, of 6 MiB by Linux's default.
+const UNREAD: usize = 128;
+/// How long a socket may take nothing of what a peer said that has left: as long, about, as the kernel
+/// waits for one whose owner has closed it.
+const ORPHANED: Duration = Duration::from_secs(60);
 /// Frames that are written to the socket at once.
 const GATHERED: usize = 16;
 
@@ -29,12 +35,23 @@ thread_local! {
     static BUFFER: RefCell<BytesMut> = RefCell::default();
 }
 
-/// From the socket into the tunnel, until the socket ends.
+/// From the socket into the tunnel, until the socket ends, or the tunnel's peer has said all and gone:
+/// then the socket is closed too, and whoever sends on is reset by the kernel.
 pub(super) async fn into_tunnel(
     from: &TcpStream,
     to: &Tunnel,
     course: Course<'_>,
 ) -> Result<(), Side> {
+    let copied = copy_into(from, to, course).await;
+    let may_have_gone = !matches!(copied, Err(Side::From));
+    if may_have_gone && gone(to).await == Some(Gone::Closed) {
+        empty(from);
+        return Ok(());
+    }
+    copied
+}
+
+async fn copy_into(from: &TcpStream, to: &Tunnel, course: Course<'_>) -> Result<(), Side> {
     loop {
         let gone = poll_fn(|cx| match to.poll_gone(cx) {
             Poll::Ready(Gone::Reset) => Poll::Ready(Err(Side::To)),
@@ -44,7 +61,6 @@ pub(super) async fn into_tunnel(
                 .map_ok(|()| false)
                 .map_err(|_| Side::From),
         });
-        // Then the socket is closed too: whoever sends on is reset by the kernel.
         if gone.await? {
             return Ok(());
         }
@@ -113,10 +129,8 @@ pub(super) async fn out_of_tunnel(
         course.moved(count);
         if ended {
             let ended = shut_down_write(to).map_err(|_| Side::To);
-            let gone = poll_fn(|cx| Poll::Ready(from.poll_gone(cx)));
-            if gone.await.is_ready() {
-                // With bytes unread, closing would take from the socket what it has not read yet.
-                let _ = (0..GATHERED).take_while(|_| discard(to)).count();
+            if gone(from).await.is_some() {
+                empty(to);
             }
             return ended;
         }
@@ -143,24 +157,50 @@ async fn write_all(
                 advance(chunks, written);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                poll_fn(|cx| {
-                    match from.poll_gone(cx) {
-                        Poll::Ready(Gone::Reset) => return Poll::Ready(Err(Side::From)),
-                        // Nobody hears the socket any more. One that must be heard before it reads
-                        // on would stay as it is for ever.
-                        Poll::Ready(Gone::Closed) => {
-                            while to.poll_read_ready(cx).is_ready() && discard(to) {}
-                        }
-                        Poll::Pending => {}
-                    }
-                    to.poll_write_ready(cx).map_err(|_| Side::To)
-                })
-                .await?;
+                let alone = poll_fn(|cx| match from.poll_gone(cx) {
+                    Poll::Ready(Gone::Reset) => Poll::Ready(Err(Side::From)),
+                    Poll::Ready(Gone::Closed) => Poll::Ready(Ok(true)),
+                    Poll::Pending => to
+                        .poll_write_ready(cx)
+                        .map_ok(|()| false)
+                        .map_err(|_| Side::To),
+                });
+                if alone.await? {
+                    Box::pin(takes_more(to)).await?;
+                }
             }
             Err(_) => return Err(Side::To),
         }
     }
     Ok(total)
+}
+
+/// Waits for a socket that nobody hears any more to take more: one that must be heard before it reads on
+/// would stay as it is.
+async fn takes_more(to: &TcpStream) -> Result<(), Side> {
+    let takes = poll_fn(|cx| {
+        while to.poll_read_ready(cx).is_ready() && discard(to) {}
+        to.poll_write_ready(cx)
+    });
+    match tokio::time::timeout(ORPHANED, takes).await {
+        Ok(takes) => takes.map_err(|_| Side::To),
+        Err(_) => Err(Side::From),
+    }
+}
+
+/// How the tunnel's peer left, if it has.
+async fn gone(tunnel: &Tunnel) -> Option<Gone> {
+    poll_fn(|cx| match tunnel.poll_gone(cx) {
+        Poll::Ready(gone) => Poll::Ready(Some(gone)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+/// Reads what is there before a socket is closed: with bytes unread closing resets it, and takes from
+/// it what it has not read yet.
+fn empty(from: &TcpStream) {
+    let _ = (0..UNREAD).take_while(|_| discard(from)).count();
 }
 
 /// Reads a while and forgets it; whether there was something.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::Response;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::net::TcpSocket;
+use tokio::sync::Notify;
 
 use super::*;
 
@@ -75,6 +76,50 @@ async fn called(
     near.write_all(&frames).await.expect("room");
     let tunnel = Tunnel::new(send.expect("an answer"), request.into_body());
     (server, near, tunnel)
+}
+
+#[tokio::test]
+async fn whoever_leaves_when_it_is_told_more_has_still_said_all() {
+    const SAID: usize = 12 << 10;
+    let data = frame(DATA, END_STREAM, 1, &[7; SAID]);
+    // Little, and more than its caller has room for (65,535 bytes).
+    for says in [1 << 10, 66 << 10] {
+        let (mut server, mut caller, tunnel) = called(std::slice::from_ref(&data)).await;
+        let (near, mut application) = narrow().await;
+        let meter = Meter::default();
+        let limits = Limits::default();
+        let relayed = relay_tunnel(tunnel, near, &meter, limits, std::future::pending());
+        let written = Notify::new();
+        let application = async {
+            let (mut read, mut write) = application.split();
+            write.write_all(&vec![1; says]).await?;
+            written.notify_one();
+            let mut found = Vec::new();
+            read.read_to_end(&mut found).await?;
+            io::Result::Ok(found.len())
+        };
+        // A caller that has closed both ways says so when it is told more.
+        let leaves = async {
+            let mut seen = vec![0; says.min(65_535)];
+            caller.read_exact(&mut seen).await.expect("some of it");
+            written.notified().await;
+            let reset = frame(RST_STREAM, 0, 1, &0_u32.to_be_bytes());
+            caller.write_all(&reset).await.expect("room");
+            std::future::pending::<()>().await;
+        };
+        let serves = async {
+            while server.accept().await.is_some() {}
+            std::future::pending::<()>().await;
+        };
+        let both = async { tokio::join!(relayed, application) };
+        let limit = Duration::from_secs(20);
+        let (end, found) = tokio::select! {
+            both = tokio::time::timeout(limit, both) => both.expect("an end"),
+            () = leaves => unreachable!(),
+            () = serves => unreachable!(),
+        };
+        assert_eq!((end, found.expect("all")), (End::Closed, SAID), "{says}");
+    }
 }
 
 #[tokio::test]
