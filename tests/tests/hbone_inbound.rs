@@ -779,3 +779,35 @@ fn tls12() -> Result<Arc<ClientConfig>> {
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
 }
+
+#[tokio::test]
+async fn a_certificate_is_of_use_until_it_expires_and_not_longer() -> Result<()> {
+    let called = Called::new().await?;
+    let (_server, mut accepted) = Server::accepting(&called.world.server, PORT)?;
+    let now = aquifer::clock::wall();
+    let until = now + Duration::from_secs(4);
+    let secrets = called.authority.secrets_within(
+        CALLER,
+        now - Duration::from_secs(60),
+        until,
+        &called.authority,
+    )?;
+    let config = secrets.client(&CALLER.parse()?, &[DEFAULT.parse()?]);
+    let config = config.context("a configuration")?;
+    let to = IpAddr::from(called.world.server.v4);
+    let peer = Peer::connect(&called.caller, to, Arc::clone(&config)).await?;
+    let mut tunnel = peer.open(&called.at(PORT)).await?;
+    let mut application = accepted.recv().await.context("a connection")?;
+    // There is no event: it is a time that comes. The second that it names is the last.
+    while aquifer::clock::wall() <= until + Duration::from_secs(1) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    ensure!(peer.ask(&called.at(PORT)).await.is_err(), "it was taken");
+    // What was begun goes on.
+    tunnel.write(Bytes::from_static(b"still here")).await?;
+    ensure!(raw::read_exactly(&mut application, 10).await? == b"still here");
+    let again = refusal(&called.caller, to, config).await?;
+    ensure!(again.contains("CertificateExpired"), "{again}");
+    ensure!(called.counter("hbone_downstream_rq").await? == 1);
+    Ok(())
+}

@@ -305,6 +305,58 @@ async fn half_closes_and_resets_travel_as_such() -> Result<()> {
     Ok(())
 }
 
+/// Writes until nothing more is taken.
+async fn stuff(stream: &TcpStream) -> Result<()> {
+    let block = vec![b'x'; 1 << 20];
+    // Nobody tells that nothing more will be taken: what was not for so long is taken to be.
+    let settled = Duration::from_millis(300);
+    while let Ok(writable) = tokio::time::timeout(settled, stream.writable()).await {
+        writable?;
+        match stream.try_write(&block) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn tunnels_that_nobody_reads_hold_up_no_other() -> Result<()> {
+    // More than a connection's window was once large enough for.
+    const STUFFED: usize = 12;
+    // Each worker has connections of its own.
+    let nodes = Nodes::with(&["--workers", "1"]).await?;
+    let (_server, mut accepted) = Server::accepting(&nodes.server, PORT)?;
+    let mut next = async || -> Result<(TcpStream, TcpStream)> {
+        let client = nodes.client.netns.connect(nodes.server.at(PORT)).await?;
+        let application = tokio::time::timeout(PATIENCE, accepted.recv()).await;
+        let application = application.with_context(|| nodes.said())?;
+        Ok((client, application.context("a connection")?))
+    };
+    let (mut client, mut application) = next().await?;
+    let mut open = Vec::new();
+    for _ in 0..STUFFED {
+        open.push(next().await?);
+    }
+    for upwards in [true, false] {
+        let stuffed = open
+            .iter()
+            .map(|(client, application)| stuff(if upwards { client } else { application }));
+        futures_util::future::try_join_all(stuffed).await?;
+        for _ in 0..20 {
+            client.write_all(b"ping").await?;
+            let told = raw::read_exactly(&mut application, 4).await;
+            ensure!(told.context("held up")? == b"ping");
+            application.write_all(b"pong").await?;
+            let told = raw::read_exactly(&mut client, 4).await;
+            ensure!(told.context("held up")? == b"pong");
+        }
+    }
+    ensure!(nodes.near.counter("hbone_upstream_cx").await? == 1);
+    Ok(())
+}
+
 #[tokio::test]
 async fn bulk_and_many_connections_arrive_whole() -> Result<()> {
     const EACH: usize = 256 << 10;

@@ -3,19 +3,21 @@
 //! Asked whenever those who are trusted change, and at no other time: nothing on the way of bytes
 //! asks. That a certificate has ended since it was verified is no reason to close.
 
+use std::future::pending;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
 use rustls::{CommonState, ConnectionCommon};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::pod::LocalPod;
+use super::task;
 use super::worker::Worker;
 use crate::clock;
 use crate::mesh::origination::{Credentials, Origination};
-use crate::tls::{Peer, Secrets};
+use crate::tls::{Peer, Secrets, Trust};
 use crate::types::ClusterName;
 
 /// What the peer of an open connection has shown, and who may vouch for it.
@@ -23,6 +25,9 @@ pub(super) struct Standing {
     chain: Vec<CertificateDer<'static>>,
     since: SystemTime,
     voucher: Voucher,
+    /// The trust by which it was last found to be trusted: what changes beside it is no reason to look
+    /// again.
+    trusted: Option<Trust>,
     changes: watch::Receiver<u64>,
 }
 
@@ -67,6 +72,7 @@ impl Standing {
             chain: session.peer_certificates().unwrap_or_default().to_vec(),
             since: clock::wall(),
             voucher,
+            trusted: None,
             changes,
         }
     }
@@ -85,15 +91,46 @@ impl Standing {
             }
         }
         // Nobody changes it any more.
-        std::future::pending().await
+        pending().await
     }
 
-    fn check(&self) -> Result<(), String> {
+    /// Resolves, with the reason, when nobody who is trusted vouches for the peer any more: a task of
+    /// its own waits for changes, so that the connection's events don't touch what workers share.
+    pub(super) fn watch(
+        mut self,
+        worker: &Rc<Worker>,
+        pod: &Rc<LocalPod>,
+    ) -> impl Future<Output = String> + use<> {
+        let (mut tell, told) = oneshot::channel();
+        task::spawn(worker, pod, async move {
+            let reason = tokio::select! {
+                biased;
+                () = tell.closed() => return,
+                reason = self.withdrawn() => reason,
+            };
+            // Whoever does not listen has closed it already.
+            let _ = tell.send(reason);
+        });
+        async move {
+            match told.await {
+                Ok(reason) => reason,
+                // The pod has gone, and the connection goes with it.
+                Err(_) => pending().await,
+            }
+        }
+    }
+
+    fn check(&mut self) -> Result<(), String> {
         match &self.voucher {
-            Voucher::Mesh(secrets, peer) => secrets
-                .still_trusts(&self.chain, *peer, self.since)
-                .map(|_| ())
-                .map_err(|refusal| refusal.to_string()),
+            Voucher::Mesh(secrets, peer) => {
+                let now = secrets.trust();
+                if !self.trusted.as_ref().is_some_and(|then| then.is_same(&now)) {
+                    now.still_trusts(&self.chain, *peer, self.since)
+                        .map_err(|refusal| refusal.to_string())?;
+                    self.trusted = Some(now);
+                }
+                Ok(())
+            }
             Voucher::Files(rule) => {
                 // Where there is no such rule any more, or its files were never read, nobody was taken
                 // away.

@@ -2,16 +2,13 @@
 //! read by every worker without waiting.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use foldhash::{HashMap, HashMapExt as _};
-use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::sync::watch;
 
-use super::provider::unix;
-use super::{Credential, Error, Peer, Refusal, Trust, config};
+use super::{Credential, Error, Trust, config};
 use crate::types::Identity;
 
 /// How many client configurations an identity keeps. Beyond that they are made anew: one for each
@@ -121,23 +118,6 @@ impl Secrets {
     /// Counts up with each change, as [`Self::subscribe`] tells it.
     pub fn version(&self) -> u64 {
         self.0.state.load().version
-    }
-
-    /// Whether the peer of an open connection, which has shown `chain` and was verified at `since`, is still trusted. That
-    /// its certificate has expired since then is no reason to close: that the root which vouched for
-    /// it or its trust domain was taken away is.
-    ///
-    /// # Errors
-    /// Why it is not trusted any more.
-    pub fn still_trusts(
-        &self,
-        chain: &[CertificateDer<'_>],
-        peer: Peer,
-        since: SystemTime,
-    ) -> Result<Identity, Refusal> {
-        let (leaf, others) = chain.split_first().ok_or(Refusal::Absent)?;
-        let since = unix(since).ok_or(Refusal::Absent)?;
-        self.trust().verify(peer, leaf, others, since)
     }
 
     /// Who is trusted.

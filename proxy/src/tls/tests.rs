@@ -460,12 +460,16 @@ fn trust_that_is_taken_away_is_told_of_open_connections() {
     let server = joined.unwrap().server;
     let since = clock::wall();
     let chain = server.peer_certificates().unwrap_or_default();
-    let holds = || b.still_trusts(chain, Peer::Client, since);
+    let holds = || b.trust().still_trusts(chain, Peer::Client, since);
     assert_eq!(holds().unwrap(), web());
     b.set_trust(trust(&[&first, &second])).unwrap();
     assert!(holds().is_ok(), "both roots, while one replaces the other");
     // Years later: expiry alone ends nothing.
-    assert!(b.still_trusts(chain, Peer::Client, since - MINUTE).is_ok());
+    assert!(
+        b.trust()
+            .still_trusts(chain, Peer::Client, since - MINUTE)
+            .is_ok()
+    );
     b.set_trust(trust(&[&second])).unwrap();
     assert!(matches!(holds(), Err(Refusal::Chain { .. })));
 }

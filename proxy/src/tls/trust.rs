@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::RootCertStore;
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
@@ -11,6 +12,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 
 use super::certificate::{Certificate, check_bounds};
+use super::provider::unix;
 use super::{Error, MAX_CERTIFICATE, Peer, Refusal, provider};
 use crate::types::Identity;
 
@@ -98,6 +100,23 @@ impl Trust {
             || (self.0.domain == other.0.domain
                 && self.0.aliases == other.0.aliases
                 && same_roots())
+    }
+
+    /// Whether the peer of an open connection, which has shown `chain` and was verified at `since`, is
+    /// trusted. That its certificate has expired since then is no reason to close: that the root which
+    /// vouched for it or its trust domain was taken away is.
+    ///
+    /// # Errors
+    /// Why it is not trusted any more.
+    pub fn still_trusts(
+        &self,
+        chain: &[CertificateDer<'_>],
+        peer: Peer,
+        since: SystemTime,
+    ) -> Result<Identity, Refusal> {
+        let (leaf, others) = chain.split_first().ok_or(Refusal::Absent)?;
+        let since = unix(since).ok_or(Refusal::Absent)?;
+        self.verify(peer, leaf, others, since)
     }
 
     /// Who shows this chain, where a root of its domain vouches for it as `peer` at that time.

@@ -278,7 +278,7 @@ async fn drive(
         let handshake = tokio::time::timeout(HANDSHAKE, handshake);
         handshake.await.unwrap_or(Err(Failure::Late.into()))
     };
-    let (opened, mut connection, mut standing) = match opened.await {
+    let (opened, mut connection, standing) = match opened.await {
         Ok(opened) => opened,
         Err(error) => {
             tracing::debug!(%to, %error, "no HBONE connection");
@@ -293,6 +293,7 @@ async fn drive(
         || opening.doubted(),
         || opening.heard(),
     );
+    let untrusted = standing.watch(worker, pod);
     opening.done(Ok(opened));
     let ended = poll_fn(|cx| {
         let ended = Pin::new(&mut connection).poll(cx);
@@ -306,7 +307,7 @@ async fn drive(
                 tracing::debug!(%to, %error, "an HBONE connection ended");
             }
         }
-        refusal = standing.withdrawn() => {
+        refusal = untrusted => {
             tracing::info!(%to, %refusal, "an open HBONE connection is no longer trusted");
             worker.counters.hbone_upstream_cx_untrusted.increment();
         }

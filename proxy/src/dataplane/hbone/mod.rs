@@ -5,6 +5,7 @@
 //! Where both sides are ours a reset travels as a reset, which ztunnel makes an end of.
 
 pub(super) mod client;
+mod expiry;
 mod failure;
 mod keepalive;
 mod pool;
@@ -21,9 +22,12 @@ pub(super) use tunnel::{Gone, Tunnel};
 /// The port at each workload's address. No socket is bound to it.
 pub(super) const PORT: u16 = 15008;
 
-/// Bytes of one stream, and of a connection, that may be under way to us unread (ztunnel's).
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Bytes of one stream that may be under way to us unread. ztunnel has 4 MiB, and 16 MiB for a
+/// connection: four streams that nobody reads stop all others.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// And of a connection: what is unread of one stream takes nothing from another. What all together may
+/// hold is bounded by the descriptors of the connections that they are carried to.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
 /// The largest frame that is taken (ztunnel's).
 const FRAME: u32 = 1 << 20;
 /// Streams of one connection that a peer may have open (ztunnel's), and as many may be reset before

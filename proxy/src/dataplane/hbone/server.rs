@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::expiry::Expiry;
 use super::failure::Failure;
 use super::{
     CONNECTION_WINDOW, FRAME, HANDSHAKE, REQUEST_HEADERS, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW,
@@ -169,7 +170,10 @@ async fn leave(mut stream: Ahead<TcpStream>) {
 }
 
 /// Takes CONNECTs until the connection ends.
-async fn run(session: &Rc<Session>, mut connection: Http2, mut standing: Standing) {
+async fn run(session: &Rc<Session>, mut connection: Http2, standing: Standing) {
+    let expiry = Expiry::of(standing.leaf());
+    let mut expired = pin!(expiry.comes());
+    let mut untrusted = pin!(standing.watch(&session.worker, &session.pod));
     let mut silent = pin!(keepalive::silent(
         connection.ping_pong(),
         (keepalive::INTERVAL, keepalive::PATIENCE),
@@ -182,6 +186,12 @@ async fn run(session: &Rc<Session>, mut connection: Http2, mut standing: Standin
         tokio::select! {
             biased;
             accepted = poll_fn(|cx| connection.poll_accept(cx)) => match accepted {
+                Some(Ok((_, mut respond))) if expiry.is_over() => {
+                    // The caller may ask again, and shows another certificate then.
+                    respond.send_reset(Reason::REFUSED_STREAM);
+                    is_draining = true;
+                    connection.graceful_shutdown();
+                }
                 Some(Ok((request, respond))) => {
                     let (session, worker, pod) =
                         (Rc::clone(session), &session.worker, &session.pod);
@@ -199,7 +209,15 @@ async fn run(session: &Rc<Session>, mut connection: Http2, mut standing: Standin
                 is_draining = true;
                 connection.graceful_shutdown();
             }
-            refusal = standing.withdrawn() => {
+            () = &mut expired, if !is_draining => {
+                tracing::debug!(
+                    source = %session.source, peer = %session.peer,
+                    "the certificate of an HBONE connection's peer has expired: no more streams"
+                );
+                is_draining = true;
+                connection.graceful_shutdown();
+            }
+            refusal = &mut untrusted => {
                 tracing::info!(
                     source = %session.source, peer = %session.peer, %refusal,
                     "an open HBONE connection is no longer trusted"
