@@ -26,8 +26,8 @@ use tokio::{
 const PORT: u16 = 9001;
 const CALLER: &str = "spiffe://cluster.local/ns/elsewhere/sa/caller";
 /// As deploy/hbone.md has them.
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 200 << 20;
 /// HPACK's one byte for a status of 200, and for one of 400.
 const OK: u8 = 0x88;
 const BAD_REQUEST: u8 = 0x8c;

@@ -574,7 +574,9 @@ async fn a_new_root_comes_under_load_and_nothing_is_lost() -> Result<()> {
         let marks = both_nodes.map(|proxy| proxy.child.stderr.mark());
         put("ca-key.pem", &key)?;
         put("ca-cert.pem", &new)?;
-        for (proxy, mark) in both_nodes.into_iter().zip(marks) {
+        // The caller's last: with its new certificate it opens connections anew, and is shown the new
+        // one of who is called.
+        for (proxy, mark) in both_nodes.into_iter().zip(marks).rev() {
             let log = &proxy.child.stderr;
             log.wait_for(mark, PATIENCE, |line| line.contains("read anew"))?;
             let before = serials(&proxy.admin("/config/secrets").await?);

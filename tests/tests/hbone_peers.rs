@@ -515,5 +515,5 @@ async fn a_peer_that_leaves_keeps_what_it_has_and_gets_no_more() -> Result<()> {
 }
 
 /// As deploy/hbone.md has them.
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 200 << 20;
