@@ -53,24 +53,38 @@ impl Listed {
         Ok(listed)
     }
 
-    /// Whether a difference of `scenario` is listed.
+    /// Whether a difference of `scenario` is listed; it is met by that.
     pub fn has(&mut self, scenario: &str, difference: &Difference) -> bool {
-        let mut has = false;
-        for (number, (name, facets)) in self.rows.iter().enumerate() {
-            let named = match name.strip_suffix('*') {
-                Some(start) => scenario.starts_with(start),
-                None => scenario == name,
-            };
-            let facet = facets.iter().find(|facet| match facet.strip_suffix('*') {
-                Some(start) => difference.facet.starts_with(start),
-                None => **facet == difference.facet,
-            });
-            if let (true, Some(facet)) = (named, facet) {
-                self.met.insert((number, facet.clone()));
-                has = true;
-            }
-        }
+        let met: Vec<_> = self.rows_of(scenario, difference).collect();
+        let has = !met.is_empty();
+        self.met.extend(met);
         has
+    }
+
+    /// Whether a difference of `scenario` is listed.
+    pub fn knows(&self, scenario: &str, difference: &Difference) -> bool {
+        self.rows_of(scenario, difference).next().is_some()
+    }
+
+    /// Whether something is listed of `scenario` by its whole name that is not among these.
+    pub fn misses(&self, scenario: &str, found: &[Difference]) -> bool {
+        let rows = self.rows.iter().filter(|(name, _)| name == scenario);
+        let mut facets = rows.flat_map(|(_, facets)| facets);
+        facets.any(|facet| !found.iter().any(|one| fits(facet, &one.facet)))
+    }
+
+    /// The rows that list a difference, and the facet by which each does.
+    fn rows_of(
+        &self,
+        scenario: &str,
+        difference: &Difference,
+    ) -> impl Iterator<Item = (usize, String)> {
+        let rows = self.rows.iter().enumerate();
+        let named = rows.filter(move |(_, (name, _))| fits(name, scenario));
+        named.filter_map(move |(number, (_, facets))| {
+            let facet = facets.iter().find(|one| fits(one, &difference.facet))?;
+            Some((number, facet.clone()))
+        })
     }
 
     /// What is listed and was not met.
@@ -83,6 +97,14 @@ impl Listed {
             unmet.map(move |facet| format!("{name}: {facet}"))
         });
         unmet.collect()
+    }
+}
+
+/// Whether a pattern, which may end with a `*`, stands for this.
+fn fits(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == pattern,
     }
 }
 
@@ -101,6 +123,11 @@ mod tests {
             envoy: String::new(),
             aquifer: String::new(),
         };
+        assert!(listed.misses("a", &[difference("flags")]));
+        assert!(!listed.misses("a", &["flags", "header x"].map(difference)));
+        assert!(!listed.misses("b-1", &[]) && !listed.misses("c", &[]));
+        assert!(listed.knows("b-1", &difference("header x")));
+        assert!(!listed.knows("b-1", &difference("status")));
         assert!(listed.has("b-1", &difference("header x")));
         assert!(!listed.has("b-1", &difference("status")));
         assert!(!listed.has("c", &difference("d")));
