@@ -235,6 +235,7 @@ impl Crew {
                 outside: outside.clone(),
                 keys: keys.clone(),
                 mutual_tls: settings.certificates.ca.is_some(),
+                cluster_id: settings.certificates.cluster_name(),
                 same_node: settings.same_node,
                 clusters: Arc::clone(&crew.clusters),
                 counters: Arc::clone(&counters),

@@ -29,6 +29,8 @@ use crate::{
 const ADMIN: u16 = 15000;
 const METRICS: u16 = 15020;
 const READINESS: u16 = 15021;
+/// So much higher are those of a proxy beside another.
+const BESIDE: u16 = 40;
 
 /// A configuration directory that the proxy watches.
 #[derive(Debug)]
@@ -75,12 +77,19 @@ pub struct Start<'a> {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     descriptors: Option<u32>,
+    beside: u16,
 }
 
 impl<'a> Start<'a> {
     /// Runs it on another node than the lab's own.
     pub fn node(mut self, node: &'a Netns) -> Self {
         self.node = Some(node);
+        self
+    }
+
+    /// Runs it beside another on the same node, whose successor it is to be.
+    pub fn beside(mut self) -> Self {
+        self.beside = BESIDE;
         self
     }
 
@@ -149,15 +158,17 @@ impl<'a> Start<'a> {
             .arg("--bpffs")
             .arg(&bpffs);
         command.args(["--node", node.name()]);
-        command.args(["--admin", &format!("127.0.0.1:{ADMIN}")]);
-        command.args(["--metrics", &format!("127.0.0.1:{METRICS}")]);
-        command.args(["--readiness", &format!("127.0.0.1:{READINESS}")]);
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port + self.beside)).to_string();
+        command.args(["--admin", &at(ADMIN)]);
+        command.args(["--metrics", &at(METRICS)]);
+        command.args(["--readiness", &at(READINESS)]);
         command.args(&self.arguments).envs(self.environment);
         let child = Child::start(Some(node), command)?;
         let node = Netns::open(node.name())?;
         Ok(Proxy {
             child,
             node,
+            beside: self.beside,
             bpffs,
             binary,
         })
@@ -170,6 +181,7 @@ pub struct Proxy {
     /// The process; its standard output is the access log.
     pub child: Child,
     node: Netns,
+    beside: u16,
     bpffs: PathBuf,
     binary: PathBuf,
 }
@@ -185,6 +197,7 @@ impl Proxy {
             arguments: Vec::new(),
             environment: Vec::new(),
             descriptors: None,
+            beside: 0,
         }
     }
 
@@ -339,14 +352,14 @@ impl Proxy {
     /// A connection to the admin address.
     pub async fn admin_connection(&self) -> io::Result<tokio::net::TcpStream> {
         self.node
-            .connect(SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN)))
+            .connect(SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN + self.beside)))
             .await
     }
 
     async fn get(&self, port: u16, path: &str) -> Result<Reply> {
         let stream = self
             .node
-            .connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+            .connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port + self.beside)))
             .await?;
         Http::over1(stream).await?.get("localhost", path).await
     }

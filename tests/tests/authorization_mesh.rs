@@ -469,6 +469,17 @@ async fn the_application_is_told_who_calls() -> Result<()> {
                 line.contains("\"downstream_principal\":\"cluster.local/ns/default/sa/client\""),
                 "{line}"
             );
+            // Inside the process there is no connection whose port it could be: it is the client's, or
+            // that which the application sees.
+            let line: serde_json::Value = serde_json::from_str(&line)?;
+            let remote = line["downstream_remote_address"].as_str().context("one")?;
+            let remote: SocketAddr = remote.parse()?;
+            ensure!(remote.ip() == mesh.client.v4 && remote.port() > 0, "{line}");
+            let shared = place == Place::Within && read;
+            ensure!(
+                !shared || seen.field("peer") == remote.to_string(),
+                "{line}"
+            );
         }
         // Unless the mesh wants otherwise.
         for (mode, first, last) in [

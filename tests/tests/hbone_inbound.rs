@@ -99,7 +99,7 @@ async fn a_tunnel_carries_bytes_with_the_callers_address_and_identity() -> Resul
         let baggage = response.headers()["baggage"].to_str()?;
         ensure!(
             baggage
-                == "k8s.namespace.name=default,k8s.pod.name=server,service.name=server,service.version=v1",
+                == "k8s.cluster.name=Kubernetes,k8s.namespace.name=default,k8s.pod.name=server,service.name=server,service.version=v1",
             "{baggage}"
         );
         let mut tunnel = hbone::Tunnel {

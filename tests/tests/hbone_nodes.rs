@@ -583,6 +583,7 @@ async fn neighbours_may_be_reached_inside_the_process() -> Result<()> {
         let _web = Echo::start(&server, HTTP, "server")?;
         let mark = proxy.child.stdout.mark();
         let mut stream = client.netns.connect(server.at(PORT)).await?;
+        let own = stream.local_addr()?;
         stream.write_all(b"hello").await?;
         let mut application = tokio::time::timeout(PATIENCE, accepted.recv())
             .await?
@@ -598,6 +599,8 @@ async fn neighbours_may_be_reached_inside_the_process() -> Result<()> {
                 && line.contains("\"bytes_received\":5"),
             "{line}"
         );
+        let own = format!("\"downstream_remote_address\":\"{own}\"");
+        ensure!(line.contains(&own) != tunnels, "{way}: {own} {line}");
         let mut http = Http::connect(&client, SocketAddr::new(SERVICE, 80)).await?;
         let reply = http.get("server", "/").await?;
         ensure!(reply.status == 200, "{reply:?}\n{}", proxy.complaints());

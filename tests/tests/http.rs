@@ -1,6 +1,7 @@
 //! HTTP through the proxy: what passes untouched, what streams, what is retried and what is not.
 
 use std::{
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -12,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use aquifer_tests::{
     PATIENCE, World,
     client::{Http, Reply, request, whole},
-    clock::Deadline,
+    clock::{self, Deadline},
     echo::{self, Echo},
     netns::BUFFERED,
     raw::{self, End, Server},
@@ -21,7 +22,8 @@ use aquifer_tests::{
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody, channel::Channel};
-use hyper::body::Frame;
+use hyper::{body::Frame, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::mpsc,
@@ -320,6 +322,72 @@ async fn http2_is_understood_on_declared_and_undeclared_ports() -> Result<()> {
             );
         }
         assert!(!http.lock().await.is_closed());
+    }
+    Ok(())
+}
+
+/// What a server of HTTP/2 may say first: its SETTINGS, with none in them.
+const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_may_speak_first_on_an_undeclared_port() -> Result<()> {
+    const GREETING: &[u8] = b"\x4a\0\0\0\x0a8.0.36\0";
+    let rule = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: app, namespace: default}\nspec: {hosts: [app], http: [{route: [{destination: {host: app}}], headers: {response: {set: {x-routed: 'yes'}}}}]}\n";
+    const LOG: [&str; 2] = ["--log", "info,aquifer::dataplane=debug"];
+    // A socket, a tunnel, a connection inside the process.
+    for (authority, way) in [(false, "hbone"), (true, "hbone"), (true, "direct")] {
+        let arguments = [&LOG[..], &["--same-node", way]].concat();
+        let world = match authority {
+            true => World::with_authority(&arguments, |manifests| manifests.yaml(rule)).await?,
+            false => World::with(&arguments, |manifests| manifests.yaml(rule)).await?,
+        };
+        let told = |mark| {
+            let first = |line: &str| line.contains("a server of HTTP/2 speaks first");
+            world.proxy.child.stderr.wait_for(mark, PATIENCE, first)
+        };
+        // Requests are routed, whoever spoke first.
+        let server = Server::start(&world.server, AUTO, |stream, _| async move {
+            let answer = service_fn(async |_| {
+                Ok::<_, Infallible>(echo::respond(StatusCode::OK, Bytes::new()))
+            });
+            let _ = http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), answer)
+                .await;
+        })?;
+        let mark = world.proxy.child.stderr.mark();
+        let stream = world.client.netns.connect(at(AUTO)).await?;
+        told(mark)?;
+        let mut http = Http::over2(stream).await?;
+        let reply = http.get("app", "/").await?;
+        ensure!(
+            reply.headers.get("x-routed").is_some_and(|it| it == "yes"),
+            "{way}: {reply:?}"
+        );
+        drop(http);
+        server.stop().await;
+        // What only looks like HTTP/2 is relayed as soon as its client shows that it is none.
+        let server = Server::start(&world.server, AUTO, |mut stream, _| async move {
+            let _ = stream.write_all(SETTINGS).await;
+            let (mut read, mut write) = stream.split();
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+        })?;
+        let mark = world.proxy.child.stderr.mark();
+        let mut stream = world.client.netns.connect(at(AUTO)).await?;
+        told(mark)?;
+        stream.write_all(b"\0none").await?;
+        let both = raw::read_exactly(&mut stream, SETTINGS.len() + 5).await?;
+        ensure!(both == [SETTINGS, b"\0none"].concat(), "{way}: {both:?}");
+        server.stop().await;
+        // What does not is heard at once.
+        let _server = Server::start(&world.server, AUTO, |mut stream, _| async move {
+            let _ = stream.write_all(GREETING).await;
+            let _ = stream.read(&mut [0]).await;
+        })?;
+        let mut stream = world.client.netns.connect(at(AUTO)).await?;
+        let start = clock::now();
+        raw::read_until(&mut stream, GREETING).await?;
+        let took = start.elapsed();
+        ensure!(took < Duration::from_secs(2), "{way}: {took:?}");
     }
     Ok(())
 }

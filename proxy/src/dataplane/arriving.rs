@@ -144,7 +144,7 @@ async fn carry(
             return;
         }
     };
-    log.upstream_local = application.local_addr().ok();
+    log.seen_from(application.local_addr().ok());
     let mut denial = None;
     let revoked = async { denial = Some(admitted.revoked().await) };
     let end = stream.relay(application, log.meter(), revoked).await;

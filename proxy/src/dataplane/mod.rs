@@ -23,6 +23,7 @@ mod neighbours;
 mod origin;
 mod outbound;
 mod outcome;
+mod parts;
 mod pod;
 mod pool;
 mod protocol;
@@ -40,4 +41,5 @@ pub mod worker;
 
 pub use cluster::Registry;
 pub use neighbours::SameNode;
-pub use worker::{Parts, run};
+pub use parts::Parts;
+pub use worker::run;

@@ -31,6 +31,14 @@ fn millis(started: Instant) -> u64 {
     u64::try_from(clock::now().duration_since(started).as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A caller inside the process that has no port of its own gets that of the proxy's `local` end, which
+/// the application sees.
+fn name_port(source: &mut SocketAddr, local: Option<SocketAddr>) {
+    if let Some(local) = local.filter(|_| source.port() == 0) {
+        source.set_port(local.port());
+    }
+}
+
 /// What the access log wants to know of a request, kept only where there is one.
 pub(super) struct Requested {
     pub(super) wall: SystemTime,
@@ -138,6 +146,12 @@ impl Exchange {
             exhausted: false,
             timed_out: Cell::new(false),
         }));
+    }
+
+    /// The application has a connection from `local`.
+    pub(super) fn seen_from(&mut self, local: Option<SocketAddr>) {
+        self.upstream_local = local;
+        name_port(&mut self.source, local);
     }
 
     /// Who asked, as Envoy tells it: who the client asks for, where it says so, without a port.

@@ -219,7 +219,7 @@ impl LocalPod {
         for (_, known) in self.clusters.borrow_mut().drain() {
             known.local.clear();
         }
-        self.tunnels.clear();
+        self.tunnels.close();
     }
 
     /// Whether new connections and requests are over.
@@ -240,10 +240,12 @@ impl LocalPod {
     }
 
     /// What HBONE peers are told about the pod.
-    pub(super) fn baggage(&self) -> Option<HeaderValue> {
+    pub(super) fn baggage(&self, worker: &Worker) -> Option<HeaderValue> {
         let mut baggage = self.baggage.borrow_mut();
         if baggage.is_none() {
-            *baggage = HeaderValue::try_from(self.pod.borrow().workload.baggage().header()).ok();
+            let pod = self.pod.borrow();
+            *baggage =
+                HeaderValue::try_from(pod.workload.baggage(&worker.cluster_id).header()).ok();
         }
         baggage.clone()
     }

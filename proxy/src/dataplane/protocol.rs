@@ -1,8 +1,9 @@
 //! Which protocol a connection speaks: what its port declares, otherwise what its first bytes say.
 //!
 //! On a port that declares nothing the TCP path is opened while the bytes are waited for, so that
-//! a server which speaks first (SMTP, MySQL) is heard without delay. The bytes are peeked at, not
-//! taken, where it is not certain who will serve the connection.
+//! a server which speaks first (SMTP, MySQL) is heard without delay. One of HTTP/2 may do so as well
+//! (SETTINGS): then its client is waited for as ever. The bytes are peeked at, not taken, where it is not
+//! certain who will serve the connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -238,7 +239,7 @@ async fn undeclared(
         (Ok(outbound), _) => tokio::select! {
             biased;
             verdict = &mut verdict => verdict,
-            () = outbound.stream.speaks() => Some(Verdict::Opaque),
+            () = outbound.stream.speaks_first() => Some(Verdict::Opaque),
             () = tokio::time::sleep(PATIENCE) => Some(Verdict::Opaque),
         },
         // A client that speaks HTTP is answered by the HTTP engine, everyone else is reset.

@@ -1,6 +1,7 @@
 //! What leads to an endpoint: a socket, a tunnel, or a connection inside the process. HTTP rides on
 //! each alike.
 
+use std::future::{pending, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -28,6 +29,7 @@ use super::{connect, way};
 use crate::mesh::cluster::Tcp;
 use crate::net::socket;
 use crate::wire::proxy_protocol::{Ends, Version};
+use crate::wire::sniff::{FRAME_HEAD, is_settings};
 
 /// A connection to an endpoint.
 pub(super) enum Upstream {
@@ -138,7 +140,8 @@ async fn lead(
         }
         // On the heap: the futures of connections to strangers stay small.
         way::Way::Within(at) => {
-            let connected = Box::pin(within::connect(worker, pod, &at, to, policy)).await;
+            let connected =
+                Box::pin(within::connect(worker, pod, &at, to, policy, behalf.port)).await;
             count(worker, &connected);
             Ok(match connected? {
                 Connected::Bytes(stream, within) => Upstream::Within(stream, Own::new(within)),
@@ -210,6 +213,39 @@ impl Upstream {
             Self::Judged(channel, _) => channel.speaks().await,
             Self::Secured(secured) => secured.speaks().await,
             Self::Posted(posted) => posted.speaks().await,
+        }
+    }
+
+    /// Resolves when it speaks before its client, and not as a server of HTTP/2 may, whose client is still
+    /// to be heard; an end or an error included.
+    pub(super) async fn speaks_first(&mut self) {
+        self.speaks().await;
+        if !self.begins_http2() {
+            return;
+        }
+        tracing::debug!(upstream = ?self.peer_addr(), "a server of HTTP/2 speaks first");
+        match self {
+            Self::Within(_, within) => drop(within.revoked().await),
+            Self::Secured(secured) => secured.cut().await,
+            Self::Tunnel(tunnelled) => {
+                poll_fn(|cx| tunnelled.tunnel.poll_gone(cx)).await;
+            }
+            _ => pending().await,
+        }
+    }
+
+    /// Whether what it has said, and nobody has taken, is HTTP/2's SETTINGS.
+    fn begins_http2(&self) -> bool {
+        match self {
+            Self::Socket(stream) | Self::Within(stream, _) => {
+                let mut first = [0; FRAME_HEAD];
+                let peeked = stream.peek(&mut first).now_or_never();
+                matches!(peeked, Some(Ok(count)) if is_settings(&first[..count]))
+            }
+            Self::Tunnel(tunnelled) => tunnelled.tunnel.begins(is_settings),
+            Self::Secured(secured) => secured.begins(is_settings),
+            // The other side of the first tells requests by itself.
+            Self::Judged(..) | Self::Posted(_) => false,
         }
     }
 

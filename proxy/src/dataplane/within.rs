@@ -47,19 +47,21 @@ pub(super) enum Connected {
     Requests(Channel),
 }
 
-/// Connects the pod `from` to `to`, an address of the pod `at`.
+/// Connects the pod `from` to `to`, an address of the pod `at`. `port`: the client's, where the connection
+/// is for one alone.
 pub(super) async fn connect(
     worker: &Rc<Worker>,
     from: &LocalPod,
     at: &Rc<LocalPod>,
     to: SocketAddr,
     policy: &Tcp,
+    port: Option<u16>,
 ) -> Result<Connected, Error> {
     worker.counters.downstream_cx_within.increment();
     let peer = from.identity(worker).map_err(Failure::from)?;
     let own = from.address_like(to.ip()).ok_or(Error::NoHealthyUpstream)?;
-    // Which port of the caller's it has is seen once it is dialled.
-    let source = SocketAddr::new(own, 0);
+    // What several clients share has a port once the application is dialled: the one that it sees.
+    let source = SocketAddr::new(own, port.unwrap_or(0));
     let cluster = ClusterName::inbound(to.port());
     let mut log = Connection::begin(worker, source, to, cluster);
     log.peer = Some(peer.clone());
@@ -98,10 +100,7 @@ pub(super) async fn connect(
         }
     };
     let stream = dialled.inspect_err(|error| log.fail(error))?;
-    log.upstream_local = stream.local_addr().ok();
-    if let Some(local) = log.upstream_local {
-        log.source = local;
-    }
+    log.seen_from(stream.local_addr().ok());
     let (gone, kept) = watch(worker, at);
     let within = Box::new(Within {
         admitted,

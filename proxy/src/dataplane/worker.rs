@@ -18,7 +18,8 @@ use tokio::time::MissedTickBehavior;
 use super::accept::accept;
 use super::cluster::{Ask, Local, Registry, RouteCounters, Routes};
 use super::idle::Idlers;
-use super::neighbours::{Neighbours, SameNode};
+use super::neighbours::Neighbours;
+use super::parts::Parts;
 use super::pod::{LocalPod, Phase};
 use super::{authorize, inbound, outbound, task};
 use crate::clock;
@@ -42,33 +43,6 @@ pub(super) type Seen = Rc<Arc<Snapshot>>;
 /// How often what is idle for too long is looked for.
 pub(super) const SWEEP: Duration = Duration::from_secs(60);
 
-/// What a worker is made of.
-#[derive(Debug)]
-pub struct Parts {
-    /// Where snapshots come from.
-    pub store: Arc<Store>,
-    /// The kernel's redirect maps.
-    pub redirects: Redirects,
-    /// The process's budget of descriptors.
-    pub descriptors: Descriptors,
-    /// Certificates of local identities, and who is trusted.
-    pub secrets: Secrets,
-    /// What TLS is made by with servers outside the mesh.
-    pub outside: Outside,
-    /// The keys of tokens' issuers that were fetched.
-    pub keys: KeyRing,
-    /// Whether pods of the mesh are reached by mutual TLS: somebody signs certificates.
-    pub mutual_tls: bool,
-    /// How local pods reach each other.
-    pub same_node: SameNode,
-    /// What is remembered of clusters, shared by the workers.
-    pub clusters: Arc<Registry>,
-    /// This worker's counters.
-    pub counters: Arc<Counters>,
-    /// This worker's end of the access log.
-    pub log: AccessLog,
-}
-
 /// One worker, on its own thread.
 pub struct Worker {
     pub(super) store: Arc<Store>,
@@ -78,6 +52,7 @@ pub struct Worker {
     pub(super) outside: Outside,
     pub(super) keys: KeyRing,
     pub(super) mutual_tls: bool,
+    pub(super) cluster_id: Arc<str>,
     pub(super) neighbours: Neighbours,
     /// Clients that may be idle for too long.
     pub(super) idlers: Idlers,
@@ -304,6 +279,7 @@ impl Worker {
             outside: parts.outside,
             keys: parts.keys,
             mutual_tls: parts.mutual_tls,
+            cluster_id: parts.cluster_id,
             neighbours: Neighbours::new(parts.same_node),
             idlers: Idlers::default(),
             clusters: parts.clusters,

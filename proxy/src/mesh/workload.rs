@@ -57,8 +57,8 @@ impl Workload {
             && own.map(|one| &one.netns) == others.map(|one| &one.netns)
     }
 
-    /// What HBONE's peers are told about it.
-    pub fn baggage(&self) -> Baggage<'_> {
+    /// What HBONE's peers are told about it, where it runs in `cluster`.
+    pub fn baggage<'a>(&'a self, cluster: &'a str) -> Baggage<'a> {
         let label = |names: &[&str]| {
             let mut found = names.iter().filter_map(|name| self.labels.get(*name));
             found.next().map(String::as_str)
@@ -74,6 +74,7 @@ impl Workload {
             "version",
         ]);
         Baggage {
+            cluster,
             namespace: &self.namespace,
             pod: &self.name,
             service: name.unwrap_or(&self.name),

@@ -45,7 +45,8 @@ pub struct Certificates {
         value_parser = host_name
     )]
     pub ca_name: Option<String>,
-    /// Name of this cluster, which an istiod with several clusters is told.
+    /// Name of this cluster: an istiod with several is told it, and so are peers of HBONE, whom
+    /// without it `Kubernetes` is told.
     #[arg(long, value_name = "NAME", env = "AQUIFER_CLUSTER_ID", requires = "ca")]
     pub cluster_id: Option<String>,
     /// Folder of the embedded authority: ca-cert.pem and ca-key.pem, made where it has neither;
@@ -98,6 +99,16 @@ pub struct Certificates {
         requires = "ca"
     )]
     pub roots: Vec<Roots>,
+}
+
+/// The name that Istio gives to a cluster which has none.
+const CLUSTER: &str = "Kubernetes";
+
+impl Certificates {
+    /// What peers are told of the cluster.
+    pub fn cluster_name(&self) -> Arc<str> {
+        self.cluster_id.as_deref().unwrap_or(CLUSTER).into()
+    }
 }
 
 /// Who signs certificates.

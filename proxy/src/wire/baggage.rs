@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 /// A workload; what is empty is left out.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Baggage<'a> {
+    /// The cluster that it runs in.
+    pub cluster: &'a str,
     /// Its namespace.
     pub namespace: &'a str,
     /// Its pod's name.
@@ -25,6 +27,7 @@ impl Baggage<'_> {
     pub fn header(&self) -> String {
         let mut text = String::new();
         for (key, value) in [
+            ("k8s.cluster.name", self.cluster),
             ("k8s.namespace.name", self.namespace),
             ("k8s.pod.name", self.pod),
             ("service.name", self.service),
@@ -60,6 +63,7 @@ mod tests {
     #[test]
     fn what_is_known_is_written_and_nothing_breaks_out() {
         let known = Baggage {
+            cluster: "Kubernetes",
             namespace: "default",
             pod: "web-1",
             service: "web, a\"b\\c;d=é%",
@@ -68,7 +72,7 @@ mod tests {
         };
         assert_eq!(
             known.header(),
-            "k8s.namespace.name=default,k8s.pod.name=web-1,\
+            "k8s.cluster.name=Kubernetes,k8s.namespace.name=default,k8s.pod.name=web-1,\
              service.name=web%2C%20a%22b%5Cc%3Bd=%C3%A9%25,cloud.region=r"
         );
         assert_eq!(Baggage::default().header(), "");

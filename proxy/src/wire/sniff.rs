@@ -65,20 +65,31 @@ pub fn may_be_preface(bytes: &[u8]) -> bool {
     FIRST_WORD.starts_with(&bytes[..bytes.len().min(FIRST_WORD.len())])
 }
 
-/// Whether what a server says before it was asked anything may still be HTTP: HTTP/2's SETTINGS, which
-/// may come first (RFC 9113, section 3.4), or an answer that nobody waits for.
+/// Bytes of a frame's head (RFC 9113, section 4.1).
+pub const FRAME_HEAD: usize = 9;
+
+/// Whether what a server says before it was asked anything may still be HTTP: HTTP/2's SETTINGS, or an
+/// answer that nobody waits for.
 pub fn may_answer_http(bytes: &[u8]) -> bool {
     const ANSWER: &[u8] = b"HTTP/";
+    may_be_settings(bytes) || ANSWER.starts_with(&bytes[..bytes.len().min(ANSWER.len())])
+}
+
+/// Whether a server says what one of HTTP/2 may say before it has heard its client (RFC 9113,
+/// section 3.4): SETTINGS.
+pub fn is_settings(bytes: &[u8]) -> bool {
+    bytes.len() >= FRAME_HEAD && may_be_settings(bytes)
+}
+
+fn may_be_settings(bytes: &[u8]) -> bool {
     // Length of 24 bits, of which a first frame needs few; type 4; no flags; stream 0.
-    let frame = |at: usize, byte: u8| match at {
-        0 | 5..=8 => byte == 0,
-        3 => byte == 4,
+    let mut head = bytes.iter().take(FRAME_HEAD).enumerate();
+    head.all(|(at, byte)| match at {
+        0 | 5..=8 => *byte == 0,
+        3 => *byte == 4,
         4 => byte & !1 == 0,
         _ => true,
-    };
-    let begins = bytes.iter().take(9).enumerate();
-    begins.clone().all(|(at, byte)| frame(at, *byte))
-        || ANSWER.starts_with(&bytes[..bytes.len().min(ANSWER.len())])
+    })
 }
 
 impl Verdict {
@@ -240,6 +251,8 @@ mod tests {
             (b"SSH-2.0-", false),
         ] {
             assert_eq!(may_answer_http(bytes), expected, "{bytes:?}");
+            let whole = bytes.len() >= FRAME_HEAD && bytes[0] == 0;
+            assert_eq!(is_settings(bytes), expected && whole, "{bytes:?}");
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Each has its settings from a folder of its own, which goes with it.
 
+mod agent;
 pub mod envoy;
 pub mod ztunnel;
 

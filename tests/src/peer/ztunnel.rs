@@ -1,9 +1,10 @@
-//! ztunnel, Istio's node proxy, for one pod alone (its dedicated mode): told by a file who is where,
-//! with certificates of its test authority (a build with its feature `testing`) or of one that it asks.
+//! ztunnel, Istio's node proxy, told by a file who is where: for the pods of a node, as it runs in a
+//! cluster, with certificates of an authority that it asks; or for one pod alone (its dedicated mode),
+//! with certificates of its test authority (a build with its feature `testing`).
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -16,7 +17,8 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{PATIENCE, Pod, client::Http, clock::Deadline, process::Child};
+use super::agent::{Agent, Handed};
+use crate::{PATIENCE, Pod, client::Http, clock::Deadline, netns::Netns, process::Child};
 
 /// Where connections go that it is to carry out of the pod.
 pub const OUTBOUND: u16 = 15001;
@@ -38,22 +40,19 @@ pub struct Workload<'a> {
     pub pod: &'a Pod,
 }
 
-/// Who signs.
+/// Who signs its certificates.
 #[derive(Clone, Copy, Debug)]
-pub enum Signer<'a> {
-    /// Its own test authority, whose files are in its source.
-    Fake,
-    /// One that it asks.
-    At {
-        /// Its `https` address.
-        url: &'a str,
-        /// Who vouches for it: a file.
-        roots: &'a Path,
-        /// What shows who asks: a file.
-        token: &'a Path,
-        /// How long its certificates are to hold.
-        life: Duration,
-    },
+pub struct Signer<'a> {
+    /// Its `https` address.
+    pub url: &'a str,
+    /// The name in its certificate.
+    pub name: &'a str,
+    /// Who vouches for it: a file.
+    pub roots: &'a Path,
+    /// What shows who asks: a file.
+    pub token: &'a Path,
+    /// How long its certificates are to hold.
+    pub life: Duration,
 }
 
 /// What it tells of connections.
@@ -79,7 +78,11 @@ impl Log {
 pub struct Ztunnel {
     /// The process.
     pub child: Child,
-    netns: crate::netns::Netns,
+    /// Where it runs.
+    netns: Netns,
+    /// The first of the pods that it stands for.
+    pod: Netns,
+    _agent: Option<Agent>,
     _folder: tempfile::TempDir,
 }
 
@@ -89,67 +92,66 @@ pub fn binary() -> Option<PathBuf> {
 }
 
 impl Ztunnel {
-    /// Starts it for the first of `workloads`, which all have the trust domain cluster.local, and waits
-    /// until it is ready. `policies` is a YAML list of the form that its file has.
+    /// Starts it on `node` for the pods of `own`, and waits until it is ready. `others` are known to it;
+    /// `policies` is a YAML list of the form that its file has.
     pub async fn start(
         binary: &Path,
-        workloads: &[Workload<'_>],
+        node: &Netns,
+        (own, others): (&[Workload<'_>], &[Workload<'_>]),
         policies: &str,
         signer: Signer<'_>,
     ) -> Result<Self> {
-        let started = Self::spawn(binary, workloads, policies, signer, Log::Each)?;
+        let folder = folder()?;
+        let socket = folder.path().join("zds");
+        let handed = own.iter().map(|one| {
+            Ok(Handed {
+                uid: uid(one),
+                name: one.pod.name.clone(),
+                account: one.account.to_owned(),
+                netns: fs::File::open(one.pod.netns.path())?,
+            })
+        });
+        let agent = Agent::start(&socket, handed.collect::<Result<_>>()?)?;
+        let mut command = command(binary, folder.path(), (own, others), policies, Log::Each)?;
+        command
+            .env("PROXY_MODE", "shared")
+            .env("INPOD_UDS", &socket)
+            .env("CA_ADDRESS", signer.url)
+            .env("ALT_CA_HOSTNAME", signer.name)
+            .env("CA_ROOT_CA", signer.roots)
+            .env("AUTH_TOKEN", signer.token)
+            .env("SECRET_TTL", format!("{}s", signer.life.as_secs()));
+        let pod = own.first().context("no pod to stand for")?.pod;
+        let started = Self {
+            child: Child::start(Some(node), command)?,
+            netns: Netns::open(node.name())?,
+            pod: Netns::open(pod.netns.name())?,
+            _agent: Some(agent),
+            _folder: folder,
+        };
         started.ready().await?;
         Ok(started)
     }
 
-    /// Starts it and does not wait.
-    pub fn spawn(
-        binary: &Path,
-        workloads: &[Workload<'_>],
-        policies: &str,
-        signer: Signer<'_>,
-        log: Log,
-    ) -> Result<Self> {
-        let own = workloads.first().context("no workload to stand for")?;
-        let folder = tempfile::Builder::new().prefix("aqh-ztunnel-").tempdir()?;
-        let known = folder.path().join("mesh.yaml");
-        fs::write(&known, mesh(workloads, policies))?;
-        let mut command = Command::new(binary);
+    /// Starts it for the first of `workloads` alone, in that pod, and does not wait.
+    pub fn dedicated(binary: &Path, workloads: &[Workload<'_>], log: Log) -> Result<Self> {
+        let (own, others) = workloads.split_at_checked(1).context("no workload")?;
+        let folder = folder()?;
+        let mut command = command(binary, folder.path(), (own, others), "[]", log)?;
+        let Workload { account, pod } = own[0];
         command
-            .env("LOCAL_XDS_PATH", &known)
-            .env("XDS_ADDRESS", "")
             .env("PROXY_MODE", "dedicated")
             .env(
                 "PROXY_WORKLOAD_INFO",
-                format!("default/{}/{}", own.pod.name, own.account),
+                format!("default/{}/{account}", pod.name),
             )
-            .env("NODE_NAME", NODE)
             .env("PACKET_MARK", MARK.to_string())
-            .env("ENABLE_ORIG_SRC", "false")
-            .env("IPV6_ENABLED", "false")
-            .env("UNSTABLE_ENABLE_SOCKS5", "true")
-            .env("ZTUNNEL_WORKER_THREADS", "1")
-            .env("RUST_LOG", log.filter())
-            .env(
-                "PROXY_CONFIG",
-                r#"{"proxyMetadata":{"DNS_CAPTURE":"false"}}"#,
-            );
-        match signer {
-            Signer::Fake => command.env("FAKE_CA", "true"),
-            Signer::At {
-                url,
-                roots,
-                token,
-                life,
-            } => command
-                .env("CA_ADDRESS", url)
-                .env("CA_ROOT_CA", roots)
-                .env("AUTH_TOKEN", token)
-                .env("SECRET_TTL", format!("{}s", life.as_secs())),
-        };
+            .env("FAKE_CA", "true");
         Ok(Self {
-            child: Child::start(Some(&own.pod.netns), command)?,
-            netns: crate::netns::Netns::open(own.pod.netns.name())?,
+            child: Child::start(Some(&pod.netns), command)?,
+            netns: Netns::open(pod.netns.name())?,
+            pod: Netns::open(pod.netns.name())?,
+            _agent: None,
             _folder: folder,
         })
     }
@@ -169,22 +171,33 @@ impl Ztunnel {
         }
     }
 
-    /// A connection to `to` that it carries, from its own pod, asked for by SOCKS 5 (RFC 1928).
+    /// A connection to `to` that it carries, from the first of its pods, asked for by SOCKS 5 (RFC 1928).
     pub async fn connect(&self, to: SocketAddr) -> Result<TcpStream> {
-        let SocketAddr::V4(to) = to else {
-            bail!("{to}: ztunnel is started without IPv6");
-        };
+        Self::connect_from(&self.pod, to).await
+    }
+
+    /// The same from another of its pods.
+    pub async fn connect_from(pod: &Netns, to: SocketAddr) -> Result<TcpStream> {
         let proxy = SocketAddr::from((Ipv4Addr::LOCALHOST, SOCKS));
-        let mut stream = self.netns.connect(proxy).await?;
+        let mut stream = pod.connect(proxy).await?;
         let asked = async {
             // Version 5, one method: no authentication.
             stream.write_all(&[5, 1, 0]).await?;
             let mut method = [0; 2];
             stream.read_exact(&mut method).await?;
             ensure!(method == [5, 0], "no authentication: {method:?}");
-            // CONNECT to an IPv4 address.
-            let mut request = vec![5, 1, 0, 1];
-            request.extend(to.ip().octets());
+            // CONNECT to an address of this kind.
+            let mut request = vec![5, 1, 0];
+            match to.ip() {
+                IpAddr::V4(to) => {
+                    request.push(1);
+                    request.extend(to.octets());
+                }
+                IpAddr::V6(to) => {
+                    request.push(4);
+                    request.extend(to.octets());
+                }
+            }
             request.extend(to.port().to_be_bytes());
             stream.write_all(&request).await?;
             let mut reply = [0; 10];
@@ -221,25 +234,60 @@ impl Ztunnel {
     }
 }
 
-fn mesh(workloads: &[Workload<'_>], policies: &str) -> String {
-    let mut rows = Vec::new();
-    for (number, workload) in workloads.iter().enumerate() {
-        let mut row = serde_json::json!({
+fn folder() -> Result<tempfile::TempDir> {
+    Ok(tempfile::Builder::new().prefix("aqh-ztunnel-").tempdir()?)
+}
+
+fn uid(workload: &Workload<'_>) -> String {
+    format!("uid/{}", workload.pod.name)
+}
+
+/// What it is started by in either mode. It knows the mesh by a file in `folder`.
+fn command(
+    binary: &Path,
+    folder: &Path,
+    workloads: (&[Workload<'_>], &[Workload<'_>]),
+    policies: &str,
+    log: Log,
+) -> Result<Command> {
+    let known = folder.join("mesh.yaml");
+    fs::write(&known, mesh(workloads, policies))?;
+    let mut command = Command::new(binary);
+    command
+        .env("LOCAL_XDS_PATH", &known)
+        .env("XDS_ADDRESS", "")
+        .env("NODE_NAME", NODE)
+        .env("ENABLE_ORIG_SRC", "false")
+        .env("UNSTABLE_ENABLE_SOCKS5", "true")
+        .env("ZTUNNEL_WORKER_THREADS", "1")
+        .env("RUST_LOG", log.filter())
+        .env(
+            "PROXY_CONFIG",
+            r#"{"proxyMetadata":{"DNS_CAPTURE":"false"}}"#,
+        );
+    Ok(command)
+}
+
+fn mesh((own, others): (&[Workload<'_>], &[Workload<'_>]), policies: &str) -> String {
+    let row = |workload: &Workload<'_>| {
+        serde_json::json!({
             "name": workload.pod.name,
             "namespace": "default",
             "serviceAccount": workload.account,
             "trustDomain": "cluster.local",
-            "uid": format!("uid/{}", workload.pod.name),
-            "workloadIps": [workload.pod.v4],
+            "uid": uid(workload),
+            "workloadIps": [workload.pod.v4, workload.pod.v6],
             "protocol": "HBONE",
+            "clusterId": "Kubernetes",
             "services": {},
-        });
-        if number == 0 {
-            row["node"] = NODE.into();
-        }
-        rows.push(row);
-    }
+        })
+    };
+    let own = own.iter().map(|workload| {
+        let mut row = row(workload);
+        row["node"] = NODE.into();
+        row
+    });
     // JSON is YAML. Policies have tags, which JSON has not.
-    let workloads = Value::from(rows);
+    let workloads: Value = own.chain(others.iter().map(row)).collect();
     format!("workloads: {workloads}\npolicies: {policies}\n")
 }

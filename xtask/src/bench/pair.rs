@@ -10,7 +10,7 @@ use aquifer_tests::{
     peer::{
         Envoy, HBONE, Ztunnel,
         envoy::{self, Certificate},
-        ztunnel::{self, Log, Signer, Workload},
+        ztunnel::{self, Log, Workload},
     },
     process,
 };
@@ -122,7 +122,7 @@ pub(super) async fn ztunnel(field: &Field) -> Result<Vec<Process>> {
         .map(|(account, pod)| Workload { account, pod });
     let start = |workloads: [Workload<'_>; 2]| {
         cores::on(cores::PROXY, || {
-            Ztunnel::spawn(binary, &workloads, "[]", Signer::Fake, Log::None)
+            Ztunnel::dedicated(binary, &workloads, Log::None)
         })
     };
     let far = start([server, client])?;

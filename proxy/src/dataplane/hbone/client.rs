@@ -208,7 +208,7 @@ fn tell(
     behalf: Behalf<'_>,
     headers: &mut HeaderMap,
 ) {
-    if let Some(baggage) = pod.baggage() {
+    if let Some(baggage) = pod.baggage(worker) {
         headers.insert(BAGGAGE, baggage);
     }
     let forwarded = pod

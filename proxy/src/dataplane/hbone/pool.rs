@@ -8,7 +8,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,8 @@ pub(super) struct Key {
 #[derive(Default)]
 pub(in crate::dataplane) struct Pool {
     connections: RefCell<HashMap<Key, Vec<Rc<Shared>>, RandomState>>,
+    /// Each connection is for one stream from now on, and ends with it.
+    closed: Cell<bool>,
 }
 
 /// One connection, from when it is begun.
@@ -56,7 +58,7 @@ pub(super) struct Shared {
     told: Notify,
     /// Since when nobody knows whether its peer is still there.
     doubted: Cell<Option<Instant>>,
-    in_doubt: Notify,
+    in_doubt: Rc<Notify>,
     /// What it was opened with: another one is in force when a certificate or the trust has changed.
     config: Arc<ClientConfig>,
     /// It gets no more streams.
@@ -122,16 +124,22 @@ impl Pool {
             settled: Cell::new(false),
             told: Notify::new(),
             doubted: Cell::new(None),
-            in_doubt: Notify::new(),
+            in_doubt: Rc::default(),
             config,
             retired: Cell::new(false),
             streams: Cell::new(0),
             admitted: Cell::new(0),
             since: Cell::new(clock::now()),
         });
-        known.push(Rc::clone(&shared));
+        if !self.closed.get() {
+            known.push(Rc::clone(&shared));
+        }
         let place = Place::on(&shared, false);
-        (place, Opening { shared })
+        let opening = Opening {
+            shared: Rc::downgrade(&shared),
+            in_doubt: Rc::clone(&shared.in_doubt),
+        };
+        (place, opening)
     }
 
     /// Closes what had no stream for too long, and lets go of what has ended.
@@ -142,8 +150,9 @@ impl Pool {
         });
     }
 
-    /// Closes every connection without streams, and the others with their last.
-    pub(in crate::dataplane) fn clear(&self) {
+    /// Closes every connection without streams, and the others with their last; none is kept any more.
+    pub(in crate::dataplane) fn close(&self) {
+        self.closed.set(true);
         self.connections.borrow_mut().clear();
     }
 }
@@ -250,39 +259,43 @@ impl Drop for Place {
     }
 }
 
-/// A connection that is being opened. Where that is given up, so is it.
+/// A connection that is being opened, and then runs. Where the opening is given up, so is it. It belongs to
+/// those who have a place and to the pool, and ends with them: whoever runs it keeps no hold of it.
 pub(super) struct Opening {
-    shared: Rc<Shared>,
+    shared: Weak<Shared>,
+    in_doubt: Rc<Notify>,
 }
 
 impl Opening {
     /// Tells everybody who has a place what came of it. Only the first word counts.
     pub(super) fn done(&self, opened: Result<Opened, Error>) {
-        let _ = self.shared.opened.set(opened);
-        self.shared.told.notify_waiters();
+        if let Some(shared) = self.shared.upgrade() {
+            let _ = shared.opened.set(opened);
+            shared.told.notify_waiters();
+        }
     }
 
     /// Something may have come on it.
     pub(super) fn look(&self) {
-        if !self.shared.settled.get()
-            && self
-                .shared
-                .opened()
-                .is_some_and(|one| one.allowed().is_some())
+        let shared = self.shared.upgrade();
+        if let Some(shared) = shared.filter(|shared| !shared.settled.get())
+            && shared.opened().is_some_and(|one| one.allowed().is_some())
         {
-            self.shared.settled.set(true);
-            self.shared.told.notify_waiters();
+            shared.settled.set(true);
+            shared.told.notify_waiters();
         }
     }
 
     /// Resolves when somebody doubts that the peer is there.
     pub(super) async fn doubted(&self) {
-        self.shared.in_doubt.notified().await;
+        self.in_doubt.notified().await;
     }
 
     /// The peer is there.
     pub(super) fn heard(&self) {
-        self.shared.doubted.set(None);
+        if let Some(shared) = self.shared.upgrade() {
+            shared.doubted.set(None);
+        }
     }
 }
 

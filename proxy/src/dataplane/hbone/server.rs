@@ -311,7 +311,7 @@ async fn stream(session: &Session, request: Request<RecvStream>, mut respond: Se
     if worker.logs() {
         log.upstream_local = application.local_addr().ok();
     }
-    match accept(pod, &mut respond) {
+    match accept(worker, pod, &mut respond) {
         Ok(send) => {
             let tunnel = Tunnel::new(send, request.into_body());
             relay(tunnel, application, &admitted, &mut log).await;
@@ -332,7 +332,7 @@ async fn look(
     mut log: outcome::Connection,
 ) {
     let Session { worker, pod, .. } = session;
-    match accept(pod, &mut respond) {
+    match accept(worker, pod, &mut respond) {
         Ok(send) => {
             let tunnel = Tunnel::new(send, request.into_body());
             let met = arriving::Met {
@@ -349,11 +349,12 @@ async fn look(
 
 /// Answers 200.
 fn accept(
+    worker: &Worker,
     pod: &LocalPod,
     respond: &mut SendResponse<Bytes>,
 ) -> Result<SendStream<Bytes>, h2::Error> {
     let mut response = Response::new(());
-    if let Some(baggage) = pod.baggage() {
+    if let Some(baggage) = pod.baggage(worker) {
         response.headers_mut().insert(BAGGAGE, baggage);
     }
     respond.send_response(response, false)

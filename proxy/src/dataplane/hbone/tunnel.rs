@@ -82,6 +82,11 @@ impl Tunnel {
         let _ = poll_fn(|cx| self.receive.borrow_mut().poll_fill(cx)).await;
     }
 
+    /// Whether the bytes at hand, that nobody has taken, begin so.
+    pub(in crate::dataplane) fn begins(&self, so: fn(&[u8]) -> bool) -> bool {
+        self.receive.borrow().pending.as_deref().is_some_and(so)
+    }
+
     /// So many bytes went on.
     pub(in crate::dataplane) fn consumed(&self, count: usize) {
         // An error means that the stream is over.

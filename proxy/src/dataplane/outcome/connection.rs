@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
-use super::millis;
+use super::{millis, name_port};
 use crate::clock;
 use crate::dataplane::error::Error;
 use crate::dataplane::relay::{End, Meter};
@@ -96,6 +96,12 @@ impl Connection {
         if let Some(denial) = denial {
             self.deny(denial);
         }
+    }
+
+    /// The application is dialled: a caller without a port of its own is known by the one that it sees.
+    pub(in crate::dataplane) fn seen_from(&mut self, local: Option<SocketAddr>) {
+        self.upstream_local = local;
+        name_port(&mut self.source, local);
     }
 
     /// It was not taken. In one word, as Envoy writes details.

@@ -140,6 +140,14 @@ impl Secured {
         self.poll_speaks(&mut nobody).is_pending()
     }
 
+    /// Whether the bytes at hand, that nobody has taken, begin so.
+    pub(in crate::dataplane) fn begins(&self, so: fn(&[u8]) -> bool) -> bool {
+        let mut nobody = Context::from_waker(Waker::noop());
+        let ask =
+            |stream: Pin<&mut Stream>, cx: &mut Context<'_>| stream.poll_fill_buf(cx).map_ok(so);
+        matches!(self.poll(&mut nobody, ask), Poll::Ready(Ok(true)))
+    }
+
     /// Ends it by a reset.
     pub(in crate::dataplane) fn reset(self) {
         self.over(Upstream::reset_on_close);

@@ -219,13 +219,37 @@ async fn what_is_of_the_past_gets_no_more_streams() {
 }
 
 #[tokio::test]
+async fn a_closed_pool_keeps_nothing() {
+    let local = tokio::task::LocalSet::new();
+    local
+        .run_until(async {
+            let (pool, config) = (Pool::default(), config());
+            let begin = async || {
+                let (place, opening) = pool.begin(&key("a"), Arc::clone(&config));
+                let (server, ended, opening) = opened(opening, 100).await;
+                (place, server, ended, opening)
+            };
+            let (before, _near, ended, _opening) = begin().await;
+            pool.close();
+            let (after, _far, ended_after, _kept) = begin().await;
+            assert!(pool.place(&key("a"), &config).is_none());
+            assert!(!ended.is_finished() && !ended_after.is_finished());
+            // Each ends with its last stream.
+            drop((before, after));
+            ended.await.expect("no panic");
+            ended_after.await.expect("no panic");
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn idle_connections_end_in_time() {
     let local = tokio::task::LocalSet::new();
     local
         .run_until(async {
             let (pool, config) = (Pool::default(), config());
             let (place, opening) = pool.begin(&key("a"), Arc::clone(&config));
-            let (mut server, _) = open(opening, 100).await;
+            let (mut server, _, _opening) = opened(opening, 100).await;
             settle(&mut server).await;
             let later = clock::now() + IDLE + Duration::from_secs(1);
             pool.sweep(later);

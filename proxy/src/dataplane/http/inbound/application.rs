@@ -113,7 +113,7 @@ impl Application {
         };
         loop {
             connection.upload.clone_from(&exchange.received);
-            exchange.upstream_local = connection.local;
+            exchange.seen_from(connection.local);
             let mut failure = match connection.sender.try_send_request(request).await {
                 Ok(response) => {
                     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -165,7 +165,7 @@ impl Application {
         let mut first = true;
         loop {
             let mut connection = self.open2(shared, inbound).await?;
-            exchange.upstream_local = connection.local;
+            exchange.seen_from(connection.local);
             let mut failure = match connection.sender.try_send_request(request).await {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
