@@ -10,6 +10,7 @@
 //! | [`slot`] | a number of one's own: names, addresses, clean-up after the dead |
 //! | [`netns`] | a network namespace; sockets and processes made inside it |
 //! | [`lab`] | a small network: pods on one bridge |
+//! | [`config`] | the directory that the proxy reads |
 //! | [`manifest`] | the Kubernetes objects that tell the proxy about the lab |
 //! | [`process`] | a child process, its end and its lines as events |
 //! | [`proxy`] | the `aquifer` binary: start, readiness, admin, end |
@@ -25,6 +26,7 @@
 pub mod authority;
 pub mod client;
 pub mod clock;
+pub mod config;
 pub mod differential;
 pub mod echo;
 pub mod gate;
@@ -40,9 +42,10 @@ pub mod slot;
 pub mod wire;
 pub mod world;
 
+pub use config::Config;
 pub use lab::{Lab, Pod};
 pub use manifest::Manifests;
-pub use proxy::{Config, Proxy};
+pub use proxy::Proxy;
 pub use world::World;
 
 /// How long anything in a test may take before it counts as hanging. Generous, since a machine

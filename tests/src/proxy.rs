@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
@@ -14,11 +14,10 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::{
-    PATIENCE,
+    Config, PATIENCE,
     client::{Http, Reply},
     clock::Deadline,
     lab::Lab,
-    manifest::Manifests,
     netns::Netns,
     process::{self, Child},
     slot,
@@ -31,41 +30,6 @@ const METRICS: u16 = 15020;
 const READINESS: u16 = 15021;
 /// So much higher are those of a proxy beside another.
 const BESIDE: u16 = 40;
-
-/// A configuration directory that the proxy watches.
-#[derive(Debug)]
-pub struct Config {
-    folder: tempfile::TempDir,
-}
-
-impl Config {
-    /// A directory with `manifests` in `mesh.yaml`.
-    pub fn new(manifests: &Manifests) -> Result<Self> {
-        let config = Self {
-            folder: tempfile::Builder::new().prefix("aqh-config-").tempdir()?,
-        };
-        config.put("mesh.yaml", manifests.text())?;
-        Ok(config)
-    }
-
-    /// Writes a file as a careful author does: in full under another name, then renamed.
-    pub fn put(&self, file: &str, content: impl AsRef<[u8]>) -> Result<()> {
-        let hidden = self.folder.path().join(format!(".{file}.new"));
-        fs::write(&hidden, content)?;
-        fs::rename(&hidden, self.folder.path().join(file))?;
-        Ok(())
-    }
-
-    /// Removes a file.
-    pub fn remove(&self, file: &str) -> Result<()> {
-        Ok(fs::remove_file(self.folder.path().join(file))?)
-    }
-
-    /// Where it lies.
-    pub fn path(&self) -> &Path {
-        self.folder.path()
-    }
-}
 
 /// How to start a proxy.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use socket2::Socket;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::balance::Lease;
@@ -21,7 +22,7 @@ use super::upstream::Upstream;
 use super::worker::Worker;
 use crate::mesh::cluster::Tcp;
 use crate::net::socket;
-use crate::wire::sniff::may_answer_http;
+use crate::wire::sniff::{FRAME_HEAD, may_answer_http};
 
 /// How long the application may take to accept: Istio's default `connectTimeout`.
 const APPLICATION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -106,9 +107,14 @@ pub(super) async fn spoken(
 ) {
     match application(worker, pod, caller, to).await {
         Ok(stream) => {
-            let mut first = [0; 9];
-            // An error is found by whoever reads.
-            let count = early.insert(stream).peek(&mut first).await.unwrap_or(0);
+            let stream = early.insert(stream);
+            // A look at a reset would take it away from whoever reads.
+            let ready = stream.ready(Interest::READABLE | Interest::ERROR).await;
+            if !matches!(ready, Ok(ready) if !ready.is_error()) {
+                return;
+            }
+            let mut first = [0; FRAME_HEAD];
+            let count = stream.peek(&mut first).await.unwrap_or(0);
             // A server of HTTP/2 may be the first to speak, and is still to be asked by requests alone.
             if count > 0 && may_answer_http(&first[..count]) {
                 std::future::pending::<()>().await;

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::FutureExt as _;
 use send_wrapper::SendWrapper;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -237,11 +237,7 @@ impl Upstream {
     /// Whether what it has said, and nobody has taken, is HTTP/2's SETTINGS.
     fn begins_http2(&self) -> bool {
         match self {
-            Self::Socket(stream) | Self::Within(stream, _) => {
-                let mut first = [0; FRAME_HEAD];
-                let peeked = stream.peek(&mut first).now_or_never();
-                matches!(peeked, Some(Ok(count)) if is_settings(&first[..count]))
-            }
+            Self::Socket(stream) | Self::Within(stream, _) => first_of(stream, is_settings),
             Self::Tunnel(tunnelled) => tunnelled.tunnel.begins(is_settings),
             Self::Secured(secured) => secured.begins(is_settings),
             // The other side of the first tells requests by itself.
@@ -355,6 +351,18 @@ impl AsyncWrite for Upstream {
             Self::Posted(posted) => Pin::new(&mut ***posted).poll_shutdown(cx),
         }
     }
+}
+
+/// Whether the bytes at hand begin so. Not where there is an end: a look at a reset would take it away
+/// from whoever reads.
+fn first_of(stream: &TcpStream, so: fn(&[u8]) -> bool) -> bool {
+    let ready = stream.ready(Interest::READABLE).now_or_never();
+    if !matches!(ready, Some(Ok(ready)) if !ready.is_read_closed()) {
+        return false;
+    }
+    let mut first = [0; FRAME_HEAD];
+    let peeked = stream.peek(&mut first).now_or_never();
+    matches!(peeked, Some(Ok(count)) if so(&first[..count]))
 }
 
 /// One piece is a `send`, which the kernel serves more quickly than a `writev`.
