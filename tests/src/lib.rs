@@ -37,6 +37,7 @@ pub mod peer;
 pub mod process;
 pub mod proxy;
 pub mod raw;
+pub mod reasons;
 pub mod shop;
 pub mod slot;
 pub mod wire;

@@ -3,6 +3,7 @@
 mod hbone;
 
 use std::{
+    fmt::Display,
     io::ErrorKind,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -17,7 +18,7 @@ use aquifer_tests::{
     raw::{self, End, Server},
 };
 use bytes::Bytes;
-use hbone::{Authority, Bytewise, DEFAULT, HBONE, Peer, Shredded, refusal};
+use hbone::{Authority, Bytewise, DEFAULT, HBONE, Peer, Shredded, hello_bytes, hello_of, refusal};
 use http::{Method, Request};
 use rustls::ClientConfig;
 use tokio::{
@@ -27,6 +28,9 @@ use tokio::{
 
 const PORT: u16 = 9001;
 const CALLER: &str = "spiffe://cluster.local/ns/elsewhere/sa/caller";
+/// Bytes of the largest ClientHello that is taken (rustls): 65,535 with its own head of 4 bytes, and
+/// those of its 4 records of 5 each.
+const LARGEST: usize = 65_535 - 4 - 4 * 5;
 
 /// The usual world, who signs in it, and a pod that is not in the mesh to call from.
 struct Called {
@@ -235,9 +239,9 @@ async fn half_closes_and_resets_pass_through() -> Result<()> {
 async fn what_can_not_be_carried_out_is_answered_as_by_ztunnel() -> Result<()> {
     let called = Called::new().await?;
     let world = &called.world;
-    let _server = Server::echo(&world.server, PORT)?;
+    let server = Server::echo(&world.server, PORT)?;
     let other = &world.client;
-    let _other = Server::echo(other, PORT)?;
+    let other_server = Server::echo(other, PORT)?;
     let peer = called.peer().await?;
     let own = world.server.v4;
     let mut listeners = Vec::new();
@@ -252,45 +256,118 @@ async fn what_can_not_be_carried_out_is_answered_as_by_ztunnel() -> Result<()> {
         listeners.extend(line["port"].as_u64());
     }
     let listener = listeners.first().copied().unwrap_or(15100);
-    for (authority, status) in [
-        (called.at(PORT), 200),
+    let connect = |authority: String| (Method::CONNECT, authority);
+    let another = |address: &dyn Display| format!("hbone:_{address}_is_not_the_address_that_was");
+    let no_address = |text: &str| format!("hbone:_\\\"{text}\\\"_is_not_ADDRESS:PORT");
+    let name = |text: &str| format!("hbone:_\\\"{text}\\\"_is_a_name");
+    let own_port = |port: u64| format!("hbone:_port_{port}_is_the_proxy's_own");
+    let (no_port, no_such) = (own.to_string(), format!("{own}:65536"));
+    let localhost = format!("localhost:{PORT}");
+    let service = "app.default.svc.cluster.local:9000";
+    let mapped = own.to_ipv6_mapped();
+    let listener_port = u16::try_from(listener)?;
+    for ((method, authority), status, text, reason) in [
         // Nothing listens there.
-        (called.at(9), 503),
+        (
+            connect(called.at(9)),
+            503,
+            "delayed connect error: Connection refused".to_owned(),
+            "unreachable",
+        ),
         // Another pod's address, a Service's, the loopback, the same in another form.
-        (other.at(PORT).to_string(), 400),
-        ("10.96.0.10:9000".into(), 400),
-        (format!("127.0.0.1:{PORT}"), 400),
-        ("127.0.0.1:15000".into(), 400),
-        (format!("[::ffff:{own}]:{PORT}"), 400),
-        (world.server.at6(PORT).to_string(), 400),
-        (own.to_string(), 400),
-        (format!("{own}:65536"), 400),
-        (format!("localhost:{PORT}"), 503),
-        ("app.default.svc.cluster.local:9000".into(), 503),
+        (
+            connect(other.at(PORT).to_string()),
+            400,
+            another(&other.v4),
+            "other_address",
+        ),
+        (
+            connect("10.96.0.10:9000".into()),
+            400,
+            another(&"10.96.0.10"),
+            "other_address",
+        ),
+        (
+            connect(format!("127.0.0.1:{PORT}")),
+            400,
+            another(&"127.0.0.1"),
+            "other_address",
+        ),
+        (
+            connect("[::1]:15000".into()),
+            400,
+            another(&"::1"),
+            "other_address",
+        ),
+        (
+            connect(format!("[{mapped}]:{PORT}")),
+            400,
+            another(&mapped),
+            "other_address",
+        ),
+        (
+            connect(world.server.at6(PORT).to_string()),
+            400,
+            another(&world.server.v6),
+            "other_address",
+        ),
+        (
+            connect(no_port.clone()),
+            400,
+            no_address(&no_port),
+            "malformed",
+        ),
+        (
+            connect(no_such.clone()),
+            400,
+            no_address(&no_such),
+            "malformed",
+        ),
+        (connect(localhost.clone()), 503, name(&localhost), "name"),
+        (connect(service.into()), 503, name(service), "name"),
         // The proxy's own.
-        (called.at(0), 503),
-        (called.at(HBONE), 503),
-        (called.at(u16::try_from(listener)?), 503),
+        (connect(called.at(0)), 503, own_port(0), "own_port"),
+        (
+            connect(called.at(HBONE)),
+            503,
+            own_port(HBONE.into()),
+            "own_port",
+        ),
+        (
+            connect(called.at(listener_port)),
+            503,
+            own_port(listener),
+            "own_port",
+        ),
+        (
+            (Method::GET, format!("http://{}/", called.at(PORT))),
+            400,
+            "hbone:_GET_is_not_CONNECT".to_owned(),
+            "not_connect",
+        ),
     ] {
-        let found = peer.status(&authority).await?;
-        ensure!(found == status, "{authority}: {found}");
+        let before = world.proxy.reasons("hbone_downstream_rq_refused").await?;
+        let mark = world.proxy.child.stdout.mark();
+        let request = Request::builder().method(method).uri(&authority);
+        let (response, _) = peer.request(request.body(())?).await?;
+        ensure!(response.status() == status, "{authority}: {response:?}");
+        let line = world.proxy.logged(mark, |line| line.contains(&text));
+        line.with_context(|| format!("{authority}: no {text}"))?;
+        let after = world.proxy.reasons("hbone_downstream_rq_refused").await?;
+        let added = after.since(&before);
+        ensure!(added == format!("{reason}=1"), "{authority}: {added}");
     }
-    let get = Request::builder()
-        .method(Method::GET)
-        .uri(format!("http://{}/", called.at(PORT)));
-    let (response, _) = peer.request(get.body(())?).await?;
-    ensure!(response.status() == 400, "{response:?}");
+    ensure!(called.counter("hbone_downstream_rq_refused").await? == 15);
+    ensure!(server.accepted() == 0, "somebody came through");
     ensure!(
         peer.status(&called.at(PORT)).await? == 200,
         "the connection goes on"
     );
-    ensure!(called.counter("hbone_downstream_rq_refused").await? == 15);
-
-    let mark = world.proxy.child.stdout.mark();
-    peer.status(&other.at(PORT).to_string()).await?;
-    // Lines of those before it may still be on their way.
-    let reason = format!("hbone:_{}_is_not_the_address_that_was_dialled", other.v4);
-    world.proxy.logged(mark, |line| line.contains(&reason))?;
+    // The other pod hears of this one as the first: connections are accepted in their order.
+    let mut first = called.caller.netns.connect(other.at(PORT)).await?;
+    first.write_all(b"x").await?;
+    raw::read_exactly(&mut first, 1).await?;
+    ensure!(other_server.accepted() == 1, "another pod was reached");
     Ok(())
 }
 
@@ -326,73 +403,117 @@ async fn who_can_not_prove_to_be_of_the_mesh_is_refused() -> Result<()> {
             identity,
         )
     };
-    for (name, config, alert) in [
+    for (name, config, alert, text, reason) in [
         (
             "no certificate",
             with(|config| config.client_auth_cert_resolver = Arc::new(Nobody)),
             "CertificateRequired",
+            "peer_sent_no_certificates",
+            "no_certificate",
         ),
         (
             "expired",
             of(now - 2 * hour, now - hour)?,
             "CertificateExpired",
+            "certificate_expired",
+            "expired",
         ),
         (
             "not yet valid",
             of(now + hour, now + 2 * hour)?,
             "CertificateExpired",
+            "certificate_not_valid_yet",
+            "not_yet_valid",
         ),
         (
             "another authority of the same name",
             foreign(&namesake, CALLER)?,
-            "DecryptError|UnknownCA",
+            "UnknownCA",
+            "UnknownIssuer",
+            "unknown_issuer",
         ),
         (
             "another trust domain",
             foreign(&stranger, outsider)?,
             "CertificateUnknown",
+            "spiffe://other/ns/elsewhere/sa/caller_is_of_a_trust_domain_that_is_neither",
+            "trust_domain",
         ),
         // Our own root does not vouch for another domain.
         (
             "our root for another domain",
             foreign(own, outsider)?,
             "CertificateUnknown",
+            "spiffe://other/ns/elsewhere/sa/caller_is_of_a_trust_domain_that_is_neither",
+            "trust_domain",
         ),
         (
             "another protocol",
             with(|config| config.alpn_protocols = vec![b"http/1.1".to_vec()]),
             "NoApplicationProtocol",
+            "peer_doesn't_support_any_known_protocol",
+            "incompatible",
         ),
         (
             "two names",
             several_names(own, &[CALLER, DEFAULT])?,
             "CertificateUnknown",
+            "its_certificate_has_2_URIs_where_one_must_be",
+            "several_names",
         ),
-        ("no name", several_names(own, &[])?, "CertificateUnknown"),
-        ("TLS 1.2", tls12()?, "ProtocolVersion"),
+        (
+            "no name",
+            several_names(own, &[])?,
+            "CertificateUnknown",
+            "its_certificate_has_no_URI",
+            "no_identity",
+        ),
+        (
+            "somebody else's certificate",
+            stolen(own)?,
+            "DecryptError",
+            "BadSignature",
+            "signature",
+        ),
+        (
+            "TLS 1.2",
+            tls12()?,
+            "ProtocolVersion",
+            "peer_is_incompatible",
+            "incompatible",
+        ),
     ] {
-        let before = called.counter("hbone_downstream_cx_refused").await?;
+        let before = world.proxy.reasons("hbone_downstream_cx_refused").await?;
         let mark = world.proxy.child.stdout.mark();
         let told = refusal(&called.caller, world.server.v4.into(), config).await?;
         ensure!(
-            alert.split('|').any(|alert| told.contains(alert)),
+            told.contains(alert),
             "{name}: {told}\n{}",
             world.proxy.complaints()
         );
         let line = world
             .proxy
             .logged(mark, |line| line.contains("inbound|15008||"))?;
-        ensure!(line.contains("hbone:_TLS:_"), "{name}: {line}");
         ensure!(
-            called.counter("hbone_downstream_cx_refused").await? == before + 1,
-            "{name}"
+            line.contains("hbone:_TLS:_") && line.contains(text),
+            "{name}: {line}"
         );
+        let after = world.proxy.reasons("hbone_downstream_cx_refused").await?;
+        let added = after.since(&before);
+        ensure!(added == format!("{reason}=1"), "{name}: {added}");
     }
     // Plain text, and a client that says nothing more.
+    let before = world.proxy.reasons("hbone_downstream_cx_refused").await?;
+    let mark = world.proxy.child.stdout.mark();
     let mut plain = called.caller.netns.connect(world.server.at(HBONE)).await?;
     plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await?;
     let (_, end) = raw::drain(&mut plain).await?;
     ensure!(matches!(end, End::Closed | End::Reset));
+    world.proxy.logged(mark, |line| {
+        line.contains("inbound|15008||") && line.contains("hbone:_TLS:_received_corrupt_message")
+    })?;
+    let after = world.proxy.reasons("hbone_downstream_cx_refused").await?;
+    ensure!(after.since(&before) == "malformed=1");
     ensure!(server.accepted() == 0, "somebody came through");
 
     // No ALPN at all is taken, as by ztunnel.
@@ -406,45 +527,104 @@ async fn who_can_not_prove_to_be_of_the_mesh_is_refused() -> Result<()> {
 async fn records_of_one_byte_and_an_enormous_hello_are_survived() -> Result<()> {
     let called = Called::new().await?;
     let world = &called.world;
-    let _server = Server::echo(&world.server, PORT)?;
+    let server = Server::echo(&world.server, PORT)?;
+    let config = called.authority.client(CALLER)?;
+    let before = world.proxy.reasons("hbone_downstream_cx_refused").await?;
+    let mark = world.proxy.child.stdout.mark();
     let stream = called.caller.netns.connect(world.server.at(HBONE)).await?;
     stream.set_nodelay(true)?;
-    let config = called.authority.client(CALLER)?;
     let peer = Peer::over(Bytewise(stream), config.clone()).await?;
     let mut tunnel = peer.open(&called.at(PORT)).await?;
     for byte in 0..200_u8 {
         tunnel.write(Bytes::copy_from_slice(&[byte])).await?;
         ensure!(tunnel.read_exactly(1).await? == [byte]);
     }
+    tunnel.finish()?;
+    ensure!(tunnel.read_to_end().await?.is_empty());
     // Every byte of a hello in a record of its own.
     let stream = called.caller.netns.connect(world.server.at(HBONE)).await?;
-    let other = Peer::over(Shredded::new(stream), config).await?;
+    let other = Peer::over(Shredded::new(stream), config.clone()).await?;
     let mut shredded = other.open(&called.at(PORT)).await?;
     shredded.write(Bytes::from_static(b"whole")).await?;
     ensure!(shredded.read_exactly(5).await? == b"whole");
-    // A hello as long as its length can say is refused.
-    let mark = world.proxy.child.stdout.mark();
-    let before = called.counter("hbone_downstream_cx_refused").await?;
-    let mut hello = called.caller.netns.connect(world.server.at(HBONE)).await?;
-    for _ in 0..5 {
-        // Handshake records of 16 KiB; the message says that it has 65,535 bytes.
-        let mut record = vec![22, 3, 1, 0x40, 0, 1, 0, 0xff, 0xff, 3, 3];
-        record.resize(5 + 0x4000, 0);
-        if hello.write_all(&record).await.is_err() {
-            break;
-        }
+    shredded.finish()?;
+    ensure!(shredded.read_to_end().await?.is_empty());
+    // One as large as is taken.
+    let whole = hello_of(&config, LARGEST)?;
+    let large = Peer::connect(&called.caller, world.server.v4.into(), whole).await?;
+    let mut enormous = large.open(&called.at(PORT)).await?;
+    enormous.write(Bytes::from_static(b"enormous")).await?;
+    ensure!(enormous.read_exactly(8).await? == b"enormous");
+    enormous.finish()?;
+    ensure!(enormous.read_to_end().await?.is_empty());
+    // Each is as any other to the log and the metrics.
+    for count in [200, 5, 8] {
+        world.proxy.logged(mark, |line| {
+            line.contains(&format!("inbound|{PORT}||"))
+                && line
+                    .contains("\"downstream_principal\":\"cluster.local/ns/elsewhere/sa/caller\"")
+                && line.contains(&format!("\"bytes_received\":{count},"))
+        })?;
     }
-    let mut rest = Vec::new();
-    let ended = tokio::time::timeout(PATIENCE, hello.read_to_end(&mut rest)).await?;
-    ensure!(
-        ended.is_err() || rest.len() < 16,
-        "an alert at most: {rest:?}"
-    );
-    let line = world
-        .proxy
-        .logged(mark, |line| line.contains("inbound|15008||"))?;
-    ensure!(line.contains("hbone:_"), "{line}");
-    ensure!(called.counter("hbone_downstream_cx_refused").await? == before + 1);
+    ensure!(called.counter("hbone_downstream_cx").await? == 3);
+    ensure!(called.counter("hbone_downstream_rq").await? == 3);
+    let after = world.proxy.reasons("hbone_downstream_cx_refused").await?;
+    ensure!(after.since(&before).is_empty(), "{after:?}");
+
+    // A byte more, 64 KiB, one that says that it has 16 MiB, and one that is nothing but long.
+    let records = |size: u32| {
+        // Handshake records of 16 KiB, whose message says that it has this size.
+        let mut record = vec![22, 3, 1, 0x40, 0, 1];
+        record.extend_from_slice(&size.to_be_bytes()[1..]);
+        record.extend_from_slice(&[3, 3]);
+        record.resize(5 + 0x4000, 0);
+        record
+    };
+    let zeros = [records(0xffff), vec![0; 4 * (5 + 0x4000)]].concat();
+    for (name, hello, text, reason) in [
+        (
+            "a byte more",
+            hello_bytes(hello_of(&config, LARGEST + 1)?)?,
+            "message_buffer_full",
+            "too_large",
+        ),
+        (
+            "64 KiB",
+            hello_bytes(hello_of(&config, 65_536)?)?,
+            "HandshakePayloadTooLarge",
+            "too_large",
+        ),
+        (
+            "said to be larger",
+            records(0xff_ffff),
+            "HandshakePayloadTooLarge",
+            "too_large",
+        ),
+        ("zeros", zeros, "received_corrupt_message", "malformed"),
+    ] {
+        let before = world.proxy.reasons("hbone_downstream_cx_refused").await?;
+        let mark = world.proxy.child.stdout.mark();
+        let mut stream = called.caller.netns.connect(world.server.at(HBONE)).await?;
+        // It may be refused before all of it was sent.
+        let _ = stream.write_all(&hello).await;
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await?;
+        ensure!(
+            ended.is_err() || rest.len() < 16,
+            "{name}: an alert at most: {rest:?}"
+        );
+        let line = world
+            .proxy
+            .logged(mark, |line| line.contains("inbound|15008||"))?;
+        ensure!(
+            line.contains("hbone:_TLS:_") && line.contains(text),
+            "{name}: {line}"
+        );
+        let after = world.proxy.reasons("hbone_downstream_cx_refused").await?;
+        let added = after.since(&before);
+        ensure!(added == format!("{reason}=1"), "{name}: {added}");
+    }
+    ensure!(server.accepted() == 3, "somebody came through");
     let mut tunnel = peer.open(&called.at(PORT)).await?;
     tunnel.write(Bytes::from_static(b"still there")).await?;
     ensure!(tunnel.read_exactly(11).await? == b"still there");
@@ -761,13 +941,24 @@ impl rustls::client::ResolvesClientCert for Nobody {
 /// A client of our own authority whose certificate has these URIs.
 fn several_names(authority: &Authority, names: &[&str]) -> Result<Arc<ClientConfig>> {
     let (leaf, key) = authority.files(names)?;
-    let leaf = aquifer::tls::certificates(&leaf)?;
+    showing(authority, &leaf, &key)
+}
+
+fn showing(authority: &Authority, leaf: &str, key: &rcgen::KeyPair) -> Result<Arc<ClientConfig>> {
+    let leaf = aquifer::tls::certificates(leaf)?;
     let mut config = ClientConfig::clone(&*authority.client(CALLER)?);
     let private = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
     let signing = rustls::crypto::aws_lc_rs::sign::any_ecdsa_type(&private.into())?;
     let shown = rustls::sign::CertifiedKey::new(leaf, signing);
     config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(shown));
     Ok(Arc::new(config))
+}
+
+/// A client that shows a certificate of our own authority, and has another key.
+fn stolen(authority: &Authority) -> Result<Arc<ClientConfig>> {
+    let (leaf, _) = authority.files(&[CALLER])?;
+    let (_, key) = authority.files(&[CALLER])?;
+    showing(authority, &leaf, &key)
 }
 
 fn tls12() -> Result<Arc<ClientConfig>> {

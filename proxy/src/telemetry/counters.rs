@@ -4,16 +4,23 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::types::Reason;
+
 /// Defines a set of counters, one field each, with its description as the documentation.
 macro_rules! counters {
+    (@kind) => { $crate::telemetry::counters::Counter };
+    (@kind $Kind:ty) => { $Kind };
     (
         $(#[$attribute:meta])* $visibility:vis struct $Set:ident;
-        $($(#[doc = $help:literal])+ $name:ident),+ $(,)?
+        $($(#[doc = $help:literal])+ $name:ident $(: $Kind:ty)?),+ $(,)?
     ) => {
         $(#[$attribute])*
         #[derive(Debug, Default)]
         $visibility struct $Set {
-            $($(#[doc = $help])+ $visibility $name: $crate::telemetry::counters::Counter,)+
+            $(
+                $(#[doc = $help])+
+                $visibility $name: $crate::telemetry::counters::counters!(@kind $($Kind)?),
+            )+
         }
 
         impl $Set {
@@ -81,25 +88,25 @@ counters! {
     /// HBONE connections into local pods.
     hbone_downstream_cx,
     /// HBONE connections into local pods that came to nothing: no certificate, or a failed handshake.
-    hbone_downstream_cx_refused,
+    hbone_downstream_cx_refused: Reasons,
     /// Open HBONE connections into local pods that were closed because their peer is no longer trusted.
     hbone_downstream_cx_untrusted,
     /// Connections asked for by HBONE into local pods.
     hbone_downstream_rq,
     /// Connections asked for by HBONE into local pods that were refused.
-    hbone_downstream_rq_refused,
+    hbone_downstream_rq_refused: Reasons,
     /// Connections between local pods that went inside the process.
     downstream_cx_within,
     /// HBONE connections made to other workloads.
     hbone_upstream_cx,
     /// HBONE connections to other workloads that could not be made.
-    hbone_upstream_cx_fail,
+    hbone_upstream_cx_fail: Reasons,
     /// Open HBONE connections to other workloads that were closed because their peer is no longer trusted.
     hbone_upstream_cx_untrusted,
     /// Connections asked for by HBONE of other workloads.
     hbone_upstream_rq,
     /// Connections asked for by HBONE of other workloads that came to nothing.
-    hbone_upstream_rq_fail,
+    hbone_upstream_rq_fail: Reasons,
     /// Connections asked for by HBONE once more, because a shared connection turned out to be lost.
     hbone_upstream_rq_retry,
     /// Connections asked for by HBONE of other workloads that were not answered in time.
@@ -162,11 +169,61 @@ impl Counter {
     }
 }
 
+/// One number for each reason, that only goes up.
+#[derive(Debug)]
+pub struct Reasons([Counter; Reason::ALL.len()]);
+
+impl Default for Reasons {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl Reasons {
+    /// Adds one.
+    pub fn increment(&self, reason: Reason) {
+        self.of(reason).increment();
+    }
+
+    /// All of them together.
+    pub fn value(&self) -> u64 {
+        self.0.iter().map(Counter::value).sum()
+    }
+
+    fn of(&self, reason: Reason) -> &Counter {
+        &self.0[reason as usize]
+    }
+}
+
+/// A counter that has reasons, and whether one of them can be its.
+type ByReason = (&'static str, fn(Reason) -> bool, fn(&Counters) -> &Reasons);
+
+/// The counters that have reasons.
+const BY_REASON: [ByReason; 4] = [
+    (
+        "hbone_downstream_cx_refused",
+        Reason::is_of_connections,
+        |of| &of.hbone_downstream_cx_refused,
+    ),
+    (
+        "hbone_downstream_rq_refused",
+        Reason::is_of_answering,
+        |of| &of.hbone_downstream_rq_refused,
+    ),
+    ("hbone_upstream_cx_fail", Reason::is_of_connections, |of| {
+        &of.hbone_upstream_cx_fail
+    }),
+    ("hbone_upstream_rq_fail", Reason::is_of_asking, |of| {
+        &of.hbone_upstream_rq_fail
+    }),
+];
+
 /// The sums over all workers in Prometheus' text format, names prefixed with `aquifer_`.
 pub fn prometheus<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> String {
     use std::fmt::Write as _;
+    let workers: Vec<&Counters> = workers.into_iter().collect();
     let mut sums: Vec<(&str, &str, u64)> = Counters::default().iter().collect();
-    for worker in workers {
+    for worker in &workers {
         for (sum, (_, _, value)) in sums.iter_mut().zip(worker.iter()) {
             sum.2 += value;
         }
@@ -175,8 +232,19 @@ pub fn prometheus<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> String
     for (name, help, value) in sums {
         let _ = writeln!(
             text,
-            "# HELP aquifer_{name}_total {help}\n# TYPE aquifer_{name}_total counter\naquifer_{name}_total {value}"
+            "# HELP aquifer_{name}_total {help}\n# TYPE aquifer_{name}_total counter"
         );
+        let Some((_, can_be, of)) = BY_REASON.iter().find(|one| one.0 == name) else {
+            let _ = writeln!(text, "aquifer_{name}_total {value}");
+            continue;
+        };
+        for reason in Reason::ALL {
+            let value: u64 = workers.iter().map(|one| of(one).of(reason).value()).sum();
+            if value > 0 || can_be(reason) {
+                let word = reason.word();
+                let _ = writeln!(text, "aquifer_{name}_total{{reason=\"{word}\"}} {value}");
+            }
+        }
     }
     text
 }
@@ -196,5 +264,34 @@ mod tests {
             text.contains("# HELP aquifer_downstream_rq_total Requests that reached"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn reasons_are_told_apart_those_too_that_were_none_yet() {
+        let (one, two) = (Counters::default(), Counters::default());
+        one.hbone_upstream_cx_fail.increment(Reason::Expired);
+        two.hbone_upstream_cx_fail.increment(Reason::Expired);
+        two.hbone_upstream_cx_fail.increment(Reason::Late);
+        // It can't be: and would be told all the same.
+        two.hbone_upstream_cx_fail.increment(Reason::OwnPort);
+        let text = prometheus([&one, &two]);
+        let name = "aquifer_hbone_upstream_cx_fail_total";
+        for (reason, value) in [
+            ("expired", Some(2)),
+            ("late", Some(1)),
+            ("lost", Some(0)),
+            ("own_port", Some(1)),
+            ("name", None),
+        ] {
+            let line = format!("\n{name}{{reason=\"{reason}\"}} ");
+            let found = text.split_once(&line).map(|(_, rest)| rest);
+            let found = found.and_then(|rest| rest.lines().next()?.parse().ok());
+            assert_eq!(found, value, "{reason}: {text}");
+        }
+        assert!(!text.contains(&format!("\n{name} ")), "{text}");
+        let sum = one.hbone_upstream_cx_fail.value() + two.hbone_upstream_cx_fail.value();
+        assert_eq!(sum, 4);
+        let told = |name| Counters::default().iter().any(|one| one.0 == name);
+        assert!(BY_REASON.iter().all(|one| told(one.0)));
     }
 }

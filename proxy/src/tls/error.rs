@@ -1,7 +1,7 @@
 //! What is wrong with a certificate, a key or a root.
 
-use crate::types::Identity;
 use crate::types::identity::NotAnIdentity;
+use crate::types::{Identity, Reason};
 
 /// Why a certificate was not accepted.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -54,6 +54,22 @@ pub enum Refusal {
     },
 }
 
+impl Refusal {
+    /// In one word.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Absent => Reason::NoCertificate,
+            Self::Long(_) | Self::Large(_) => Reason::TooLarge,
+            Self::Malformed(_) => Reason::Malformed,
+            Self::Nameless | Self::Stranger { .. } => Reason::NoIdentity,
+            Self::Ambiguous(_) => Reason::SeveralNames,
+            Self::TrustDomain(_) => Reason::TrustDomain,
+            Self::Unexpected { .. } => Reason::UnexpectedIdentity,
+            Self::Chain { source, .. } => word(source),
+        }
+    }
+}
+
 impl From<Refusal> for rustls::Error {
     fn from(refusal: Refusal) -> Self {
         use rustls::{CertificateError, OtherError};
@@ -77,6 +93,38 @@ pub fn reason(error: &rustls::Error) -> String {
         return inner.to_string();
     }
     error.to_string()
+}
+
+/// Why a handshake failed, in one word.
+pub fn word(error: &rustls::Error) -> Reason {
+    use rustls::CertificateError::{
+        BadEncoding, BadSignature, Expired, ExpiredContext, NotValidYet, NotValidYetContext,
+    };
+    use rustls::{CertificateError, Error, InvalidMessage, OtherError};
+    match error {
+        Error::InvalidCertificate(wrong) => match wrong {
+            Expired | ExpiredContext { .. } => Reason::Expired,
+            NotValidYet | NotValidYetContext { .. } => Reason::NotYetValid,
+            CertificateError::UnknownIssuer => Reason::UnknownIssuer,
+            BadEncoding => Reason::Malformed,
+            // Of the handshake: of a chain it is none that we trust who has signed (`Trust::verify`).
+            BadSignature => Reason::Signature,
+            CertificateError::Other(OtherError(inner)) => inner
+                .downcast_ref()
+                .map_or(Reason::Certificate, Refusal::reason),
+            _ => Reason::Certificate,
+        },
+        Error::NoCertificatesPresented => Reason::NoCertificate,
+        Error::AlertReceived(_) => Reason::RefusedByPeer,
+        Error::PeerIncompatible(_) | Error::NoApplicationProtocol => Reason::Incompatible,
+        Error::PeerSentOversizedRecord
+        | Error::InvalidMessage(
+            InvalidMessage::HandshakePayloadTooLarge
+            | InvalidMessage::CertificatePayloadTooLarge
+            | InvalidMessage::MessageTooLarge,
+        ) => Reason::TooLarge,
+        _ => Reason::Malformed,
+    }
 }
 
 /// Why a key, a certificate of ours or a root can't be used.

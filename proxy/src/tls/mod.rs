@@ -26,7 +26,7 @@ pub use asked::Asked;
 pub use bundle::Bundle;
 pub use certificate::{Certificate, Facts, MAX_CERTIFICATE, MAX_CHAIN};
 pub use credential::Credential;
-pub use error::{Error, Refusal, reason};
+pub use error::{Error, Refusal, reason, word};
 pub use issuer::{Issuer, certificates, pem};
 pub use key::{Key, Request};
 pub use outside::Outside;

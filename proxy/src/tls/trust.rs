@@ -5,11 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::RootCertStore;
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::{CertificateError, RootCertStore};
 
 use super::certificate::{Certificate, check_bounds};
 use super::provider::unix;
@@ -136,7 +136,7 @@ impl Trust {
             return Err(Refusal::TrustDomain(identity));
         }
         let verified = match (self.of(&identity.trust_domain), peer) {
-            (None, _) => Err(rustls::CertificateError::UnknownIssuer.into()),
+            (None, _) => Err(CertificateError::UnknownIssuer.into()),
             (Some(roots), Peer::Client) => roots
                 .clients
                 .verify_client_cert(leaf, others, at)
@@ -154,7 +154,16 @@ impl Trust {
         };
         match verified {
             Ok(()) => Ok(identity),
-            Err(source) => Err(Refusal::Chain { identity, source }),
+            Err(source) => Err(Refusal::Chain {
+                identity,
+                source: match source {
+                    // A root of the same name, and with another key, has signed it.
+                    rustls::Error::InvalidCertificate(CertificateError::BadSignature) => {
+                        CertificateError::UnknownIssuer.into()
+                    }
+                    source => source,
+                },
+            }),
         }
     }
 

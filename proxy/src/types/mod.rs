@@ -11,6 +11,7 @@ pub mod object;
 pub mod percent;
 pub mod problem;
 pub mod protocol;
+pub mod reason;
 pub mod timestamp;
 
 pub use flags::ResponseFlags;
@@ -22,4 +23,5 @@ pub use object::{ObjectRef, Position};
 pub use percent::Percent;
 pub use problem::{Finding, Problem, Severity};
 pub use protocol::Protocol;
+pub use reason::Reason;
 pub use timestamp::Timestamp;

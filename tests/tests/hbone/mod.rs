@@ -440,6 +440,43 @@ impl AsyncWrite for Shredded {
     }
 }
 
+/// The records of the hello of a client.
+pub(crate) fn hello_bytes(config: Arc<ClientConfig>) -> Result<Vec<u8>> {
+    let name = ServerName::IpAddress(IpAddr::from([127, 0, 0, 1]).into());
+    let mut connection = rustls::ClientConnection::new(config, name)?;
+    let mut bytes = Vec::new();
+    while connection.wants_write() {
+        connection.write_tls(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+/// A client like `config`, whose hello has `size` bytes, the four of its head not counted: it takes
+/// ever so many protocols (ALPN).
+pub(crate) fn hello_of(config: &ClientConfig, size: usize) -> Result<Arc<ClientConfig>> {
+    let measured = |config: &ClientConfig| -> Result<usize> {
+        let bytes = hello_bytes(Arc::new(config.clone()))?;
+        let length = bytes.get(6..9).context("a hello")?;
+        Ok(length
+            .iter()
+            .fold(0, |all, byte| all << 8 | usize::from(*byte)))
+    };
+    let mut config = config.clone();
+    let mut missing = size
+        .checked_sub(measured(&config)?)
+        .context("it is larger by itself")?;
+    while missing > 0 {
+        // A byte of length and the name, which may not be empty: none is left over for one.
+        let most = missing.min(256);
+        let piece = if missing - most == 1 { most - 1 } else { most };
+        config.alpn_protocols.push(vec![b'x'; piece - 1]);
+        missing -= piece;
+    }
+    let found = measured(&config)?;
+    anyhow::ensure!(found == size, "{found} where {size} was wanted");
+    Ok(Arc::new(config))
+}
+
 /// Opens `count` streams on one connection by frames of its own making, whatever the peer allows.
 /// Gives how many were answered, and the reasons by which the others were reset.
 pub(crate) async fn insist(

@@ -207,7 +207,7 @@ async fn what_is_no_answer_is_told_and_a_later_one_taken() {
         ),
         (Mood::NotYet, "not valid yet"),
         (Mood::NoRoot, "it names no root"),
-        (Mood::ForeignRoot, "BadSignature"),
+        (Mood::ForeignRoot, "UnknownIssuer"),
         (Mood::Garbage, "can't be read"),
     ] {
         let authority = Moody::new(mood);

@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::failure::Failure;
+use super::failure::{self, Failure};
 use super::pool::{Key, Opened, Opening, Place, UNTOLD};
 use super::{
     CONNECTION_WINDOW, FRAME, HANDSHAKE, PORT, RESPONSE_HEADERS, SEND_BUFFER, SMALL_FRAMES,
@@ -39,7 +39,7 @@ use crate::dataplane::worker::Worker;
 use crate::mesh::cluster::Tcp;
 use crate::net::ahead::Ahead;
 use crate::tls::Peer;
-use crate::types::{ClusterName, Identity};
+use crate::types::{ClusterName, Identity, Reason};
 
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -86,8 +86,9 @@ pub(in crate::dataplane) async fn connect(
         worker.counters.hbone_upstream_rq_timeout.increment();
         Err(Error::ConnectTimeout)
     });
-    if connected.is_err() {
-        worker.counters.hbone_upstream_rq_fail.increment();
+    if let Err(error) = &connected {
+        let failed = &worker.counters.hbone_upstream_rq_fail;
+        failed.increment(failure::reason(error));
     }
     connected
 }
@@ -265,6 +266,8 @@ async fn drive(
 ) {
     worker.counters.hbone_upstream_cx.increment();
     let Some(_descriptor) = worker.descriptors.take(1) else {
+        let failed = &worker.counters.hbone_upstream_cx_fail;
+        failed.increment(Reason::Overflow);
         opening.done(Err(Error::ConnectionOverflow));
         return;
     };
@@ -282,7 +285,8 @@ async fn drive(
         Ok(opened) => opened,
         Err(error) => {
             tracing::debug!(%to, %error, "no HBONE connection");
-            worker.counters.hbone_upstream_cx_fail.increment();
+            let failed = &worker.counters.hbone_upstream_cx_fail;
+            failed.increment(failure::reason(&error));
             opening.done(Err(error));
             return;
         }

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::{Method, Request, StatusCode};
 
 use super::PORT;
+use crate::types::Reason;
 
 /// Why a CONNECT is not carried out. The statuses are ztunnel's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +36,17 @@ impl Refusal {
                 StatusCode::BAD_REQUEST
             }
             Self::Name(_) | Self::OwnPort(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// In one word.
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::Method(_) => Reason::NotConnect,
+            Self::NoAuthority | Self::Malformed(_) => Reason::Malformed,
+            Self::OtherAddress(_) => Reason::OtherAddress,
+            Self::Name(_) => Reason::Name,
+            Self::OwnPort(_) => Reason::OwnPort,
         }
     }
 }

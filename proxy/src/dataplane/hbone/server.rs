@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
-use h2::{Reason, RecvStream, SendStream};
+use h2::{RecvStream, SendStream};
 use http::header::HeaderName;
 use http::{HeaderValue, Request, Response, StatusCode};
 use rustls::pki_types::CertificateDer;
@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::expiry::Expiry;
-use super::failure::Failure;
+use super::failure::{self, Failure};
 use super::{
     CONNECTION_WINDOW, FRAME, HANDSHAKE, REQUEST_HEADERS, SEND_BUFFER, SMALL_FRAMES, STREAM_WINDOW,
     STREAMS, Tunnel, keepalive, request,
@@ -42,7 +42,7 @@ use crate::dataplane::worker::Worker;
 use crate::net::ahead::Ahead;
 use crate::net::socket;
 use crate::tls::{self, Peer};
-use crate::types::{ClusterName, Identity, ResponseFlags};
+use crate::types::{ClusterName, Identity, Reason, ResponseFlags};
 
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 /// How long a peer may take to hear that its connection ends at once.
@@ -98,7 +98,8 @@ pub(in crate::dataplane) async fn serve(
         Ok(opened) => opened,
         Err(failure) => {
             tracing::debug!(%source, %destination, %failure, "refused by HBONE");
-            worker.counters.hbone_downstream_cx_refused.increment();
+            let refused = &worker.counters.hbone_downstream_cx_refused;
+            refused.increment(failure.reason());
             let cluster = ClusterName::inbound(destination.port());
             let mut log = outcome::Connection::begin(worker, source, destination, cluster);
             log.refuse(&format_args!("hbone: {failure}"));
@@ -142,7 +143,7 @@ async fn open(
     };
     let (_, session) = stream.get_ref();
     let verified = Verified {
-        identity: tls::peer(session).map_err(|refusal| Failure::Tls(refusal.to_string()))?,
+        identity: tls::peer(session)?,
         standing: Standing::in_mesh((&worker.secrets, changes), Peer::Client, session),
     };
     let connection = Builder::new()
@@ -232,7 +233,7 @@ async fn run(session: &Rc<Session>, mut connection: Http2, standing: Standing) {
         }
     }
     // Its streams end with it, as errors.
-    connection.abrupt_shutdown(Reason::NO_ERROR);
+    connection.abrupt_shutdown(h2::Reason::NO_ERROR);
     let farewell = poll_fn(|cx| connection.poll_closed(cx));
     let _ = tokio::time::timeout(FAREWELL, farewell).await;
 }
@@ -256,7 +257,7 @@ async fn stream(session: &Session, request: Request<RecvStream>, mut respond: Se
     if let Err(refusal) = asked {
         tracing::debug!(%source, peer = %session.peer, %refusal, "CONNECT refused");
         log.refuse(&format_args!("hbone: {refusal}"));
-        return refuse(worker, respond, refusal.status());
+        return refuse(worker, respond, refusal.status(), refusal.reason());
     }
     let arrival = Arrival {
         peer: Some(session.peer.clone()),
@@ -268,13 +269,18 @@ async fn stream(session: &Session, request: Request<RecvStream>, mut respond: Se
         Err(denial) => {
             tracing::debug!(%source, %destination, peer = %session.peer, %denial, "refused");
             log.deny(&denial);
-            return refuse(worker, respond, StatusCode::UNAUTHORIZED);
+            return refuse(worker, respond, StatusCode::UNAUTHORIZED, Reason::Policy);
         }
     };
     let Some(_descriptor) = worker.descriptors.take(1) else {
         worker.counters.downstream_cx_overflow.increment();
         log.fail(&Error::ConnectionOverflow);
-        return refuse(worker, respond, StatusCode::SERVICE_UNAVAILABLE);
+        return refuse(
+            worker,
+            respond,
+            StatusCode::SERVICE_UNAVAILABLE,
+            Reason::Overflow,
+        );
     };
     let admitted = match met {
         Met::Admitted(admitted) => admitted,
@@ -293,7 +299,7 @@ async fn stream(session: &Session, request: Request<RecvStream>, mut respond: Se
             match denial {
                 Some(denial) => {
                     log.deny(&denial);
-                    refuse(worker, respond, StatusCode::UNAUTHORIZED);
+                    refuse(worker, respond, StatusCode::UNAUTHORIZED, Reason::Policy);
                 }
                 None => log.flags = ResponseFlags::DOWNSTREAM_CLOSED,
             }
@@ -305,7 +311,8 @@ async fn stream(session: &Session, request: Request<RecvStream>, mut respond: Se
         Err(error) => {
             tracing::debug!(%source, %destination, %error, "not connected: the caller is told 503");
             log.fail(&error);
-            return refuse(worker, respond, StatusCode::SERVICE_UNAVAILABLE);
+            let reason = failure::reason(&error);
+            return refuse(worker, respond, StatusCode::SERVICE_UNAVAILABLE, reason);
         }
     };
     if worker.logs() {
@@ -374,8 +381,11 @@ async fn relay(
     log.ended(end, denial.as_ref());
 }
 
-fn refuse(worker: &Worker, mut respond: SendResponse<Bytes>, status: StatusCode) {
-    worker.counters.hbone_downstream_rq_refused.increment();
+fn refuse(worker: &Worker, mut respond: SendResponse<Bytes>, status: StatusCode, reason: Reason) {
+    worker
+        .counters
+        .hbone_downstream_rq_refused
+        .increment(reason);
     let mut response = Response::new(());
     *response.status_mut() = status;
     // An error means that the caller has gone.
