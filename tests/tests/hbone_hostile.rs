@@ -22,6 +22,7 @@ use aquifer_tests::{
     netns::Netns,
     process,
     raw::{self, End},
+    reasons::Reasons,
 };
 use bytes::Bytes;
 use hbone::asked::{asking, known, renewed, rows, serials};
@@ -268,17 +269,14 @@ async fn a_peer_that_is_not_who_is_meant_is_not_told_anything() -> Result<()> {
     let near = Near::new().await?;
     let authority = Authority::of(&near.config)?;
     let expected = account("other");
-    let named = |names: &[&str]| -> Result<Arc<ServerConfig>> {
+    let named = |names: &[&str]| {
         let (leaf, key) = authority.files(names)?;
-        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_no_client_auth()
-            .with_single_cert(aquifer::tls::certificates(&leaf)?, key.into())?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Arc::new(config))
+        showing(&leaf, &key)
     };
+    let (stolen, _) = authority.files(&[&expected])?;
+    let (_, other_key) = authority.files(&[&expected])?;
+    let (foreign, foreign_key) = Authority::foreign("cluster.local")?.files(&[&expected])?;
+    let stranger = "spiffe://other/ns/default/sa/other";
     let now = aquifer::clock::wall();
     let hour = Duration::from_secs(3600);
     let within = |from, until| -> Result<Arc<ServerConfig>> {
@@ -287,35 +285,122 @@ async fn a_peer_that_is_not_who_is_meant_is_not_told_anything() -> Result<()> {
             .server(&expected.parse()?)
             .context("a configuration")
     };
-    for (name, config) in [
-        ("another account", near.server(&account("another"))?),
-        ("the caller's own", near.server(&account("client"))?),
-        ("two names", named(&[&expected, CALLER])?),
+    let found = |name: &str| format!("it is {}, expected was {expected}", account(name));
+    let (another, own) = (found("another"), found("client"));
+    let two_names = "its certificate has 2 URIs where one must be";
+    for (name, config, text, reason) in [
+        (
+            "another account",
+            near.server(&account("another"))?,
+            &*another,
+            "unexpected_identity",
+        ),
+        (
+            "the caller's own",
+            near.server(&account("client"))?,
+            &*own,
+            "unexpected_identity",
+        ),
+        (
+            "two names",
+            named(&[&expected, CALLER])?,
+            two_names,
+            "several_names",
+        ),
         (
             "two names, the other way round",
             named(&[CALLER, &expected])?,
+            two_names,
+            "several_names",
         ),
-        ("no name", named(&[])?),
-        ("expired", within(now - 2 * hour, now - hour)?),
-        ("not yet valid", within(now + hour, now + 2 * hour)?),
+        (
+            "no name",
+            named(&[])?,
+            "its certificate has no URI",
+            "no_identity",
+        ),
+        (
+            "expired",
+            within(now - 2 * hour, now - hour)?,
+            "certificate expired",
+            "expired",
+        ),
+        (
+            "not yet valid",
+            within(now + hour, now + 2 * hour)?,
+            "certificate not valid yet",
+            "not_yet_valid",
+        ),
+        (
+            "another authority of the same name",
+            showing(&foreign, &foreign_key)?,
+            "UnknownIssuer",
+            "unknown_issuer",
+        ),
+        (
+            "another trust domain",
+            named(&[stranger])?,
+            "spiffe://other/ns/default/sa/other is of a trust domain that is neither",
+            "trust_domain",
+        ),
+        (
+            "the right certificate, and another key",
+            showing(&stolen, &other_key)?,
+            "BadSignature",
+            "signature",
+        ),
     ] {
         let fake = Fake::start(&near.other, Some(config), Manner::Echo)?;
         let mark = near.proxy.child.stdout.mark();
-        let before = near.counter("hbone_upstream_cx_fail").await?;
+        let before = failures(&near.proxy).await?;
         ensure!(!near.echoed().await?, "{name}");
         let line = near.proxy.logged(mark, |line| line.contains("hbone:"))?;
-        ensure!(line.contains("hbone: TLS: "), "{name}: {line}");
+        ensure!(
+            line.contains("hbone: TLS: ") && line.contains(text),
+            "{name}: {line}"
+        );
         ensure!(
             fake.connects() == 0,
             "{name}: it was told what is asked for"
         );
-        let after = near.counter("hbone_upstream_cx_fail").await?;
-        ensure!(after == before + 1, "{name}");
+        let added = failed_since(&near.proxy, &before).await?;
+        let one = format!("{reason}=1");
+        ensure!(added == [&*one, &*one], "{name}: {added:?}");
         fake.end().await;
     }
     let _fake = Fake::start(&near.other, Some(named(&[&expected])?), Manner::Echo)?;
     ensure!(near.echoed().await?, "{}", near.proxy.complaints());
     Ok(())
+}
+
+/// What a server uses that shows this certificate with this key, and asks for none.
+fn showing(leaf: &str, key: &rcgen::KeyPair) -> Result<Arc<ServerConfig>> {
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+    let key = rustls::crypto::aws_lc_rs::sign::any_ecdsa_type(&key.into())?;
+    let shown = rustls::sign::CertifiedKey::new(aquifer::tls::certificates(leaf)?, key);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(shown)));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// What a client's proxy counts of what came to nothing: its connections, and the CONNECTs.
+const FAILURES: [&str; 2] = ["hbone_upstream_cx_fail", "hbone_upstream_rq_fail"];
+
+async fn failures(proxy: &Proxy) -> Result<[Reasons; 2]> {
+    let [connections, connects] = FAILURES;
+    Ok([
+        proxy.reasons(connections).await?,
+        proxy.reasons(connects).await?,
+    ])
+}
+
+async fn failed_since(proxy: &Proxy, before: &[Reasons; 2]) -> Result<[String; 2]> {
+    let after = failures(proxy).await?;
+    Ok([0, 1].map(|index| after[index].since(&before[index])))
 }
 
 #[tokio::test]
@@ -339,19 +424,44 @@ async fn an_address_that_another_identity_takes_over_is_not_the_old_ones() -> Re
         &near.other,
         "heir",
     );
-    near.proxy
-        .after(|| near.config.put("mesh.yaml", taken.text()))
-        .await?;
-    let deadline = Deadline::after(SOON);
-    let mark = near.proxy.child.stdout.mark();
-    ensure!(
-        !near.echoed().await?,
-        "the old one was taken for the new one"
+    let given = manifests(
+        &near.lab,
+        &near.client,
+        &near.elsewhere,
+        &near.other,
+        "other",
     );
-    let line = near.proxy.logged(mark, |line| line.contains("hbone:"))?;
-    ensure!(line.contains("hbone: TLS: "), "{line}");
-    ensure!(!deadline.passed());
-    ensure!(old.connects() == served, "the old one was asked");
+    // Whose certificate is shown there, and who must be there now.
+    let refused = async |found: &str, expected: &str| -> Result<()> {
+        let (mark, before) = (near.proxy.child.stdout.mark(), failures(&near.proxy).await?);
+        ensure!(!near.echoed().await?, "{found} was taken for {expected}");
+        let (found, expected) = (account(found), account(expected));
+        let text = format!("hbone: TLS: it is {found}, expected was {expected}");
+        near.proxy.logged(mark, |line| line.contains(&text))?;
+        let added = failed_since(&near.proxy, &before).await?;
+        ensure!(added == ["unexpected_identity=1"; 2], "{added:?}");
+        Ok(())
+    };
+    // From when it is another's to when the old one is refused. What else the machine does may
+    // come between once, but not each time.
+    let mut fastest = Duration::MAX;
+    for round in 0..5 {
+        let began = aquifer_tests::clock::now();
+        near.proxy
+            .after(|| near.config.put("mesh.yaml", taken.text()))
+            .await?;
+        refused("other", "heir").await?;
+        fastest = fastest.min(began.elapsed());
+        ensure!(old.connects() == served + round, "the old one was asked");
+        if fastest < SECOND {
+            break;
+        }
+        near.proxy
+            .after(|| near.config.put("mesh.yaml", given.text()))
+            .await?;
+        ensure!(near.echoed().await?, "{}", near.proxy.complaints());
+    }
+    ensure!(fastest < SECOND, "it took {fastest:?}");
     old.end().await;
     let heir = Fake::start(
         &near.other,
@@ -360,18 +470,11 @@ async fn an_address_that_another_identity_takes_over_is_not_the_old_ones() -> Re
     )?;
     ensure!(near.echoed().await?, "{}", near.proxy.complaints());
     ensure!(heir.connects() == 1);
-    // And back, within the same second: the connection of each identity is its own.
-    let given = manifests(
-        &near.lab,
-        &near.client,
-        &near.elsewhere,
-        &near.other,
-        "other",
-    );
+    // And back: the connection of each identity is its own.
     near.proxy
         .after(|| near.config.put("mesh.yaml", given.text()))
         .await?;
-    ensure!(!near.echoed().await?, "the heir was taken for the old one");
+    refused("heir", "other").await?;
     ensure!(heir.connects() == 1);
     Ok(())
 }
@@ -641,10 +744,13 @@ async fn an_authority_that_is_down_ends_nothing_before_certificates_end() -> Res
     let expired = |answer: &Value| answer.to_string().contains("\"expired\"");
     pair.near.until("/config/secrets", expired).await?;
     let mark = pair.near.child.stdout.mark();
+    let before = failures(&pair.near).await?;
     ensure!(!pair.reaches().await?);
     pair.near.logged(mark, |line| {
         line.contains("hbone: there is no certificate for ")
     })?;
+    let added = failed_since(&pair.near, &before).await?;
+    ensure!(added == ["", "own_certificate=1"], "{added:?}");
     let metrics = pair.near.metrics().await?;
     ensure!(
         metrics.contains("aquifer_certificates{state=\"missing\"} 1")
@@ -791,10 +897,10 @@ async fn a_clock_that_jumps_by_an_hour_is_survived() -> Result<()> {
     };
     let pair = Pair::new(Lab::new()?, signing, [&environment[0], &environment[1]]).await?;
     let maps = std::fs::read_to_string(format!("/proc/{}/maps", pair.near.child.pid()))?;
-    if !maps.contains("shift.so") {
-        // A static program loads no libraries: there is no clock to be turned.
-        return Ok(());
-    }
+    ensure!(
+        maps.contains("shift.so"),
+        "the binary under test is static, so that its clock can't be turned: name another one"
+    );
     let _server = hbone::echo(&pair.server, PORT)?;
     let mut open = pair.client.netns.connect(pair.server.at(PORT)).await?;
     ping(&mut open).await?;
@@ -803,6 +909,7 @@ async fn a_clock_that_jumps_by_an_hour_is_survived() -> Result<()> {
     for proxy in proxies {
         known.push(serials(&proxy.admin("/config/secrets").await?));
     }
+    let before = [failures(&pair.near).await?, failures(&pair.far).await?];
     // Forward, when every certificate has expired; back, when none is valid yet.
     for by in ["3600", "0"] {
         shift(0, by)?;
@@ -815,15 +922,43 @@ async fn a_clock_that_jumps_by_an_hour_is_survived() -> Result<()> {
             .await
             .with_context(|| format!("{by}: {}", pair.said()))?;
     }
+    // Nothing failed by it, nobody lost trust, and the new certificates were not refused.
+    for (proxy, before) in proxies.iter().zip(&before) {
+        let added = failed_since(proxy, before).await?;
+        ensure!(added == ["", ""], "{added:?}");
+        for counter in [
+            "hbone_upstream_cx_untrusted",
+            "hbone_downstream_cx_untrusted",
+        ] {
+            ensure!(proxy.counter(counter).await? == 0, "{counter}");
+        }
+        let metrics = proxy.metrics().await?;
+        ensure!(
+            metrics.contains("aquifer_certificates{state=\"active\"} 1")
+                && metrics.contains("requests_total{result=\"success\"} 3"),
+            "{metrics}"
+        );
+    }
     // One node's alone: the two no longer agree on what holds now, and say so.
     shift(0, "3600")?;
     known[0] = renewed(proxies[0], &known[0]).await?;
     let mark = pair.near.child.stdout.mark();
-    let before = pair.near.counter("hbone_upstream_cx_fail").await?;
+    let far_mark = pair.far.child.stdout.mark();
+    let before = failures(&pair.near).await?;
+    let refused = pair.far.reasons("hbone_downstream_cx_refused").await?;
     ensure!(!pair.reaches().await?);
     let line = pair.near.logged(mark, |line| line.contains("hbone:"))?;
-    ensure!(line.contains("hbone: TLS: "), "{line}");
-    ensure!(pair.near.counter("hbone_upstream_cx_fail").await? > before);
+    ensure!(
+        line.contains("hbone: TLS: ") && line.contains("certificate expired"),
+        "{line}"
+    );
+    let added = failed_since(&pair.near, &before).await?;
+    ensure!(added == ["expired=1"; 2], "{added:?}");
+    pair.far.logged(far_mark, |line| {
+        line.contains("hbone:_TLS:_received_fatal_alert:_CertificateExpired")
+    })?;
+    let after = pair.far.reasons("hbone_downstream_cx_refused").await?;
+    ensure!(after.since(&refused) == "refused_by_peer=1", "{after:?}");
     ping(&mut open).await?;
     shift(0, "0")?;
     renewed(proxies[0], &known[0]).await?;

@@ -196,6 +196,10 @@ async fn nothing_of_what_pods_say_is_on_the_wire() -> Result<()> {
     let seen = capture.finish()?;
     ensure!(seen.bytes() > 4000, "nothing was captured");
     ensure!(seen.with(SECRET) == 0 && seen.with(b"attack-at-dawn") == 0);
+    ensure!(
+        nodes.far.counter("hbone_downstream_rq").await? == 4,
+        "four connections, and a CONNECT for each"
+    );
     let line = nodes
         .far
         .logged(mark, |line| line.contains("inbound|9000||"))?;
@@ -498,16 +502,18 @@ async fn who_is_not_of_the_same_mesh_is_not_reached() -> Result<()> {
     // On the client's node: another root of the same name, and another trust domain.
     let foreign = hbone::Authority::foreign("cluster.local")?.folder()?;
     let foreign = foreign.path().to_string_lossy();
-    for (arguments, domain, why) in [
+    for (arguments, domain, why, reason) in [
         (
             &["--ca-dir", &*foreign][..],
             "cluster.local",
-            "hbone: TLS: ",
+            "hbone: TLS: invalid peer certificate: UnknownIssuer",
+            "unknown_issuer",
         ),
         (
             &["--trust-domain", "other.test"][..],
             "other.test",
-            "hbone: TLS: ",
+            "hbone: TLS: spiffe://cluster.local/ns/default/sa/server is of a trust domain that is neither",
+            "trust_domain",
         ),
     ] {
         let nodes = Nodes::with(arguments).await?;
@@ -515,15 +521,26 @@ async fn who_is_not_of_the_same_mesh_is_not_reached() -> Result<()> {
             Server::echo(&nodes.server, PORT)?,
             Server::echo(&nodes.server, HTTP)?,
         );
+        let before = nodes.near.reasons("hbone_upstream_cx_fail").await?;
+        let refused = nodes.far.reasons("hbone_downstream_cx_refused").await?;
         let mark = nodes.near.child.stdout.mark();
+        let far_mark = nodes.far.child.stdout.mark();
         ensure!(!reaches(&nodes, &nodes.client).await?, "{domain}");
         let line = nodes.near.logged(mark, |line| line.contains("hbone:"))?;
         ensure!(line.contains(why), "{line}");
+        let after = nodes.near.reasons("hbone_upstream_cx_fail").await?;
+        let added = after.since(&before);
+        ensure!(added == format!("{reason}=1"), "{domain}: {added}");
+        nodes.far.logged(far_mark, |line| {
+            line.contains("hbone:_TLS:_received_fatal_alert")
+        })?;
+        let after = nodes.far.reasons("hbone_downstream_cx_refused").await?;
+        let added = after.since(&refused);
+        ensure!(added == "refused_by_peer=1", "{domain}: {added}");
         let mut http = Http::connect(&nodes.client, SocketAddr::new(SERVICE, 80)).await?;
         let reply = http.get("server", "/").await?;
         ensure!(reply.status == 503, "{reply:?}");
         ensure!(server.accepted() + web.accepted() == 0, "{domain}");
-        ensure!(nodes.near.counter("hbone_upstream_cx_fail").await? > 0);
     }
     Ok(())
 }
@@ -540,6 +557,9 @@ async fn without_a_certificate_nothing_goes_and_nothing_comes() -> Result<()> {
     let expired = |answer: &serde_json::Value| answer.to_string().contains("\"expired\"");
     nodes.near.until("/config/secrets", expired).await?;
     let mark = nodes.near.child.stdout.mark();
+    let counters = ["hbone_upstream_rq_fail", "hbone_downstream_cx_refused"];
+    let [before, refused] = counters.map(|counter| nodes.near.reasons(counter));
+    let (before, refused) = (before.await?, refused.await?);
     ensure!(!reaches(&nodes, &nodes.client).await?);
     nodes.near.logged(mark, |line| {
         line.contains(
@@ -554,6 +574,10 @@ async fn without_a_certificate_nothing_goes_and_nothing_comes() -> Result<()> {
     nodes.near.logged(mark, |line| {
         line.contains("hbone:_there_is_no_certificate_for")
     })?;
+    for (counter, before) in counters.into_iter().zip([before, refused]) {
+        let added = nodes.near.reasons(counter).await?.since(&before);
+        ensure!(added == "own_certificate=1", "{counter}: {added}");
+    }
     ensure!(server.accepted() + own.accepted() == 0);
     // Whoever is not of the mesh is reached as ever.
     let outside = Server::echo(&nodes.stranger, PORT)?;
