@@ -2,6 +2,7 @@
 //! and an authority that is away; and refused, for the reason that both sides tell.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -368,6 +369,85 @@ async fn an_authority_that_says_nothing_or_is_another_is_told() -> Result<()> {
         !metrics.contains("aquifer_ca_requests_total{"),
         "no token was sent: {metrics}"
     );
+    Ok(())
+}
+
+/// Answers each call in the place of an authority by these bytes, as of this kind, however often.
+async fn answer(
+    listener: tokio::net::TcpListener,
+    config: Arc<rustls::ServerConfig>,
+    kind: &'static str,
+    body: &'static [u8],
+) {
+    let acceptor = tokio_rustls::TlsAcceptor::from(config);
+    let mut open = tokio::task::JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let acceptor = acceptor.clone();
+        open.spawn(async move {
+            let mut connection = h2::server::handshake(acceptor.accept(stream).await?).await?;
+            while let Some(call) = connection.accept().await {
+                let (_, mut respond) = call?;
+                let head = http::Response::builder().header("content-type", kind);
+                let mut send = respond.send_response(head.body(())?, false)?;
+                send.send_data(bytes::Bytes::from_static(body), true)?;
+            }
+            anyhow::Ok(())
+        });
+    }
+}
+
+// Who answers goes on while the log is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_authority_that_answers_nonsense_is_told_and_asked_again() -> Result<()> {
+    let two = Two::new()?;
+    let files = two.files()?;
+    // It makes the root.
+    let _authority = Authority::start(&two.labs[0].node, &files, &[]).await?;
+    let config = Config::new(&two.manifests)?;
+    let read = |name| std::fs::read_to_string(files.path(name));
+    let root = Issuer::from_pem(&read("ca/ca-cert.pem")?, &read("ca/ca-key.pem")?, "")?;
+    let (key, now) = (aquifer::tls::Key::generate()?, aquifer::clock::wall());
+    let hour = Duration::from_secs(3600);
+    let names = [aquifer_tests::authority::NAME.to_owned()];
+    let chain = root.host(&key, &names, now - hour, now + hour)?;
+    let server = aquifer::tls::service::server(chain, &key)?;
+    for (port, kind, body, said) in [
+        (15013, "text/html", &b"<html>"[..], "not gRPC"),
+        (
+            15014,
+            "application/grpc",
+            b"\0\0\0\0\x03\x0a\x05a",
+            "its message can't be read",
+        ),
+    ] {
+        let mut address = two.addresses[1];
+        address.set_port(port);
+        let listener = two.labs[0].node.listen(address)?;
+        let answering = tokio::spawn(answer(listener, Arc::clone(&server), kind, body));
+        let arguments = files.arguments(two.labs[1].node.name(), address)?;
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let start = Proxy::on(&two.labs[1], &config).arguments(&arguments);
+        let proxy = start.ready().await?;
+        proxy
+            .until("/status", |answer| {
+                let errors = answer["certificates"]["errors"].to_string();
+                errors.contains("the authority's answer can't be used: ") && errors.contains(said)
+            })
+            .await?;
+        proxy.child.stderr.wait_for(0, PATIENCE, |line| {
+            line.contains("it has no certificate") && line.contains(said)
+        })?;
+        // It is asked again.
+        let mark = proxy.child.stderr.mark();
+        let again = |line: &str| line.contains(said);
+        proxy.child.stderr.wait_for(mark, PATIENCE, again)?;
+        let metrics = proxy.metrics().await?;
+        let line = "aquifer_certificate_requests_total{result=\"nonsense\"} ";
+        let count = metrics.lines().find_map(|text| text.strip_prefix(line));
+        let count: u64 = count.context("no such counter")?.parse()?;
+        ensure!(count >= 2, "{said}: {metrics}");
+        answering.abort();
+    }
     Ok(())
 }
 

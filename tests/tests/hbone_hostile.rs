@@ -444,6 +444,7 @@ async fn an_address_that_another_identity_takes_over_is_not_the_old_ones() -> Re
     };
     // From when it is another's to when the old one is refused. What else the machine does may
     // come between once, but not each time.
+    const SECOND: Duration = Duration::from_secs(1);
     let mut fastest = Duration::MAX;
     for round in 0..5 {
         let began = aquifer_tests::clock::now();
