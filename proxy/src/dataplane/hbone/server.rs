@@ -189,7 +189,7 @@ async fn run(session: &Rc<Session>, mut connection: Http2, standing: Standing) {
             accepted = poll_fn(|cx| connection.poll_accept(cx)) => match accepted {
                 Some(Ok((_, mut respond))) if expiry.is_over() => {
                     // The caller may ask again, and shows another certificate then.
-                    respond.send_reset(Reason::REFUSED_STREAM);
+                    respond.send_reset(h2::Reason::REFUSED_STREAM);
                     is_draining = true;
                     connection.graceful_shutdown();
                 }
