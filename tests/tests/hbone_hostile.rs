@@ -674,6 +674,9 @@ async fn a_new_root_comes_under_load_and_nothing_is_lost() -> Result<()> {
         put("root-cert.pem", &(own + &new))?;
         for proxy in both_nodes {
             proxy.until("/config/secrets", roots(2)).await?;
+            // Told of this change: what is told from here on is of the next.
+            let log = &proxy.child.stderr;
+            log.wait_for(0, PATIENCE, |line| line.contains("read anew"))?;
         }
         let marks = both_nodes.map(|proxy| proxy.child.stderr.mark());
         put("ca-key.pem", &key)?;
