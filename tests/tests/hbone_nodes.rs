@@ -218,6 +218,52 @@ async fn nothing_of_what_pods_say_is_on_the_wire() -> Result<()> {
     Ok(())
 }
 
+/// While a trust domain is renamed, the nodes that have the new name reach those that have the old one,
+/// and the other way round.
+#[tokio::test]
+async fn a_trust_domain_may_be_renamed_one_node_after_the_other() -> Result<()> {
+    let lab = Lab::new()?;
+    let node = lab.another_node("far")?;
+    let (client, server) = (lab.pod("client")?, lab.pod("server")?);
+    let manifests = Manifests::new()
+        .namespace("default", &[])
+        .pod_on(&lab.node, "client", &client, &[("app", "client")])
+        .pod_on(&node, "server", &server, &[("app", "server")]);
+    let config = Config::new(&manifests)?;
+    let names = |own, other| ["--trust-domain", own, "--trust-domain-alias", other];
+    let near = Proxy::on(&lab, &config)
+        .authority()
+        .arguments(&names("new.test", "old.test"))
+        .arguments(&LOG)
+        .ready()
+        .await?;
+    let start = |far: [&'static str; 4]| {
+        let start = Proxy::on(&lab, &config).node(&node).authority();
+        start.arguments(&far).arguments(&LOG).ready()
+    };
+    near.certified(1).await?;
+    let (_at_server, _at_client) = (hbone::echo(&server, PORT)?, hbone::echo(&client, PORT)?);
+    let reaches = async |from: &Pod, to: &Pod| -> Result<bool> {
+        let mut stream = from.netns.connect(to.at(PORT)).await?;
+        // No HTTP begins so.
+        let sent = stream.write_all(b"\0\0\0\0").await.is_ok();
+        Ok(sent && stream.read_exact(&mut [0; 4]).await.is_ok())
+    };
+    for (far, expected) in [
+        (names("old.test", "new.test"), true),
+        (names("new.test", "old.test"), true),
+        // No other name of the mesh, though the same root has signed for it.
+        (names("third.test", "new.test"), false),
+    ] {
+        let proxy = start(far).await?;
+        proxy.certified(1).await?;
+        let said = || format!("{far:?}\n{}\n{}", near.complaints(), proxy.complaints());
+        ensure!(reaches(&client, &server).await? == expected, "{}", said());
+        ensure!(reaches(&server, &client).await? == expected, "{}", said());
+    }
+    Ok(())
+}
+
 /// Requests go as the address is reached now, and not by connections from before.
 #[tokio::test]
 async fn requests_follow_whoever_has_the_address() -> Result<()> {

@@ -176,12 +176,11 @@ fn sidecar(
     to: SocketAddr,
     settings: &Origination,
 ) -> Result<Arc<ClientConfig>, Error> {
-    let trust = worker.secrets.trust();
     let own = pod.identity(worker);
     let own = own.map_err(|error| failed(&error.to_string()))?;
-    let expected: Vec<Identity> = if settings.alternatives.is_empty() {
-        let found = way::workload(worker, to).map(|one| one.identity(trust.domain()));
-        found.into_iter().flatten().collect()
+    let expected: Arc<[Identity]> = if settings.alternatives.is_empty() {
+        let found = way::workload(worker, to).map(|one| way::identities(worker, &one));
+        found.and_then(Result::ok).unwrap_or_default()
     } else {
         let named = settings.alternatives.iter();
         named.filter_map(|name| name.parse().ok()).collect()

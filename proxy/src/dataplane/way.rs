@@ -13,6 +13,7 @@ use super::pod::LocalPod;
 use super::worker::Worker;
 use crate::mesh::{Owner, Workload};
 use crate::types::Identity;
+use crate::types::identity::NotAnIdentity;
 
 /// The way.
 pub(super) enum Way {
@@ -20,8 +21,8 @@ pub(super) enum Way {
     Plain,
     /// To a pod of this node, inside the process.
     Within(Rc<LocalPod>),
-    /// By HBONE, to this identity.
-    Tunnel(Identity),
+    /// By HBONE, to one of these identities.
+    Tunnel(Arc<[Identity]>),
 }
 
 /// Who has the address `to`, where a pod has.
@@ -30,6 +31,17 @@ pub(super) fn workload(worker: &Worker, to: SocketAddr) -> Option<Arc<Workload>>
         Some(Owner::Workload(workload, _)) => Some(Arc::clone(workload)),
         _ => None,
     }
+}
+
+/// Who `workload` may show itself as: by the mesh's own trust domain first, and by each other name of
+/// it. While a domain is renamed, some nodes have one and some the other.
+pub(super) fn identities(
+    worker: &Worker,
+    workload: &Workload,
+) -> Result<Arc<[Identity]>, NotAnIdentity> {
+    let trust = worker.secrets.trust();
+    let domains = std::iter::once(trust.domain()).chain(trust.aliases());
+    domains.map(|domain| workload.identity(domain)).collect()
 }
 
 /// Whether a pod of the mesh has the address `to`.
@@ -70,7 +82,7 @@ pub(super) fn made(worker: &Worker, pod: &LocalPod, to: SocketAddr) -> Made {
             let own = pod.identity(worker).ok();
             let config = own.and_then(|own| {
                 let secrets = &worker.secrets;
-                secrets.client(&own, std::slice::from_ref(&expected))
+                secrets.client(&own, &expected)
             });
             Made::Tunnel(config)
         }
@@ -95,7 +107,6 @@ pub(super) fn to(worker: &Worker, pod: &LocalPod, to: SocketAddr) -> Result<Way,
     if let Some(at) = at.filter(|at| at.pod().workload.is_same_pod(&workload)) {
         return Ok(Way::Within(at));
     }
-    let trust = worker.secrets.trust();
-    let expected = workload.identity(trust.domain());
+    let expected = identities(worker, &workload);
     Ok(Way::Tunnel(expected.map_err(Failure::from)?))
 }

@@ -67,12 +67,12 @@ pub(in crate::dataplane) struct Behalf<'a> {
     pub(in crate::dataplane) cluster: &'a ClusterName,
 }
 
-/// A tunnel to `to`, whose workload must be `expected`, within the time that the policy gives.
+/// A tunnel to `to`, whose workload must be one of `expected`, within the time that the policy gives.
 pub(in crate::dataplane) async fn connect(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
     to: SocketAddr,
-    expected: Identity,
+    expected: Arc<[Identity]>,
     policy: &Tcp,
     behalf: Behalf<'_>,
 ) -> Result<(Tunnel, Place), Error> {
@@ -97,7 +97,7 @@ async fn attempts(
     worker: &Rc<Worker>,
     pod: &Rc<LocalPod>,
     to: SocketAddr,
-    expected: Identity,
+    expected: Arc<[Identity]>,
     policy: &Tcp,
     behalf: Behalf<'_>,
 ) -> Result<(Tunnel, Place), Error> {
@@ -111,7 +111,7 @@ async fn attempts(
     loop {
         let config = worker
             .secrets
-            .client(&own, std::slice::from_ref(&key.expected))
+            .client(&own, &key.expected)
             .ok_or_else(|| Failure::NoCertificate(own.clone()))?;
         let place = match pod.tunnels().place(&key, &config) {
             Some(place) => place,

@@ -34,8 +34,8 @@ const IDLE: Duration = Duration::from_secs(300);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) address: IpAddr,
-    /// Who must answer there.
-    pub(super) expected: Identity,
+    /// One of whom must answer there.
+    pub(super) expected: Arc<[Identity]>,
 }
 
 /// A pod's connections.

@@ -25,9 +25,9 @@ pub(in crate::dataplane::hbone) fn config() -> Arc<ClientConfig> {
 pub(in crate::dataplane::hbone) fn key(account: &str) -> Key {
     Key {
         address: IpAddr::from([10, 0, 0, 1]),
-        expected: format!("spiffe://td/ns/a/sa/{account}")
-            .parse()
-            .expect("an identity"),
+        expected: std::iter::once(format!("spiffe://td/ns/a/sa/{account}"))
+            .map(|one| one.parse().expect("an identity"))
+            .collect(),
     }
 }
 
