@@ -88,7 +88,8 @@ pub(super) fn table() -> Vec<Scenario> {
         http("retry-headers-again", "{TO, headers: {request: {add: {x-a: b}}}, retries: {attempts: 1, retryOn: 5xx}}").up("503 200").ask("GET / | x-a: 1", "200 x2 >x-a=1,b"),
         http("retry-rewrite-again", "{match: [{uri: {prefix: /a}}], rewrite: {uri: /a/a}, TO, retries: {attempts: 2, retryOn: 5xx}}").up("503 503 200").ask("GET /a", "200 x3 >:path=/a/a"),
         http("retry-not-after-headers", "{TO, retries: {attempts: 1, retryOn: '5xx,reset'}}").up("200,bytes=100,abort 200").ask("GET /", "200 x1 end=broken"),
-        http("retry-other-hosts", "{TO, retries: {attempts: 2, retryOn: 5xx}}").over(3).up("500").ask("GET /", "500 x3").any_endpoint(),
+        // Envoy draws five times at most for another one: of five, it misses it once in a hundred plays.
+        http("retry-other-hosts", "{TO, retries: {attempts: 2, retryOn: 5xx}}").over(5).up("500").ask("GET /", "500 x3").any_endpoint(),
         http("retry-same-host", "{TO, retries: {attempts: 3, retryOn: 5xx, retryIgnorePreviousHosts: false}}").policy("loadBalancer: {consistentHash: {httpHeaderName: x-k}}").over(3).up("500").ask("GET / | x-k: 1", "500 x4 h1"),
         http("retry-hash-same-host", "{TO, retries: {attempts: 3, retryOn: 5xx}}").policy("loadBalancer: {consistentHash: {httpHeaderName: x-k}}").over(3).up("500").ask("GET / | x-k: 1", "500 x4 h1"),
         http("retry-backoff", "{TO, retries: {attempts: 3, retryOn: 5xx, backoff: 1ms}}").up("500").ask("GET /", "500 x4"),
