@@ -21,6 +21,7 @@ use aquifer_tests::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    sync::mpsc,
 };
 
 const PORT: u16 = 9000;
@@ -148,6 +149,17 @@ impl Nodes {
             })
             .await?;
         Ok(())
+    }
+
+    /// A connection of the client's to the server, and the same as the application has it.
+    async fn connected(
+        &self,
+        accepted: &mut mpsc::UnboundedReceiver<TcpStream>,
+    ) -> Result<(TcpStream, TcpStream)> {
+        let client = self.client.netns.connect(self.server.at(PORT)).await?;
+        let application = tokio::time::timeout(PATIENCE, accepted.recv()).await;
+        let application = application.with_context(|| self.said())?;
+        Ok((client, application.context("a connection")?))
     }
 
     fn said(&self) -> String {
@@ -310,12 +322,7 @@ async fn requests_follow_whoever_has_the_address() -> Result<()> {
 async fn half_closes_and_resets_travel_as_such() -> Result<()> {
     let nodes = Nodes::new().await?;
     let (_server, mut accepted) = Server::accepting(&nodes.server, PORT)?;
-    let mut next = async || -> Result<(TcpStream, TcpStream)> {
-        let client = nodes.client.netns.connect(nodes.server.at(PORT)).await?;
-        let application = tokio::time::timeout(PATIENCE, accepted.recv()).await;
-        let application = application.with_context(|| nodes.said())?;
-        Ok((client, application.context("a connection")?))
-    };
+    let mut next = async || nodes.connected(&mut accepted).await;
     let (mut client, mut application) = next().await?;
     client.write_all(b"question").await?;
     client.shutdown().await?;
@@ -378,12 +385,7 @@ async fn tunnels_that_nobody_reads_hold_up_no_other() -> Result<()> {
     // Each worker has connections of its own.
     let nodes = Nodes::with(&["--workers", "1"]).await?;
     let (_server, mut accepted) = Server::accepting(&nodes.server, PORT)?;
-    let mut next = async || -> Result<(TcpStream, TcpStream)> {
-        let client = nodes.client.netns.connect(nodes.server.at(PORT)).await?;
-        let application = tokio::time::timeout(PATIENCE, accepted.recv()).await;
-        let application = application.with_context(|| nodes.said())?;
-        Ok((client, application.context("a connection")?))
-    };
+    let mut next = async || nodes.connected(&mut accepted).await;
     let (mut client, mut application) = next().await?;
     let mut open = Vec::new();
     for _ in 0..STUFFED {

@@ -97,19 +97,18 @@ pub(super) fn of(
         let by_host = policy.tls.as_ref().is_some_and(|tls| tls.name.is_none());
         (by_host, policy.proxy_protocol.is_some())
     };
-    if !by_host && !greets {
-        let pool = cluster.pool(address);
-        pool.keep_up(worker, pod, address);
-        return pool;
-    }
-    let purpose = Purpose {
-        host: by_host.then(|| secured::host(parts)),
-        client: client.filter(|_| greets),
+    let pool = if by_host || greets {
+        let purpose = Purpose {
+            host: by_host.then(|| secured::host(parts)),
+            client: client.filter(|_| greets),
+        };
+        if purpose.client.is_some() {
+            pod.keeps_clients_apart();
+        }
+        cluster.pool_of(address, purpose)
+    } else {
+        cluster.pool(address)
     };
-    if purpose.client.is_some() {
-        pod.keeps_clients_apart();
-    }
-    let pool = cluster.pool_of(address, purpose);
     pool.keep_up(worker, pod, address);
     pool
 }
